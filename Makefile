@@ -1,0 +1,45 @@
+# `make demo` runs the experiment of params.yaml and prints its tables; `make test` runs the tests.
+# Both first make .venv with the locked packages.
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+INSTALLED := $(VENV)/installed
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: demo test test-all lint format lock
+
+demo: $(INSTALLED)
+	snakemake --cores $(CORES)
+	dvc repro
+	@python -m moonshine show
+
+test: $(INSTALLED)
+	python -m pytest -m "not slow"
+
+test-all: $(INSTALLED)
+	python -m pytest
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	snakefmt --check workflow
+	snakemake --lint
+	mypy moonshine
+
+format: $(INSTALLED)
+	ruff check --fix .
+	ruff format .
+	snakefmt workflow
+
+# Needs uv, which resolves for every platform at once; pip installs what it wrote.
+lock:
+	for part in runtime development; do \
+		uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+			--custom-compile-command "make lock" requirements/$$part.in -o requirements/$$part.lock || exit 1; \
+	done
+
+$(INSTALLED): requirements/runtime.lock requirements/development.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --requirement requirements/runtime.lock --requirement requirements/development.lock
+	pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@

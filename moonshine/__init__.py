@@ -1,0 +1,1 @@
+"""Moonshine: replace a network's costly convolutions by cheap ones and distil the original into the result."""

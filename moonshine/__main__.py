@@ -1,0 +1,5 @@
+import sys
+
+from moonshine.cli import main
+
+sys.exit(main())

@@ -1,0 +1,52 @@
+"""Where every artefact lies, relative to the project's root, and how rows are named.
+
+A row is one line of a results table: `fetch/<network>`, `train/<network>` or `distil/<method>/<network>`.
+"""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+RUNS = Path("runs")
+
+
+def data_folder(dataset: str) -> Path:
+    return Path("data", dataset)
+
+
+def manifest(dataset: str) -> Path:
+    return data_folder(dataset) / "manifest.json"
+
+
+def model(experiment: str, row: str, seed: int | None = None) -> Path:
+    """The published weights of one network; a fetched one has no seed."""
+    base = Path("models", experiment, row)
+    return base.with_name(base.name + ".safetensors") if seed is None else base / f"seed{seed}.safetensors"
+
+
+def record(experiment: str, row: str, seed: int | None = None) -> Path:
+    """How the model was made. In a tree of its own, for its wall times must not make an evaluation stale."""
+    base = Path("models", experiment, "records", row)
+    return base.with_name(base.name + ".json") if seed is None else base / f"seed{seed}.json"
+
+
+def curve(experiment: str, row: str, seed: int) -> Path:
+    """Errors and losses per epoch."""
+    return Path("results", experiment, "curves", row, f"seed{seed}.csv")
+
+
+def metrics(experiment: str, row: str) -> Path:
+    return Path("results", experiment, "metrics", row + ".json")
+
+
+def results_folder(experiment: str) -> Path:
+    return Path("results", experiment)
+
+
+def run_folder(experiment: str, row: str, seed: int) -> Path:
+    """Work in progress of one network; below it one folder for each identity."""
+    return RUNS / experiment / row / f"seed{seed}"
+
+
+def teacher_model(experiment: str, teacher: str) -> Path:
+    """`teacher` as in params: `fetch/<network>` or `train/<network>/seed<k>`."""
+    return Path("models", experiment, teacher + ".safetensors")

@@ -1,0 +1,166 @@
+"""The command line: `moonshine <command>`, the same as `python -m moonshine <command>`.
+
+Commands import what they need when they run, so that help and messages about params.yaml come without torch.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from moonshine import artefacts, progress
+from moonshine.errors import DataError, MoonshineError, ParamsError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (docs/errors.md)."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except MoonshineError as error:
+        for line in str(error).splitlines():
+            progress.say(f"error: {line}")
+        return error.exit_code
+    except BrokenPipeError:
+        return 0  # whoever read our output has seen enough
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="moonshine", description="Distil networks into cheap ones.")
+    parser.add_argument("--params", type=Path, default=artefacts.PARAMS, help="another file than params.yaml")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("check", help="check params.yaml before any work")
+    command.set_defaults(run=_check)
+
+    command = commands.add_parser("describe", help="parameters and MACs of networks, without data")
+    command.add_argument("--arch", help="one architecture instead of those of params.yaml")
+    command.add_argument("--conv", help="its cheap convolution, for example 'G(N)'")
+    command.set_defaults(run=_describe)
+
+    command = commands.add_parser("prepare", help="make the prepared data set")
+    command.set_defaults(run=_prepare)
+
+    command = commands.add_parser("train", help="train a network from scratch")
+    command.add_argument("network", help="its name in params.yaml")
+    command.add_argument("--seed", type=int, required=True)
+    command.set_defaults(run=_train)
+
+    command = commands.add_parser("distil", help="train a student with a teacher")
+    command.add_argument("student", help="METHOD/NETWORK, by their names in params.yaml")
+    command.add_argument("--seed", type=int, required=True)
+    command.set_defaults(run=_distil)
+
+    command = commands.add_parser("evaluate", help="measure one row of the tables")
+    command.add_argument("row", help="train/NETWORK or distil/METHOD/NETWORK")
+    command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser("report", help="write the results page")
+    command.set_defaults(run=_report)
+
+    command = commands.add_parser("show", help="print the results page and where it lies")
+    command.set_defaults(run=_show)
+
+    command = commands.add_parser("record", help="record in dvc.lock what stages made")
+    command.add_argument("stages", nargs="+", help="names of DVC stages, such as train@digits-resnet34-0")
+    command.set_defaults(run=_record)
+    return parser
+
+
+def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from moonshine.params import read_params
+
+    return read_params(options.params)
+
+
+def _check(options: argparse.Namespace) -> None:
+    params = _read(options)
+    progress.say(f"{options.params}: fine; {len(params.rows)} rows, seeds {params.seeds}")
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from moonshine.models.describe import describe_architecture, describe_experiment
+
+    if options.arch:
+        describe_architecture(options.arch, options.conv)
+    else:
+        describe_experiment(_read(options))
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _start(f"prepare/{params.dataset.name}")
+    from moonshine.data.prepare import prepare
+
+    prepare(params)
+
+
+def _train(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _require_row(params, f"train/{options.network}", options.seed)
+    _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
+    from moonshine.training.train import train
+
+    train(params, options.network, options.seed)
+
+
+def _distil(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _require_row(params, f"distil/{options.student}", options.seed)
+    _start(f"{params.experiment}/distil/{options.student}/seed{options.seed}")
+    from moonshine.training.distil import distil
+
+    distil(params, options.student, options.seed)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _require_row(params, options.row)
+    _start(f"{params.experiment}/evaluate/{options.row}")
+    from moonshine.evaluation.evaluate import evaluate
+
+    evaluate(params, options.row)
+
+
+def _report(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _start(f"{params.experiment}/report")
+    from moonshine.report.report import report
+
+    report(params)
+
+
+def _show(options: argparse.Namespace) -> None:
+    path = artefacts.results_folder(_read(options).experiment) / "README.md"
+    if not path.exists():
+        raise DataError(f"{path}: missing; run `moonshine report`")
+    print(path.read_text())
+    print(f"This page: {path}")
+
+
+def _record(options: argparse.Namespace) -> None:
+    from moonshine.engines.record import record
+
+    record(options.stages)
+
+
+def _require_row(params, row: str, seed: int | None = None) -> None:  # type: ignore[no-untyped-def]
+    from moonshine.suggest import suggest
+
+    if row not in params.rows:
+        raise ParamsError(f'"{row}" is no row of params.yaml{suggest(row, params.rows)}')
+    if seed is not None and seed not in params.seeds:
+        raise ParamsError(f"--seed {seed}: params.yaml has seeds {params.seeds}")
+
+
+def _start(log: str) -> None:
+    """For commands that work for long: stop on request, and keep a log."""
+    from moonshine import signals
+
+    signals.install_handlers()
+    progress.keep_log(Path("logs", log + ".log"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Batches for training and evaluation from a prepared data set."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moonshine.data.augmentation import EpochAugmentation
+from moonshine.data.order import epoch_order
+from moonshine.data.store import Split
+from moonshine.params.schema import Augmentation
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class SmallImages:
+    """A split whose pixels all lie in one uint8 tensor on the training device."""
+
+    def __init__(self, folder: Path, split: str, device: torch.device):
+        source = Split(folder, split)
+        self.manifest: dict[str, Any] = source.manifest
+        self.device = device
+        self.images = torch.from_numpy(source.pixels).to(device)
+        self.labels = torch.from_numpy(source.labels).to(device)
+        normalisation = self.manifest["normalisation"]
+        self._mean, self._std = (
+            torch.tensor(normalisation[key], device=device).view(1, -1, 1, 1) * 255 for key in ("mean", "std")
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def training_batches(
+        self, augmentation: Augmentation, seed: int, epoch: int, batch_size: int, first: int = 0
+    ) -> Iterator[Batch]:
+        """Batches `first`, first + 1, ... of an epoch: float images (batch, channels, height, width), int64 labels.
+
+        Every image comes exactly once an epoch; the last batch may be smaller.
+        """
+        augment = EpochAugmentation(augmentation, seed, epoch, len(self))
+        order = epoch_order(seed, epoch, len(self))
+        for indices in order.split(batch_size)[first:]:
+            on_device = indices.to(self.device)
+            yield self._normalise(augment(self.images[on_device], indices)), self.labels[on_device]
+
+    def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every image exactly once, in the order of the file."""
+        for images, labels in zip(self.images.split(batch_size), self.labels.split(batch_size)):
+            yield self._normalise(images), labels
+
+    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
+        return (images - self._mean) / self._std

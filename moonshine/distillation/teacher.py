@@ -1,0 +1,59 @@
+"""The frozen network that students learn from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from moonshine.distillation.attention_transfer import attention_map
+from moonshine.models.features import FeatureTap
+from moonshine.models.model_file import load_model
+from moonshine.models.networks import attention_points, place
+
+
+@dataclass(frozen=True)
+class TeacherSignals:
+    """What the teacher says of one batch."""
+
+    logits: torch.Tensor
+    """float32, shape (batch, classes)."""
+    maps: list[torch.Tensor]
+    """Attention map of each group, float32, shape (batch, positions)."""
+
+
+class Teacher:
+    """A published model in eval mode, without gradient, its batch norms folded into its convolutions."""
+
+    def __init__(self, path: Path, device: torch.device, precision: torch.dtype):
+        network, self.description = load_model(path)
+        fold_batch_norms(network)
+        self.network = place(network, device).requires_grad_(False)
+        self._tap = FeatureTap(network, attention_points(self.description["architecture"]), attention_map)
+        self._device, self._precision = device, precision
+
+    def __call__(self, images: torch.Tensor) -> TeacherSignals:
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32),
+        ):
+            logits = self.network(images).float()
+            maps = self._tap.take()
+        # copies outside inference mode, which the students' backward passes may keep
+        return TeacherSignals(logits.clone(), [map_.clone() for map_ in maps])
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Fold, in place, each batch norm that follows a convolution and nothing else into that convolution.
+
+    The outputs stay the same but for rounding. The network must be in eval mode.
+    """
+    modules = dict(network.named_modules())
+    for node in fx.symbolic_trace(network).graph.nodes:
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+            continue
+        source = node.args[0]
+        if source.op == "call_module" and isinstance(modules[source.target], nn.Conv2d) and len(source.users) == 1:
+            network.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], modules[node.target]))
+            network.set_submodule(node.target, nn.Identity())

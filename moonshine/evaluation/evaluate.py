@@ -1,0 +1,58 @@
+"""`moonshine evaluate`: errors of one row over the whole validation split, every seed."""
+
+import statistics
+from typing import Any
+
+from moonshine import artefacts
+from moonshine.data.loading import SmallImages
+from moonshine.device import choose_device, set_up
+from moonshine.errors import DataError
+from moonshine.evaluation.measure import measure
+from moonshine.files import sha256, write_json
+from moonshine.models.cost import network_cost
+from moonshine.models.model_file import load_model
+from moonshine.models.networks import place
+from moonshine.params import Params
+from moonshine.progress import say
+
+ERRORS = ("top1", "top5", "loss")
+
+
+def evaluate(params: Params, row: str) -> None:
+    """Write results/<experiment>/metrics/<row>.json."""
+    device = choose_device(params.machine)
+    set_up(params.recipe.threads)
+    data = SmallImages(artefacts.data_folder(params.dataset.name), "val", device)
+    seeds: dict[str, dict[str, Any]] = {}
+    for seed in params.seeds:
+        path = artefacts.model(params.experiment, row, seed)
+        network, description = load_model(path)
+        if description["classes"] != data.manifest["classes"] or description["input"] != data.manifest["shape"]:
+            raise DataError(f"{path}: made for other classes or images than data/{params.dataset.name}; train it again")
+        measured = {key: round(value, 6) for key, value in measure(place(network, device), data).items()}
+        seeds[str(seed)] = {**measured, "model_sha256": sha256(path), "model_bytes": path.stat().st_size}
+        say(f"{row} seed {seed}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
+    cost = network_cost(description["architecture"], *description["input"][1:])
+    write_json(
+        artefacts.metrics(params.experiment, row),
+        {
+            "row": row,
+            "dataset": {
+                "name": params.dataset.name,
+                "split": "val",
+                "sha256": data.manifest["splits"]["val"]["sha256"],
+            },
+            "n": len(data),
+            "parameters": cost.parameters,
+            "learnable": cost.learnable,
+            "macs": cost.macs,
+            **{key: _spread([measured[key] for measured in seeds.values()]) for key in ERRORS},
+            "seeds": seeds,
+        },
+    )
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Mean and sample standard deviation; the deviation of a single value is left out."""
+    spread = {"mean": round(statistics.mean(values), 6)}
+    return spread if len(values) == 1 else {**spread, "std": round(statistics.stdev(values), 6)}

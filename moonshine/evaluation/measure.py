@@ -1,0 +1,36 @@
+"""Errors and loss of a network over a whole split."""
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from moonshine import signals
+from moonshine.data.loading import SmallImages
+from moonshine.errors import DataError
+
+BATCH_SIZE = 200
+
+
+def measure(network: nn.Module, data: SmallImages) -> dict[str, float]:
+    """Top-1 and top-5 error in per cent, mean cross-entropy and n, every image counted exactly once.
+
+    Raises DataError (exit code 3) if the count is not the manifest's. The network is left in the mode it was in.
+    """
+    was_training = network.training
+    network.eval()
+    totals = torch.zeros(3, dtype=torch.float64, device=data.device)
+    count = 0
+    with torch.inference_mode():
+        for images, labels in data.evaluation_batches(BATCH_SIZE):
+            signals.poll("nothing is lost, run the same command again")
+            logits = network(images).float()
+            best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+            loss = cross_entropy(logits, labels, reduction="sum")
+            totals += torch.stack([loss.double(), best[:, 0].sum().double(), best.sum().double()])
+            count += len(labels)
+    network.train(was_training)
+    expected = data.manifest["splits"]["val"]["count"]
+    if count != expected:
+        raise DataError(f"evaluated {count} images, but the manifest says {expected}")
+    loss, top1, top5 = (totals / count).tolist()
+    return {"loss": loss, "top1": 100 * (1 - top1), "top5": 100 * (1 - top5), "n": count}

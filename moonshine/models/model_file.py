@@ -1,0 +1,73 @@
+"""Published models: safetensors files that carry all that is needed to use them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from moonshine.errors import CheckpointError, DataError
+from moonshine.models.networks import build_network
+
+METADATA_KEY = "moonshine"
+FORMAT = 1
+
+
+def model_bytes(network: nn.Module, description: dict[str, Any]) -> bytes:
+    """The file's content; equal weights and descriptions give equal bytes.
+
+    `description` has "architecture", "input" (channels, height, width), "normalisation" and "classes". It is one
+    entry of JSON because safetensors writes several metadata entries in no fixed order.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    text = json.dumps({"format": FORMAT, **description}, sort_keys=True)
+    return to_safetensors(state, metadata={METADATA_KEY: text})
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The description in a model file, without its weights."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = json.loads((file.metadata() or {})[METADATA_KEY])
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such model; run its stage or `dvc pull`") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"{path}: not a readable safetensors file ({error}); delete it and run its stage") from None
+    except KeyError:
+        raise CheckpointError(f"{path}: a safetensors file, but not one of this project's models") from None
+    if description.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {description.get('format')}, this version reads {FORMAT}")
+    return description
+
+
+def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network with its weights on the CPU, in eval mode, and its description.
+
+    Raises CheckpointError (exit code 8) where weights and architecture disagree.
+    """
+    description = read_description(path)
+    network = build_network(description["architecture"])
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    check_state(network, state, path)
+    network.load_state_dict(state, assign=True)
+    return network.eval(), description
+
+
+def check_state(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise CheckpointError that names what differs between a state dict and a network."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    differences = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    differences += [f"{name} is not in the network" for name in sorted(found.keys() - expected.keys())]
+    differences += [
+        f"{name} has shape {found[name]}, the network {expected[name]}"
+        for name in sorted(expected.keys() & found.keys())
+        if expected[name] != found[name]
+    ]
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise CheckpointError(f"{path}: does not fit the network: {'; '.join(differences[:3])}{more}")

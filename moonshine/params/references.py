@@ -1,0 +1,46 @@
+"""Names in params.yaml that must refer to something: rows, networks, methods, the teacher."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from moonshine.params.schema import Params
+from moonshine.suggest import suggest
+
+
+def check_references(params: Params) -> Iterator[str]:
+    """One line for each name that refers to nothing, as `key: reason (did you mean ...?)`."""
+    yield from _unknown("train", params.train, "network", params.networks)
+    yield from _unknown("distil.networks", params.distil.networks, "network", params.networks)
+    yield from _unknown("distil.methods", params.distil.methods, "method", params.methods)
+    repeatable: tuple[tuple[str, list[Any]], ...] = (
+        ("seeds", params.seeds),
+        ("train", params.train),
+        ("distil.networks", params.distil.networks),
+        ("distil.methods", params.distil.methods),
+    )
+    for key, names in repeatable:
+        yield from (f"{key}: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
+    yield from _teacher(params)
+    yield from _unknown("titles", params.titles, "row", params.rows)
+    for table in params.tables:
+        yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", params.rows)
+        for published in table.published:
+            key = f"tables.{table.name}.published.{published.name}.values"
+            yield from _unknown(key, published.values, "row of this table", table.rows)
+    for name, method in params.methods.items():
+        for epoch_key, epoch in (("first_epoch", method.first_epoch), ("last_epoch", method.last_epoch)):
+            if epoch and epoch > params.recipe.epochs:
+                yield f"methods.{name}.{epoch_key}: {epoch} is after the last of {params.recipe.epochs} epochs"
+
+
+def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) -> Iterator[str]:
+    known = set(known)
+    for name in names:
+        if name not in known:
+            yield f'{key}: "{name}" is no {kind}{suggest(name, known)}'
+
+
+def _teacher(params: Params) -> Iterator[str]:
+    produced = [f"train/{network}/seed{seed}" for network in params.train for seed in params.seeds]
+    if params.distil.networks and params.teacher not in produced:
+        yield f'teacher: no row produces "{params.teacher}"{suggest(params.teacher, produced)}'

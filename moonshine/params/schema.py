@@ -1,0 +1,181 @@
+"""The typed schema of params.yaml: every key, its type and its range.
+
+The schema checks and never fills in: a value that can change a result is either required or None, and what None
+means is decided by the code that uses it, which the stages declare. Only `machine` has defaults, for nothing in it
+changes a result. So an edit of this file makes no trained network stale.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from moonshine.models.conv_spec import parse_conv
+from moonshine.models.names import check_architecture
+
+# Names become folders, DVC parameters and Snakemake wildcards: no dots, slashes or blanks.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
+Count = Annotated[int, Field(ge=1)]
+Epoch = Annotated[int, Field(ge=1)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, and so are values of another type: no "1e-3" for 0.001, no true for 1."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Dataset(Section):
+    """What `prepare` makes below data/<name>/."""
+
+    name: Name
+    """Folder below data/; two preparations of one source need two names."""
+    source: Literal["digits"]
+    """Where the images come from."""
+    classes: Count
+    channels: Count
+    size: Count
+    """Number of classes and colour channels, side in pixels that networks see; small images are resized to it."""
+    validation: Count | None = None
+    """Images held out for validation, stratified by class, where the source has no split of its own."""
+
+
+class Augmentation(Section):
+    """What is drawn anew for each training image in each epoch."""
+
+    pad: Annotated[int, Field(ge=0)] | None = None
+    """Pixels of black border to pad with before a random crop of the original size (small images)."""
+    flip: bool
+    """Mirror every other image."""
+
+
+class Recipe(Section):
+    """How every network of the experiment is trained: SGD with momentum and a stepwise learning rate."""
+
+    epochs: Epoch
+    batch_size: Count
+    """Global, over all processes."""
+    lr: Annotated[float, Field(gt=0)]
+    lr_steps: list[Epoch]
+    """The learning rate is multiplied by `lr_factor` after each of these epochs."""
+    lr_factor: Annotated[float, Field(gt=0, le=1)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    augmentation: Augmentation
+    precision: Literal["float32", "bfloat16", "float16"]
+    compile: bool
+    """Compile the training step with torch.compile."""
+    threads: Count
+    """CPU threads of one job. Another number rounds differently, so it is part of the recipe."""
+
+    @model_validator(mode="after")
+    def _steps_ascend_within_training(self) -> "Recipe":
+        if sorted(set(self.lr_steps)) != self.lr_steps:
+            raise ValueError("lr_steps: must ascend")
+        if self.lr_steps and self.lr_steps[-1] >= self.epochs:
+            raise ValueError(f"lr_steps: {self.lr_steps[-1]} is not before the last of {self.epochs} epochs")
+        return self
+
+
+class Network(Section):
+    """One architecture; `None` is what the architecture's authors chose."""
+
+    arch: str
+    conv: str | None = None
+    """The cheap convolution that replaces the 3x3 ones of the residual blocks, spelled as in the paper."""
+    channels: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
+    """Width of each of the four groups; the stem has the first group's."""
+    stem: Literal["3x3"] | None = None
+    """`3x3`: one 3x3 convolution of stride 1 and no pooling, for small images."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "Network":
+        check_architecture(self.arch)
+        if self.conv is not None:
+            parse_conv(self.conv)
+        return self
+
+
+class Method(Section):
+    """A way to distil: attention transfer."""
+
+    beta: Annotated[float, Field(ge=0)] | list[Annotated[float, Field(ge=0)]] | None = None
+    """Weight of the attention loss, one for all groups or one for each."""
+    groups: Annotated[list[Count], Field(min_length=1)] | None = None
+    """Groups of blocks whose attention is transferred, counted from 1."""
+    first_epoch: Epoch | None = None
+    last_epoch: Epoch | None = None
+    """Epochs, counted from 1, in which the attention loss is added; None is the first or the last of all."""
+
+    @model_validator(mode="after")
+    def _parts_are_whole(self) -> "Method":
+        if self.beta is None or self.groups is None:
+            raise ValueError("attention transfer needs both beta and groups")
+        if isinstance(self.beta, list) and len(self.beta) != len(self.groups):
+            raise ValueError(f"beta: {len(self.beta)} values for {len(self.groups)} groups")
+        if len(set(self.groups)) != len(self.groups):
+            raise ValueError("groups: one is named twice")
+        if self.first_epoch and self.last_epoch and self.first_epoch > self.last_epoch:
+            raise ValueError(f"first_epoch: {self.first_epoch} is after last_epoch {self.last_epoch}")
+        return self
+
+
+class Distil(Section):
+    """The distilled rows: every method with every network."""
+
+    networks: list[Name]
+    methods: list[Name]
+
+
+class Published(Section):
+    """A published column that stands beside the measured ones."""
+
+    name: str
+    source: str
+    values: dict[str, dict[Literal["top1", "top5"], float]]
+    """For each row its errors in per cent."""
+
+
+class Table(Section):
+    """One table of the results page."""
+
+    name: Name
+    title: str
+    caption: str
+    rows: Annotated[list[str], Field(min_length=1)]
+    columns: Annotated[list[Literal["top1", "top5", "parameters", "learnable", "macs"]], Field(min_length=1)]
+    published: list[Published] = []
+
+
+class Machine(Section):
+    """What differs from machine to machine and changes no result; no stage declares it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """At most so much work is lost when a run is killed."""
+    checkpoint_steps: Count | None = None
+    """Save after so many steps as well."""
+
+
+class Params(Section):
+    """The whole of params.yaml: one experiment."""
+
+    experiment: Name
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    dataset: Dataset
+    recipe: Recipe
+    networks: dict[Name, Network]
+    teacher: str
+    methods: dict[Name, Method]
+    train: list[Name]
+    distil: Distil
+    titles: dict[str, str]
+    tables: list[Table]
+    machine: Machine = Machine()
+
+    @property
+    def rows(self) -> list[str]:
+        """Every row of the experiment, as `train/<network>` and so on."""
+        trained = [f"train/{network}" for network in self.train]
+        distilled = [f"distil/{method}/{network}" for method in self.distil.methods for network in self.distil.networks]
+        return trained + distilled

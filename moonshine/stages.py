@@ -1,0 +1,76 @@
+"""What code each stage is made of.
+
+A stage declares the modules that can change its bytes: both engines run it again when one of them changes, and its
+runs are identified by them. EXEMPT modules are imported by stages too but cannot change a byte of an artefact; each
+has its reason. A test holds declared + exempt against what each stage really imports, and dvc.yaml against this.
+"""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+_MODELS = (
+    "models/conv_spec.py",
+    "models/convolutions.py",
+    "models/model_file.py",
+    "models/networks.py",
+    "models/resnet.py",
+)
+_TRAINING = (
+    "data/augmentation.py",
+    "data/loading.py",
+    "data/order.py",
+    "data/store.py",
+    "evaluation/measure.py",
+    *_MODELS,
+    "training/loop.py",
+    "training/objective.py",
+    "training/schedule.py",
+    "training/session.py",
+    "training/trainee.py",
+)
+
+CODE: dict[str, tuple[str, ...]] = {
+    "prepare": ("data/digits.py", "data/prepare.py", "data/prepared.py", "data/store.py"),
+    "train": (*_TRAINING, "training/train.py"),
+    "distil": (
+        "distillation/attention_transfer.py",
+        "distillation/objective.py",
+        "distillation/teacher.py",
+        "models/features.py",
+        *_TRAINING,
+        "training/distil.py",
+    ),
+    "evaluate": (
+        "data/loading.py",
+        "data/store.py",
+        "evaluation/evaluate.py",
+        "evaluation/measure.py",
+        "models/cost.py",
+        *_MODELS,
+    ),
+    "report": ("report/figures.py", "report/report.py", "report/rows.py", "report/tables.py"),
+}
+
+EXEMPT = {
+    "__init__.py": "empty",
+    "__main__.py": "starts the command line",
+    "artefacts.py": "says where artefacts lie; the graph declares each place",
+    "cli.py": "parses the command line and calls a stage",
+    "device.py": "picks the device, which the run's identity names",
+    "errors.py": "messages and exit codes",
+    "files.py": "writes and hashes bytes that others make",
+    "models/names.py": "refuses unknown architectures",
+    "params/__init__.py": "empty",
+    "params/read.py": "checks params.yaml and fills nothing in",
+    "params/references.py": "checks params.yaml and fills nothing in",
+    "params/schema.py": "checks params.yaml and fills nothing in that can change a result",
+    "progress.py": "messages",
+    "signals.py": "stops a run, which then goes on to the same bytes",
+    "stages.py": "this list",
+    "suggest.py": "messages",
+    "training/checkpoints.py": "saves and restores a state; resumed runs are tested to end in the same bytes",
+    "training/identity.py": "tells runs apart",
+    "training/provenance.py": "records where a run took place",
+    "training/run_folder.py": "keeps runs apart",
+}

@@ -1,0 +1,123 @@
+"""Train networks of one seed together: one pass over the data, one forward pass of the teacher a batch."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from moonshine import signals
+from moonshine.data.loading import SmallImages
+from moonshine.errors import DivergedError, Interrupted
+from moonshine.evaluation.measure import measure
+from moonshine.params.schema import Recipe
+from moonshine.progress import Progress, say
+from moonshine.training.run_folder import RunFolder
+from moonshine.training.trainee import Trainee
+
+SECONDS_BETWEEN_NOTES = 1.0
+
+Teacher = Callable[[torch.Tensor], Any]
+
+
+class TrainingLoop:
+    """Advances trainees to their end, saving each into its run folder.
+
+    Each trainee gets exactly the batches and the arithmetic that it would get alone, so its bytes don't depend on the
+    company. One that diverges is dropped; the others go on, and its error is raised at the end.
+    """
+
+    def __init__(
+        self,
+        trainees: dict[Trainee, RunFolder],
+        teacher: Teacher | None,
+        train: SmallImages,
+        val: SmallImages,
+        recipe: Recipe,
+        seed: int,
+        checkpoint_seconds: float,
+        checkpoint_steps: int | None,
+    ):
+        self.trainees, self.teacher, self.train, self.val = dict(trainees), teacher, train, val
+        self.recipe, self.seed = recipe, seed
+        self.checkpoint_seconds, self.checkpoint_steps = checkpoint_seconds, checkpoint_steps
+        self.batches_per_epoch = -(-len(train) // recipe.batch_size)
+        self._failures: list[DivergedError] = []
+
+    def run(self) -> None:
+        """Until every trainee has finished. Raises Interrupted (after saving) or DivergedError."""
+        self._last_save = self._last_note = time.monotonic()
+        start, batch = min((trainee.epoch, trainee.batch) for trainee in self.trainees)
+        total = self.recipe.epochs * len(self.train)
+        done = (start - 1) * len(self.train) + batch * self.recipe.batch_size
+        title = ", ".join(trainee.row for trainee in self.trainees) + f" seed {self.seed}"
+        with Progress(title, total, done, unit="images") as progress:
+            for epoch in range(start, self.recipe.epochs + 1):
+                self._train_epoch(epoch, batch, progress)
+                self._validate(epoch)
+                batch = 0
+        if self._failures:
+            raise self._failures[0]
+
+    def _train_epoch(self, epoch: int, first: int, progress: Progress) -> None:
+        batches = self.train.training_batches(self.recipe.augmentation, self.seed, epoch, self.recipe.batch_size, first)
+        for batch, (images, labels) in enumerate(batches, start=first):
+            self._stop_if_asked()
+            ready = [t for t in self.trainees if (t.epoch, t.batch) == (epoch, batch)]
+            signals_of_teacher = self.teacher(images) if self.teacher else None
+            for trainee in ready:
+                try:
+                    trainee.step(images, labels, signals_of_teacher)
+                except DivergedError as error:
+                    self._drop(trainee, error)
+            progress.update(len(labels), self._note(epoch))
+            self._save_if_due(epoch, batch + 1)
+
+    def _validate(self, epoch: int) -> None:
+        for trainee in self.trainees:
+            if trainee.epoch != epoch:
+                continue
+            self._stop_if_asked()
+            try:
+                trainee.finish_epoch(measure(trainee.network, self.val))
+            except Interrupted:
+                self._save_all()
+                raise
+            last = trainee.history[-1]
+            say(
+                f"{trainee.row} seed {self.seed}: epoch {epoch}/{self.recipe.epochs} lr {last['lr']:g} "
+                f"loss {last['loss']:.4f} train top-1 error {last['train_top1']:.2f} % "
+                f"val top-1 error {last['val_top1']:.2f} %"
+            )
+
+    def _drop(self, trainee: Trainee, error: DivergedError) -> None:
+        say(f"error: {error}")
+        self._failures.append(error)
+        del self.trainees[trainee]
+        if not self.trainees:
+            raise error
+
+    def _note(self, epoch: int) -> str:
+        """Loss, its parts and lr for the bar; reading them waits for the device, so not at every step."""
+        if time.monotonic() - self._last_note < SECONDS_BETWEEN_NOTES:
+            return ""
+        self._last_note = time.monotonic()
+        trainee = next(iter(self.trainees))
+        means = " ".join(f"{name} {value:.3g}" for name, value in trainee.training_means().items())
+        return f"epoch {epoch} {means}"
+
+    def _stop_if_asked(self) -> None:
+        if signals.stop_requested():
+            self._save_all()
+            raise signals.stop_now("a checkpoint is saved, the same command goes on from it")
+
+    def _save_if_due(self, epoch: int, batch: int) -> None:
+        step = (epoch - 1) * self.batches_per_epoch + batch
+        by_steps = self.checkpoint_steps and step % self.checkpoint_steps == 0
+        if by_steps or time.monotonic() - self._last_save >= self.checkpoint_seconds:
+            self._save_all()
+            self._last_save = time.monotonic()
+
+    def _save_all(self) -> None:
+        for trainee, folder in self.trainees.items():
+            folder.save((trainee.epoch - 1) * self.batches_per_epoch + trainee.batch, trainee.state())

@@ -1,0 +1,33 @@
+"""What a network is trained to minimise, as named parts; here from the labels alone."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+
+class Objective(Protocol):
+    parts: tuple[str, ...]
+    """Names of the parts of the loss, cross_entropy first."""
+
+    def attach(self, network: nn.Module) -> None:
+        """Called once with the network in training, before its first forward pass."""
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, teacher: Any, epoch: int) -> tuple[Any, ...]:
+        """(total loss, parts): a scalar with gradient, and unweighted scalars in the order of `parts`."""
+
+
+class CrossEntropy:
+    """Training from scratch."""
+
+    parts: tuple[str, ...] = ("cross_entropy",)
+
+    def attach(self, network: nn.Module) -> None:
+        pass
+
+    def __call__(
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: None, epoch: int
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        loss = cross_entropy(logits.float(), labels)
+        return loss, [loss]

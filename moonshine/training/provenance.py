@@ -1,0 +1,44 @@
+"""Where and how a network was trained."""
+
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def provenance(device: torch.device, started: float) -> dict[str, Any]:
+    """When, where and by which code; unlike the network's bytes, this differs from run to run.
+
+    `started` is a time.time().
+    """
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.time() - started, 1),
+        "commit": _commit(),
+        "image": os.environ.get("MOONSHINE_IMAGE"),
+        "machine": {"processor": _processor(), "accelerator": accelerator, "python": platform.python_version()},
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's revision, with `-dirty` if files differ from it; None outside git."""
+    try:
+        output = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
+        )
+        return output.stdout.strip() or None
+    except OSError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return platform.processor() or "unknown"

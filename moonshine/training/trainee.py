@@ -1,0 +1,123 @@
+"""One network in training: weights, optimiser, and where it stands."""
+
+from typing import Any
+
+import torch
+
+from moonshine.data.order import derived_seed
+from moonshine.errors import DivergedError
+from moonshine.models.networks import build_network, initialise, place
+from moonshine.params.schema import Recipe
+from moonshine.training.objective import Objective
+from moonshine.training.schedule import learning_rate
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SMALLEST_SCALE = 2.0**-14
+"""float16 gradients that overflow even at this loss scale are no accident of scaling."""
+
+
+class Trainee:
+    """A network, its objective and its optimiser, advanced batch by batch.
+
+    `epoch` (from 1) and `batch` (from 0) say which batch comes next; `history` has one dict a finished epoch.
+    """
+
+    def __init__(
+        self,
+        row: str,
+        architecture: dict[str, Any],
+        objective: Objective,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+    ):
+        self.row, self.architecture, self.objective = row, architecture, objective
+        self.recipe, self.seed, self.device = recipe, seed, device
+        network = initialise(build_network(architecture), derived_seed("initialisation", seed))
+        self.network = place(network, device).train()
+        objective.attach(self.network)
+        self._forward = torch.compile(self.network) if recipe.compile else self.network
+        self._optimizer = torch.optim.SGD(
+            self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
+        self.epoch, self.batch = 1, 0
+        self.history: list[dict[str, float]] = []
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        # loss, its parts, correct predictions, images: summed on the device, read when somebody looks
+        self._sums = torch.zeros(len(self.objective.parts) + 3, dtype=torch.float64, device=self.device)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> None:
+        """Learn from one batch. Raises DivergedError (exit code 7) instead of a non-finite update."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.epoch)
+        # what is random inside a network (dropout) depends on the step alone, never on what ran before
+        torch.manual_seed(derived_seed("step", self.seed, self.epoch, self.batch))
+        precision = PRECISIONS[self.recipe.precision]
+        with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
+            logits = self._forward(images)
+        loss, parts = self.objective(logits, labels, teacher, self.epoch)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._refuse_non_finite(loss, parts)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        correct = (logits.detach().argmax(1) == labels).sum()
+        batch_means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
+        self._sums += torch.cat([batch_means * len(labels), correct.double()[None], correct.new_tensor([len(labels)])])
+        self.batch += 1
+
+    def _refuse_non_finite(self, loss: torch.Tensor, parts: list[torch.Tensor]) -> None:
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        suspects = loss.detach()
+        if not self._scaler.is_enabled():  # float16 gradients may overflow; their scaler skips the step
+            suspects = suspects + torch.nn.utils.get_total_norm(gradients)
+        elif self._scaler.get_scale() < SMALLEST_SCALE:
+            suspects = suspects * float("nan")
+        if torch.isfinite(suspects):
+            return
+        named = ", ".join(f"{name} {value.item():.4g}" for name, value in zip(self.objective.parts, parts))
+        raise DivergedError(
+            f"{self.row} seed {self.seed}: loss or gradient not finite in epoch {self.epoch}, step {self.batch}, "
+            f"lr {learning_rate(self.recipe, self.epoch):g} (loss {loss.item():.4g}: {named}); lower recipe.lr or beta"
+        )
+
+    def training_means(self) -> dict[str, float]:
+        """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent."""
+        loss, *parts, correct, count = self._sums.tolist()
+        count = max(count, 1)
+        named = {name: value / count for name, value in zip(self.objective.parts, parts)}
+        return {"loss": loss / count, **named, "train_top1": 100 * (1 - correct / count)}
+
+    def finish_epoch(self, validation: dict[str, float]) -> None:
+        """Note the epoch's means and the validation's, and stand before the next epoch."""
+        measured = {f"val_{name}": validation[name] for name in ("loss", "top1", "top5")}
+        lr = learning_rate(self.recipe, self.epoch)
+        self.history.append({"epoch": self.epoch, "lr": lr, **self.training_means(), **measured})
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._start_epoch()
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch > self.recipe.epochs
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the future of the run depends on. Randomness is not: it is a function of the position."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "sums": self._sums,
+            "history": self.history,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
+        self._sums = state["sums"].to(self.device)

@@ -1,0 +1,96 @@
+"""What the tests share: the project's root, commands run as a user runs them, small experiments."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+TRACKED_BY_COPY = (
+    "moonshine",
+    "workflow",
+    "containers",
+    "requirements",
+    "dvc.yaml",
+    "params.yaml",
+    ".dvcignore",
+    ".gitignore",
+)
+
+
+def read_params(path: Path = ROOT / "params.yaml") -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())
+
+
+def toy_params() -> dict[str, Any]:
+    """The digits experiment at toy size: two rows, one seed, two epochs of thin networks; some seconds a row."""
+    params = copy.deepcopy(read_params())
+    thin = {"arch": "resnet18", "stem": "3x3", "channels": [4, 4, 8, 8]}
+    params.update(
+        experiment="toy",
+        seeds=[0],
+        networks={"teacher": thin, "student": {**thin, "conv": "G(N)"}},
+        teacher="train/teacher/seed0",
+        methods={"at": {"beta": 30.0, "groups": [1, 2, 3, 4]}},
+        train=["teacher"],
+        distil={"networks": ["student"], "methods": ["at"]},
+        titles={"train/teacher": "Teacher", "distil/at/student": "Student"},
+        tables=[
+            {
+                "name": "all",
+                "title": "All",
+                "caption": "A teacher and its student.",
+                "rows": ["train/teacher", "distil/at/student"],
+                "columns": ["parameters", "top1", "top5"],
+            }
+        ],
+    )
+    params["recipe"].update(epochs=2, lr_steps=[1], batch_size=128)
+    return params
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    plain = json.loads(json.dumps(params))  # one object used twice would be dumped as an alias
+    (folder / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment with this interpreter's programs first, whatever is activated."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **extra}
+
+
+def run(*command: str, cwd: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; a failure shows what it printed."""
+    result = subprocess.run(command, cwd=cwd, env=environment(**extra), capture_output=True, text=True)
+    if check and result.returncode:
+        raise AssertionError(f"{' '.join(command)}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+def moonshine(*arguments: str, cwd: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "moonshine", *arguments, cwd=cwd, check=check, **extra)
+
+
+def copy_project(folder: Path, params: dict[str, Any]) -> Path:
+    """A project of its own in `folder`: the code, git, DVC, and an experiment that has not run."""
+    for name in TRACKED_BY_COPY:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.sif"))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, folder / name)
+    write_params(folder, params)
+    run("git", "init", "--quiet", cwd=folder)
+    run("dvc", "init", "--quiet", cwd=folder)
+    run("git", "add", ".", cwd=folder)
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    run("git", *identity, "commit", "--quiet", "--message", "start", cwd=folder)
+    return folder

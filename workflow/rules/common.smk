@@ -1,0 +1,64 @@
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path.cwd()))
+
+from moonshine.stages import CODE
+
+EXPERIMENT = config["experiment"]
+DATASET = config["dataset"]["name"]
+SEEDS = config["seeds"]
+LOCK = "requirements/runtime.lock"
+DATA = [
+    f"data/{DATASET}/{name}" for name in ("manifest.json", "train.arrow", "val.arrow")
+]
+VALIDATION_DATA = [f"data/{DATASET}/{name}" for name in ("manifest.json", "val.arrow")]
+
+
+wildcard_constraints:
+    experiment=EXPERIMENT,
+    dataset=DATASET,
+    network="[a-z0-9_-]+",
+    method="[a-z0-9_-]+",
+    seed=r"\d+",
+
+
+def code(stage):
+    """The modules that a stage is made of, and the lock of the libraries below them."""
+    return [f"moonshine/{module}" for module in CODE[stage]] + [LOCK]
+
+
+def trained_rows():
+    return [f"train/{network}" for network in config["train"]]
+
+
+def distilled_rows():
+    return [
+        f"distil/{method}/{network}"
+        for method in config["distil"]["methods"]
+        for network in config["distil"]["networks"]
+    ]
+
+
+def all_models():
+    return expand(
+        "models/{experiment}/{row}/seed{seed}.safetensors",
+        experiment=EXPERIMENT,
+        row=trained_rows() + distilled_rows(),
+        seed=SEEDS,
+    )
+
+
+def all_rows(pattern):
+    return expand(pattern, experiment=EXPERIMENT, row=trained_rows() + distilled_rows())
+
+
+def record_finished_jobs():
+    """Tell DVC of the jobs that ran to their end in this invocation, and of no others."""
+    dag = workflow.dag
+    jobs = [job for job in dag.jobs if not job.rule.norun and dag.finished(job)]
+    stages = sorted(
+        "@".join([job.rule.name, "-".join(job.wildcards_dict.values())]) for job in jobs
+    )
+    if stages and not workflow.touch:
+        shell("python -m moonshine record {stages}")

@@ -1,0 +1,13 @@
+rule prepare:
+    input:
+        code("prepare"),
+    output:
+        manifest="data/{dataset}/manifest.json",
+        train="data/{dataset}/train.arrow",
+        val="data/{dataset}/val.arrow",
+    log:
+        "logs/prepare/{dataset}.log",
+    params:
+        dataset=config["dataset"],
+    shell:
+        "python -m moonshine prepare"

@@ -1,0 +1,36 @@
+rule train:
+    input:
+        code("train"),
+        DATA,
+    output:
+        model="models/{experiment}/train/{network}/seed{seed}.safetensors",
+        record="models/{experiment}/records/train/{network}/seed{seed}.json",
+        curve="results/{experiment}/curves/train/{network}/seed{seed}.csv",
+    log:
+        "logs/{experiment}/train/{network}/seed{seed}.log",
+    threads: config["recipe"]["threads"]
+    params:
+        recipe=config["recipe"],
+        network=lambda wildcards: config["networks"][wildcards.network],
+    shell:
+        "python -m moonshine train {wildcards.network} --seed {wildcards.seed}"
+
+
+rule distil:
+    input:
+        code("distil"),
+        DATA,
+        teacher=f"models/{{experiment}}/{config['teacher']}.safetensors",
+    output:
+        model="models/{experiment}/distil/{method}/{network}/seed{seed}.safetensors",
+        record="models/{experiment}/records/distil/{method}/{network}/seed{seed}.json",
+        curve="results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
+    log:
+        "logs/{experiment}/distil/{method}/{network}/seed{seed}.log",
+    threads: config["recipe"]["threads"]
+    params:
+        recipe=config["recipe"],
+        network=lambda wildcards: config["networks"][wildcards.network],
+        method=lambda wildcards: config["methods"][wildcards.method],
+    shell:
+        "python -m moonshine distil {wildcards.method}/{wildcards.network} --seed {wildcards.seed}"

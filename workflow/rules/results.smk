@@ -1,0 +1,59 @@
+rule evaluate_train:
+    input:
+        code("evaluate"),
+        VALIDATION_DATA,
+        models=expand(
+            "models/{{experiment}}/train/{{network}}/seed{seed}.safetensors",
+            seed=SEEDS,
+        ),
+    output:
+        "results/{experiment}/metrics/train/{network}.json",
+    log:
+        "logs/{experiment}/evaluate/train/{network}.log",
+    threads: config["recipe"]["threads"]
+    params:
+        seeds=SEEDS,
+        threads=config["recipe"]["threads"],
+    shell:
+        "python -m moonshine evaluate train/{wildcards.network}"
+
+
+rule evaluate_distil:
+    input:
+        code("evaluate"),
+        VALIDATION_DATA,
+        models=expand(
+            "models/{{experiment}}/distil/{{method}}/{{network}}/seed{seed}.safetensors",
+            seed=SEEDS,
+        ),
+    output:
+        "results/{experiment}/metrics/distil/{method}/{network}.json",
+    log:
+        "logs/{experiment}/evaluate/distil/{method}/{network}.log",
+    threads: config["recipe"]["threads"]
+    params:
+        seeds=SEEDS,
+        threads=config["recipe"]["threads"],
+    shell:
+        "python -m moonshine evaluate distil/{wildcards.method}/{wildcards.network}"
+
+
+rule report:
+    input:
+        code("report"),
+        metrics=all_rows("results/{experiment}/metrics/{row}.json"),
+    output:
+        page="results/{experiment}/README.md",
+        figure="results/{experiment}/figures/error-against-parameters.svg",
+    log:
+        "logs/{experiment}/report.log",
+    params:
+        seeds=SEEDS,
+        train=config["train"],
+        distil=config["distil"],
+        titles=config["titles"],
+        tables=config["tables"],
+        recipe=config["recipe"],
+        dataset=config["dataset"],
+    shell:
+        "python -m moonshine report"
