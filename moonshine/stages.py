@@ -10,6 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 
 _MODELS = (
+    "models/architecture.py",
     "models/conv_spec.py",
     "models/convolutions.py",
     "models/model_file.py",
@@ -25,6 +26,7 @@ _TRAINING = (
     *_MODELS,
     "training/loop.py",
     "training/objective.py",
+    "training/publish.py",
     "training/schedule.py",
     "training/session.py",
     "training/trainee.py",
@@ -47,7 +49,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "evaluation/evaluate.py",
         "evaluation/measure.py",
         "models/cost.py",
-        *_MODELS,
+        *_MODELS[1:],
     ),
     "report": ("report/figures.py", "report/report.py", "report/rows.py", "report/tables.py"),
 }

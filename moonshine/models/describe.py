@@ -3,8 +3,8 @@
 import pandas as pd
 
 from moonshine.errors import ParamsError
+from moonshine.models.architecture import describe
 from moonshine.models.cost import network_cost
-from moonshine.models.networks import describe
 from moonshine.params import Network, Params
 
 IMAGENET_SIDE, IMAGENET_CLASSES = 224, 1000

@@ -8,13 +8,6 @@ from torch import nn
 from moonshine.errors import ParamsError
 from moonshine.models.convolutions import substitute
 from moonshine.models.resnet import GROUPS, build_resnet
-from moonshine.params.schema import Network
-
-
-def describe(network: Network, classes: int, in_channels: int) -> dict[str, Any]:
-    """The architecture as plain values: all that `build_network` needs, as model files carry it."""
-    settings = {key: value for key, value in network.model_dump().items() if value is not None}
-    return {**settings, "classes": classes, "in_channels": in_channels}
 
 
 def build_network(architecture: dict[str, Any]) -> nn.Module:

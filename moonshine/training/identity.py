@@ -1,36 +1,34 @@
 """The identity of a run: what determines its bytes, and nothing else.
 
-Paths, the device's name, logging and checkpoint intervals are not in it; torch's version, the kind of device and
-the number of processes are, for each of them rounds differently.
+Not in it are paths, logging and checkpoint intervals, and the device: a finished run may be published where its GPU
+is not. The number of processes is, and torch's version, for each rounds differently. Nothing here imports torch.
 """
 
 import hashlib
 import json
+from importlib.metadata import version
 from typing import Any
 
-import torch
-import torchvision
-
 from moonshine import artefacts
+from moonshine.data.store import read_manifest
 from moonshine.files import sha256
+from moonshine.models.architecture import describe
 from moonshine.params import Params
 from moonshine.stages import CODE, PACKAGE
 
 
-def run_identity(
-    params: Params, row: str, seed: int, architecture: dict[str, Any], device: torch.device
-) -> dict[str, Any]:
+def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
     """All that determines the trained network of `row` with `seed`, as plain values."""
-    stage, *method, _ = row.split("/")
+    stage, *method, network = row.split("/")
+    manifest = read_manifest(artefacts.data_folder(params.dataset.name))
     identity: dict[str, Any] = {
         "recipe": params.recipe.model_dump(),
-        "network": architecture,
+        "network": describe(params.networks[network], len(manifest["classes"]), manifest["shape"][0]),
         "seed": seed,
         "data": sha256(artefacts.manifest(params.dataset.name)),
         "code": {module: sha256(PACKAGE / module) for module in CODE[stage]},
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "device": device.type,
+        "torch": version("torch"),
+        "torchvision": version("torchvision"),
         "processes": 1,
     }
     if method:

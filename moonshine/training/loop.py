@@ -12,6 +12,7 @@ from moonshine.errors import DivergedError, Interrupted
 from moonshine.evaluation.measure import measure
 from moonshine.params.schema import Recipe
 from moonshine.progress import Progress, say
+from moonshine.training.checkpoints import save_checkpoint
 from moonshine.training.run_folder import RunFolder
 from moonshine.training.trainee import Trainee
 
@@ -120,4 +121,5 @@ class TrainingLoop:
 
     def _save_all(self) -> None:
         for trainee, folder in self.trainees.items():
-            folder.save((trainee.epoch - 1) * self.batches_per_epoch + trainee.batch, trainee.state())
+            step = (trainee.epoch - 1) * self.batches_per_epoch + trainee.batch
+            save_checkpoint(folder.path, step, trainee.state())

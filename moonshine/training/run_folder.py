@@ -11,9 +11,9 @@ from typing import Any
 from moonshine import artefacts
 from moonshine.errors import DataError, LockedError, MachineError
 from moonshine.files import sha256, write_bytes, write_json
+from moonshine.params import Params
 from moonshine.progress import say
-from moonshine.training.checkpoints import load_newest_checkpoint, remove_checkpoints, save_checkpoint
-from moonshine.training.identity import differences, identity_hash
+from moonshine.training.identity import differences, identity_hash, run_identity
 
 IDENTITY, RESULT, RESULT_RECORD, LOCK = "identity.json", "final.safetensors", "final.json", "lock"
 
@@ -21,36 +21,29 @@ IDENTITY, RESULT, RESULT_RECORD, LOCK = "identity.json", "final.safetensors", "f
 class RunFolder:
     """One run, locked from construction to the end of the process."""
 
-    def __init__(self, experiment: str, row: str, seed: int, identity: dict[str, Any]):
-        self.identity = identity
-        self.parent = artefacts.run_folder(experiment, row, seed)
-        self.path = self.parent / identity_hash(identity)
+    def __init__(self, params: Params, row: str, seed: int):
+        self.row, self.seed, self.identity = row, seed, run_identity(params, row, seed)
+        self.parent = artefacts.run_folder(params.experiment, row, seed)
+        self.path = self.parent / identity_hash(self.identity)
         try:
             self.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.parent / LOCK)
             if not (self.path / IDENTITY).exists():
-                self._say_why_anew(identity)
-                write_json(self.path / IDENTITY, identity)
+                self._say_why_anew()
+                write_json(self.path / IDENTITY, self.identity)
         except PermissionError as error:
             raise MachineError(f"{error.filename}: {error.strerror}; make the folder writable") from None
 
-    def _say_why_anew(self, identity: dict[str, Any]) -> None:
+    def _say_why_anew(self) -> None:
         older = sorted(self.parent.glob(f"*/{IDENTITY}"), key=lambda path: path.stat().st_mtime)
         if older:
-            changed = differences(json.loads(older[-1].read_text()), identity)
+            changed = differences(json.loads(older[-1].read_text()), self.identity)
             say(f"{self.parent}: an older run is not resumed, for it differs in {'; '.join(changed)}")
-
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        save_checkpoint(self.path, step, state)
-
-    def load(self) -> dict[str, Any] | None:
-        return load_newest_checkpoint(self.path)
 
     def finish(self, model: bytes, record: dict[str, Any]) -> None:
         """Keep the trained network and how it was made; the record is written last and makes it count."""
         write_bytes(self.path / RESULT, model)
         write_json(self.path / RESULT_RECORD, {**record, "sha256": sha256(self.path / RESULT)})
-        remove_checkpoints(self.path)
 
     def finished(self) -> tuple[bytes, dict[str, Any]] | None:
         """The trained network's file and its record, or None while the run is under way."""

@@ -1,11 +1,16 @@
 """`moonshine train`: a network from scratch, on the labels alone."""
 
 from moonshine.params import Params
-from moonshine.training.objective import CrossEntropy
-from moonshine.training.session import publish, train_rows
+from moonshine.training.publish import publish
+from moonshine.training.run_folder import RunFolder
 
 
 def train(params: Params, network: str, seed: int) -> None:
-    row = f"train/{network}"
-    (run,) = train_rows(params, [row], seed, lambda _: CrossEntropy(), None)
-    publish(params, row, seed, run)
+    """Train unless a finished run is there already, and publish. Only training imports torch."""
+    run = RunFolder(params, f"train/{network}", seed)
+    if not run.finished():
+        from moonshine.training.objective import CrossEntropy
+        from moonshine.training.session import train_runs
+
+        train_runs(params, [run], lambda row: CrossEntropy(), None)
+    publish(params, run)

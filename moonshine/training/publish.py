@@ -1,0 +1,28 @@
+"""Copy what a finished run left in runs/ to the places that the engines declare; nothing here imports torch."""
+
+from moonshine import artefacts
+from moonshine.files import write_bytes, write_json, write_text
+from moonshine.params import Params
+from moonshine.progress import say
+from moonshine.training.run_folder import RunFolder
+
+
+def publish(params: Params, run: RunFolder) -> None:
+    """Publish model, record and curve of a finished run, each written whole, the model last."""
+    finished = run.finished()
+    assert finished is not None
+    model, record = finished
+    experiment, row, seed = params.experiment, run.row, run.seed
+    write_text(artefacts.curve(experiment, row, seed), _curve(record["history"]))
+    made = {key: value for key, value in record.items() if key != "history"}
+    write_json(artefacts.record(experiment, row, seed), {"row": row, **made, "identity": run.identity})
+    path = artefacts.model(experiment, row, seed)
+    write_bytes(path, model)
+    say(f"{path}: val top-1 error {record['history'][-1]['val_top1']:.2f} %, sha256 {record['sha256'][:16]}")
+
+
+def _curve(history: list[dict[str, float]]) -> str:
+    """CSV with a line an epoch."""
+    lines = [",".join(history[0])]
+    lines += [",".join(f"{value:.6g}" for value in epoch.values()) for epoch in history]
+    return "\n".join(lines) + "\n"
