@@ -1,0 +1,89 @@
+"""The two graphs are one: same stages, inputs, outputs and commands, held against each other without data."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+from support import ROOT, copy_project, read_params, run, toy_params
+
+from moonshine.stages import CODE, EXEMPT, PACKAGE
+
+LAUNCHER = "containers/run "
+EXPERIMENTS = [ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
+
+
+def dvc_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], str]]:
+    """Outputs -> (stage, dependencies, command)."""
+    graph = {}
+    with Repo(str(project)) as repo:
+        for stage in repo.index.stages:
+            paths = [
+                [str(Path(item.fs_path).relative_to(project)) for item in items] for items in (stage.outs, stage.deps)
+            ]
+            outputs, inputs = frozenset(paths[0]), frozenset(paths[1]) - {"params.yaml"}
+            assert stage.cmd.startswith(LAUNCHER)
+            graph[outputs] = (
+                stage.name.split("@")[0],
+                inputs - {"params.yaml"},
+                stage.cmd.removeprefix(LAUNCHER),
+            )
+    return graph
+
+
+def snakemake_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], str]]:
+    """The same from the plan that Snakemake prints."""
+    plan = run("snakemake", "--dry-run", "--forceall", "--printshellcmds", "--nolock", cwd=project)
+    graph = {}
+    for block in re.split(r"^(?=(?:local)?rule )", plan.stdout, flags=re.MULTILINE)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        fields = dict(re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE))
+        command = re.search(r"^Shell command: (.*)$", block, re.MULTILINE)
+        if rule and command and "output" in fields:
+            outputs, inputs = (frozenset(fields[key].split(", ")) for key in ("output", "input"))
+            graph[outputs] = (rule[1], inputs, command[1])
+    return graph
+
+
+def as_folders(inputs: frozenset[str], folders: set[str]) -> frozenset[str]:
+    """DVC depends on the folder of gathered files; map Snakemake's files to it."""
+    return frozenset(next((f for f in folders if path.startswith(f + "/")), path) for path in inputs)
+
+
+@pytest.mark.parametrize("params", EXPERIMENTS, ids=lambda path: path.stem)
+def test_both_engines_have_the_same_graph(params: Path, tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", read_params(params))
+    of_dvc, of_snakemake = dvc_graph(project), snakemake_graph(project)
+    assert len(of_dvc) > 5
+    assert of_dvc.keys() == of_snakemake.keys()
+    for outputs, (stage, inputs, command) in of_dvc.items():
+        rule, files, shell = of_snakemake[outputs]
+        folders = {path for path in inputs if not Path(path).suffix}
+        assert (stage, inputs, command) == (rule, as_folders(files, folders), shell)
+
+
+def test_a_fresh_clone_plans_every_job_although_results_are_in_git(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", toy_params())
+    page = project / "results" / "toy" / "README.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("the committed page\n")
+    plan = run("snakemake", "--dry-run", cwd=project)
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout, re.MULTILINE))
+    assert jobs == {
+        **dict.fromkeys(("all", "prepare", "train", "distil", "evaluate_train", "evaluate_distil", "report"), "1"),
+        "total": "7",
+    }
+
+
+def test_dvc_declares_the_code_that_stages_are_made_of() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        modules = {dep.removeprefix("moonshine/") for dep in stage["deps"] if dep.startswith("moonshine/")}
+        assert modules == set(CODE[name.split("_")[0]]), name
+        assert "requirements/runtime.lock" in stage["deps"]
+
+
+def test_every_declared_and_exempt_module_exists() -> None:
+    named = {module for modules in CODE.values() for module in modules} | set(EXEMPT)
+    assert {module for module in named if not (PACKAGE / module).exists()} == set()

@@ -1,0 +1,180 @@
+"""A wrong params.yaml is refused before any work, in one line that names the key, the reason and the likely key."""
+
+# ruff: noqa: E501 (a mistake and its message a line)
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import moonshine, toy_params, write_params
+
+from moonshine.errors import ParamsError
+from moonshine.params import read_params
+
+
+def complaint(folder: Path, params: dict[str, Any]) -> str:
+    write_params(folder, params)
+    with pytest.raises(ParamsError) as error:
+        read_params(folder / "params.yaml")
+    return str(error.value)
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The toy params with the value at a dotted path replaced."""
+    params = toy_params()
+    *parents, last = path.split(".")
+    section = params
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return params
+
+
+MISTAKES = {
+    "unknown key": ("recipe.epohcs", 3, 'recipe.epohcs: unknown key (did you mean "epochs"?)'),
+    "unknown key at the top": ("sedes", [0], 'sedes: unknown key (did you mean "seeds"?)'),
+    "unknown key in a network": (
+        "networks.student.con",
+        "S",
+        'networks.student.con: unknown key (did you mean "conv"?)',
+    ),
+    "text for a number": ("recipe.lr", "0.1", "recipe.lr: Input should be a valid number, found '0.1'"),
+    "truth for a number": ("recipe.epochs", True, "recipe.epochs: Input should be a valid integer, found True"),
+    "number out of range": ("recipe.momentum", 1.0, "recipe.momentum: Input should be less than 1, found 1.0"),
+    "not finite": ("recipe.lr", float("inf"), "recipe.lr: Input should be a finite number, found inf"),
+    "no seeds": ("seeds", [], "seeds: List should have at least 1 item"),
+    "a seed twice": ("seeds", [0, 0], "seeds: 0 is named twice"),
+    "row that names no network": (
+        "train",
+        ["teacher", "studnt"],
+        'train: "studnt" is no network (did you mean "student"?)',
+    ),
+    "method that is none": ("distil.methods", ["att"], 'distil.methods: "att" is no method (did you mean "at"?)'),
+    "teacher that no row produces": (
+        "teacher",
+        "train/teacher/seed1",
+        'teacher: no row produces "train/teacher/seed1" (did you mean "train/teacher/seed0"?)',
+    ),
+    "unknown architecture": (
+        "networks.student.arch",
+        "resnet43",
+        '"resnet43" is no architecture (did you mean "resnet34"?)',
+    ),
+    "unknown convolution": ("networks.student.conv", "G[N]", '"G[N]" is no convolution'),
+    "step after the end": ("recipe.lr_steps", [2], "lr_steps: 2 is not before the last of 2 epochs"),
+    "epoch after the end": ("methods.at.first_epoch", 3, "methods.at.first_epoch: 3 is after the last of 2 epochs"),
+    "betas for other groups": ("methods.at.beta", [1.0, 2.0], "beta: 2 values for 4 groups"),
+    "title of no row": (
+        "titles",
+        {"train/techer": "T"},
+        'titles: "train/techer" is no row (did you mean "train/teacher"?)',
+    ),
+    "name with a dot": ("experiment", "a.b", "experiment: String should match pattern"),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_in_one_line(path: str, value: Any, line: str, tmp_path: Path) -> None:
+    message = complaint(tmp_path, changed(path, value))
+    assert message.startswith(f"{tmp_path}/params.yaml: ")
+    assert line in message
+    assert "\n" not in message
+
+
+def test_the_unchanged_params_are_accepted(tmp_path: Path) -> None:
+    write_params(tmp_path, toy_params())
+    assert read_params(tmp_path / "params.yaml").rows == ["train/teacher", "distil/at/student"]
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    params = toy_params()
+    del params["recipe"]["lr"]
+    assert "recipe.lr: missing key" in complaint(tmp_path, params)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("seeds: [0]\nseeds: [1]\n", "duplicate key 'seeds'"),
+        ("a: &x [1]\nb: *x\n", "aliases are not used here"),
+        ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("a: [1\n", "not valid YAML"),
+        ("- 1\n", "expected a mapping"),
+        ("no: 1\n", "is no text"),
+    ],
+)
+def test_what_yaml_must_not_do(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=reason):
+        read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check",),
+        ("prepare",),
+        ("train", "teacher", "--seed", "0"),
+        ("distil", "at/student", "--seed", "0"),
+        ("report",),
+    ],
+)
+def test_every_command_refuses_before_any_work(command: tuple[str, ...], tmp_path: Path) -> None:
+    write_params(tmp_path, changed("recipe.epochs", 0))
+    result = moonshine(*command, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr == ("error: params.yaml: recipe.epochs: Input should be greater than or equal to 1, found 0\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("command", [("check",), ("--help",), ("describe", "--help")])
+def test_help_and_check_do_not_import_torch(command: tuple[str, ...], tmp_path: Path) -> None:
+    write_params(tmp_path, toy_params())
+    result = moonshine(*command, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert "moonshine.cli" in result.stderr
+    assert "| torch\n" not in result.stderr.replace(" ", "")
+
+
+def test_no_params_file_is_explained(tmp_path: Path) -> None:
+    result = moonshine("check", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "error: params.yaml: no such file; run this from the project's root\n"
+
+
+def test_a_row_or_seed_that_params_do_not_have_is_refused(tmp_path: Path) -> None:
+    write_params(tmp_path, toy_params())
+    result = moonshine("train", "techer", "--seed", "0", cwd=tmp_path, check=False)
+    assert (result.returncode, '"train/techer" is no row' in result.stderr) == (2, True)
+    result = moonshine("train", "teacher", "--seed", "7", cwd=tmp_path, check=False)
+    assert (result.returncode, "--seed 7: params.yaml has seeds [0]" in result.stderr) == (2, True)
+
+
+def test_the_schema_fills_in_nothing_that_changes_a_result() -> None:
+    """Defaults other than None live in `machine`, which no stage declares; so schema.py may be exempt."""
+    from pydantic import BaseModel
+
+    from moonshine.params import schema
+
+    sections = [c for c in vars(schema).values() if isinstance(c, type) and issubclass(c, BaseModel)]
+    harmless = {schema.Machine, schema.Table}  # tables change no number
+    for section in sections:
+        for name, field in section.model_fields.items():
+            given = field.is_required() or field.default is None
+            assert given or section in harmless or name == "machine", f"{section.__name__}.{name}"
+
+
+def test_every_key_is_explained(tmp_path: Path) -> None:
+    """docs/parameters.md has a line for every key of the schema."""
+    from moonshine.params import schema
+
+    text = (Path(__file__).parent.parent / "docs" / "parameters.md").read_text()
+    missing = [
+        f"{section.__name__}.{name}"
+        for section in vars(schema).values()
+        if isinstance(section, type) and issubclass(section, schema.Section)
+        for name in section.model_fields
+        if f"`{name}`" not in text
+    ]
+    assert missing == []
+    assert yaml.safe_load((Path(__file__).parent.parent / "params.yaml").read_text())["experiment"] == "digits"

@@ -1,0 +1,138 @@
+"""The whole pipeline at toy size, driven by each engine as a user drives it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import copy_project, environment, moonshine, run, toy_params
+
+from moonshine.files import sha256
+from moonshine.stages import CODE, EXEMPT, PACKAGE
+
+
+@pytest.fixture(scope="module")
+def by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = copy_project(tmp_path_factory.mktemp("snakemake") / "project", toy_params())
+    run("snakemake", "--cores", "2", cwd=project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
+    """The project after `dvc repro`, and the modules of this package that each stage imported."""
+    project = copy_project(tmp_path_factory.mktemp("dvc") / "project", toy_params())
+    result = run("dvc", "repro", cwd=project, PYTHONPROFILEIMPORTTIME="1")
+    return project, imported_modules(result.stderr)
+
+
+STAGE_MODULES = {
+    "prepare": "moonshine.data.prepare",
+    "train": "moonshine.training.train",
+    "distil": "moonshine.training.distil",
+    "evaluate": "moonshine.evaluation.evaluate",
+    "report": "moonshine.report.report",
+}
+
+
+def imported_modules(stderr: str) -> dict[str, set[str]]:
+    """Stage -> modules, from the import times that every process of a run prints below a heading of its own."""
+    processes = stderr.split("| imported package")
+    imported = [
+        set(re.findall(r"^import time:.*\| +(moonshine[\w.]*)$", process, re.MULTILINE)) for process in processes
+    ]
+    return {
+        stage: set().union(*(modules for modules in imported if module in modules))
+        for stage, module in STAGE_MODULES.items()
+    }
+
+
+def module_file(name: str) -> str:
+    path = PACKAGE.joinpath(*name.split(".")[1:])
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return str(path.relative_to(PACKAGE))
+
+
+def files_below(folder: Path, *suffixes: str) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.suffix in suffixes}
+
+
+def test_engines_give_identical_models_and_tables(by_snakemake: Path, by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
+    ours = files_below(by_snakemake / "models", ".safetensors")
+    assert len(ours) == 2
+    assert ours == files_below(by_dvc[0] / "models", ".safetensors")
+    results = files_below(by_snakemake / "results", ".md", ".json", ".csv", ".svg")
+    assert len(results) >= 6
+    assert results == files_below(by_dvc[0] / "results", ".md", ".json", ".csv", ".svg")
+
+
+@pytest.mark.parametrize("stage", STAGE_MODULES)
+def test_a_stage_declares_the_code_that_it_imports(stage: str, by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
+    imported = {module_file(name) for name in by_dvc[1][stage]}
+    imported = {module for module in imported if (PACKAGE / module).read_text().strip()}
+    declared = set(CODE[stage])
+    assert declared <= imported, "declared, but not imported"
+    assert imported - declared <= set(EXEMPT), "imported, but neither declared nor exempt"
+
+
+def test_after_snakemake_dvc_has_nothing_to_do(by_snakemake: Path) -> None:
+    assert "up to date" in run("dvc", "status", cwd=by_snakemake).stdout
+    assert "Running stage" not in run("dvc", "repro", cwd=by_snakemake).stdout
+    assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=by_snakemake).stdout
+
+
+def test_an_edit_of_the_report_retrains_nothing(by_snakemake: Path) -> None:
+    module = by_snakemake / "moonshine" / "report" / "tables.py"
+    before = module.read_text()
+    try:
+        module.write_text(before + "# reworded\n")
+        plan = run("snakemake", "--dry-run", cwd=by_snakemake)
+        assert set(re.findall(r"^(?:local)?rule (\w+):", plan.stdout, re.MULTILINE)) == {"report", "all"}
+        assert json.loads(run("dvc", "status", "--json", cwd=by_snakemake).stdout).keys() == {"report@toy"}
+    finally:
+        module.write_text(before)
+
+
+def test_metrics_count_every_validation_image(by_snakemake: Path) -> None:
+    metrics = json.loads((by_snakemake / "results/toy/metrics/train/teacher.json").read_text())
+    manifest = json.loads((by_snakemake / "data/digits/manifest.json").read_text())
+    assert metrics["n"] == metrics["seeds"]["0"]["n"] == manifest["splits"]["val"]["count"] == 600
+
+
+def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path, tmp_path: Path) -> None:
+    run("cp", "-r", str(by_snakemake), str(tmp_path / "project"), cwd=tmp_path)
+    path = tmp_path / "project/data/digits/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["splits"]["val"]["count"] = 601
+    path.write_text(json.dumps(manifest))
+    result = moonshine("evaluate", "train/teacher", cwd=tmp_path / "project", check=False)
+    assert result.returncode == 3
+    assert "600 images, but the manifest says 601" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_mistake_in_params_is_one_line_under_either_engine(tmp_path: Path) -> None:
+    params = toy_params()
+    params["recipe"]["epohcs"] = params["recipe"].pop("epochs")
+    project = copy_project(tmp_path / "project", params)
+    line = 'params.yaml: recipe.epohcs: unknown key (did you mean "epochs"?)'
+    for command, code in ((("dvc", "repro"), 255), (("snakemake", "--cores", "1"), 1)):
+        result = subprocess.run(command, cwd=project, env=environment(), capture_output=True, text=True)
+        assert result.returncode == code
+        assert line in result.stdout + result.stderr
+    assert not (project / "data").exists()
+
+
+def test_the_page_is_written_from_params_not_from_what_lies_about(by_snakemake: Path, tmp_path: Path) -> None:
+    """A row that was dropped from params must not stay in a table."""
+    run("cp", "-r", str(by_snakemake), str(tmp_path / "project"), cwd=tmp_path)
+    text = (tmp_path / "project/params.yaml").read_text()
+    text = text.replace("  - distil/at/student\n", "").replace("  distil/at/student: Student\n", "")
+    text = re.sub(r"distil:\n  networks:\n  - student\n", "distil:\n  networks: []\n", text)
+    (tmp_path / "project/params.yaml").write_text(text)
+    run(sys.executable, "-m", "moonshine", "report", cwd=tmp_path / "project")
+    page = (tmp_path / "project/results/toy/README.md").read_text()
+    assert "Teacher" in page
+    assert "Student" not in page
