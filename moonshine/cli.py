@@ -48,8 +48,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_train)
 
     command = commands.add_parser("distil", help="train a student with a teacher")
-    command.add_argument("student", help="METHOD/NETWORK, by their names in params.yaml")
+    command.add_argument("students", nargs="*", metavar="METHOD/NETWORK", help="by their names in params.yaml")
     command.add_argument("--seed", type=int, required=True)
+    command.add_argument(
+        "--together",
+        action="store_true",
+        help="several students, or all, at the cost of one teacher; their stages then publish them in seconds",
+    )
     command.set_defaults(run=_distil)
 
     command = commands.add_parser("evaluate", help="measure one row of the tables")
@@ -107,11 +112,20 @@ def _train(options: argparse.Namespace) -> None:
 
 def _distil(options: argparse.Namespace) -> None:
     params = _read(options)
-    _require_row(params, f"distil/{options.student}", options.seed)
-    _start(f"{params.experiment}/distil/{options.student}/seed{options.seed}")
-    from moonshine.training.distil import distil
+    every = [row.removeprefix("distil/") for row in params.rows if row.startswith("distil/")]
+    students = options.students or (every if options.together else [])
+    if not students or (len(students) > 1 and not options.together):
+        raise ParamsError("distil takes one METHOD/NETWORK, or --together and any number of them")
+    for student in students:
+        _require_row(params, f"distil/{student}", options.seed)
+    from moonshine.training.distil import distil, distil_together
 
-    distil(params, options.student, options.seed)
+    if options.together:
+        _start(f"{params.experiment}/distil/together/seed{options.seed}")
+        distil_together(params, students, options.seed)
+    else:
+        _start(f"{params.experiment}/distil/{students[0]}/seed{options.seed}")
+        distil(params, students[0], options.seed)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.repo import Repo
-from support import ROOT, copy_project, read_params, run, toy_params
 
 from moonshine.stages import CODE, EXEMPT, PACKAGE
+from support import ROOT, copy_project, read_params, run, toy_params
 
 LAUNCHER = "containers/run "
 EXPERIMENTS = [ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]

@@ -2,15 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from support import moonshine, toy_params, write_params
 
 from moonshine.data.augmentation import EpochAugmentation
 from moonshine.data.loading import SmallImages
 from moonshine.data.order import epoch_order
 from moonshine.params.schema import Augmentation
+from support import moonshine, toy_params, write_params
 
 SETTINGS = Augmentation(pad=1, flip=True)
 CPU = torch.device("cpu")

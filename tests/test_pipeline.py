@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import copy_project, environment, moonshine, run, toy_params
 
 from moonshine.files import sha256
 from moonshine.stages import CODE, EXEMPT, PACKAGE
+from support import copy_project, environment, moonshine, run, toy_params
 
 
 @pytest.fixture(scope="module")

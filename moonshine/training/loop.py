@@ -25,7 +25,7 @@ class TrainingLoop:
     """Advances trainees to their end, saving each into its run folder.
 
     Each trainee gets exactly the batches and the arithmetic that it would get alone, so its bytes don't depend on the
-    company. One that diverges is dropped; the others go on, and its error is raised at the end.
+    company. One that diverges is dropped; the others go on.
     """
 
     def __init__(
@@ -45,8 +45,11 @@ class TrainingLoop:
         self.batches_per_epoch = -(-len(train) // recipe.batch_size)
         self._failures: list[DivergedError] = []
 
-    def run(self) -> None:
-        """Until every trainee has finished. Raises Interrupted (after saving) or DivergedError."""
+    def run(self) -> list[DivergedError]:
+        """Until every trainee has finished or diverged; returns the errors of those that diverged.
+
+        Raises Interrupted after saving. Afterwards `trainees` are those that finished.
+        """
         self._last_save = self._last_note = time.monotonic()
         start, batch = min((trainee.epoch, trainee.batch) for trainee in self.trainees)
         total = self.recipe.epochs * len(self.train)
@@ -54,16 +57,19 @@ class TrainingLoop:
         title = ", ".join(trainee.row for trainee in self.trainees) + f" seed {self.seed}"
         with Progress(title, total, done, unit="images") as progress:
             for epoch in range(start, self.recipe.epochs + 1):
+                if not self.trainees:
+                    break
                 self._train_epoch(epoch, batch, progress)
                 self._validate(epoch)
                 batch = 0
-        if self._failures:
-            raise self._failures[0]
+        return self._failures
 
     def _train_epoch(self, epoch: int, first: int, progress: Progress) -> None:
         batches = self.train.training_batches(self.recipe.augmentation, self.seed, epoch, self.recipe.batch_size, first)
         for batch, (images, labels) in enumerate(batches, start=first):
             self._stop_if_asked()
+            if not self.trainees:
+                return
             ready = [t for t in self.trainees if (t.epoch, t.batch) == (epoch, batch)]
             signals_of_teacher = self.teacher(images) if self.teacher else None
             for trainee in ready:
@@ -92,11 +98,9 @@ class TrainingLoop:
             )
 
     def _drop(self, trainee: Trainee, error: DivergedError) -> None:
-        say(f"error: {error}")
+        say(f"dropped: {error}")
         self._failures.append(error)
         del self.trainees[trainee]
-        if not self.trainees:
-            raise error
 
     def _note(self, epoch: int) -> str:
         """Loss, its parts and lr for the bar; reading them waits for the device, so not at every step."""

@@ -14,6 +14,7 @@ from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.training.checkpoints import load_newest_checkpoint, remove_checkpoints
 from moonshine.training.loop import Teacher, TrainingLoop
+from moonshine.training.memory import free_bytes, groups_that_fit, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.provenance import provenance
 from moonshine.training.run_folder import RunFolder
@@ -35,18 +36,45 @@ def train_runs(
     set_up(params.recipe.threads)
     folder = artefacts.data_folder(params.dataset.name)
     train, val = SmallImages(folder, "train", device), SmallImages(folder, "val", device)
-    trainees = {_resume(params, run, make_objective(run.row), device): run for run in runs}
-    _announce(params, trainees, device)
     teacher = make_teacher(device) if make_teacher else None
-    machine = params.machine
-    loop = TrainingLoop(
-        trainees, teacher, train, val, params.recipe, runs[0].seed, machine.checkpoint_seconds, machine.checkpoint_steps
-    )
-    loop.run()
-    for trainee, run in trainees.items():
-        model = model_bytes(trainee.network, _description(trainee, train.manifest))
-        run.finish(model, {"history": trainee.history, **provenance(device, started)})
-        remove_checkpoints(run.path)
+    failures = []
+    for group in _groups(params, runs, make_objective, teacher, train):
+        trainees = {_resume(params, run, make_objective(run.row), device): run for run in group}
+        _announce(params, trainees, device)
+        machine, seed = params.machine, group[0].seed
+        loop = TrainingLoop(
+            trainees, teacher, train, val, params.recipe, seed, machine.checkpoint_seconds, machine.checkpoint_steps
+        )
+        failures += loop.run()
+        for trainee in loop.trainees:
+            model = model_bytes(trainee.network, _description(trainee, train.manifest))
+            trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
+            remove_checkpoints(trainees[trainee].path)
+    if failures:
+        raise failures[0]
+
+
+def _groups(
+    params: Params,
+    runs: Sequence[RunFolder],
+    make_objective: MakeObjective,
+    teacher: Teacher | None,
+    train: SmallImages,
+) -> list[list[RunFolder]]:
+    """The runs in groups that fit the memory together."""
+    if len(runs) == 1:
+        return [list(runs)]
+    recipe = params.recipe
+    images, labels = next(train.training_batches(recipe.augmentation, runs[0].seed, 1, recipe.batch_size))
+    signals = teacher(images) if teacher else None
+    needs = []
+    for run in runs:
+        trainee = Trainee(run.row, run.identity["network"], make_objective(run.row), recipe, run.seed, train.device)
+        needs.append(measure_need(trainee, images, labels, signals))
+        say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
+        del trainee
+    groups = groups_that_fit(needs, free_bytes(train.device))
+    return [[runs[index] for index in group] for group in groups]
 
 
 def _resume(params: Params, run: RunFolder, objective: Objective, device: torch.device) -> Trainee:

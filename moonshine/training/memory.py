@@ -1,0 +1,96 @@
+"""How many students fit the memory together, measured on the device that they will train on."""
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moonshine.errors import DivergedError
+from moonshine.training.trainee import Trainee
+
+SHARE = 0.9
+"""Of the free memory; the rest is for what the allocator leaves unused."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one student: `lasting` between steps, `passing` more within its own step."""
+
+    lasting: int
+    passing: int
+
+
+def measure_need(trainee: Trainee, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> Need:
+    """Train a throw-away trainee on one batch and measure what it takes.
+
+    Lasting are weights, buffers, gradients and momentum. Passing is, on a GPU, the allocator's peak above what
+    lay there before; on a CPU, which keeps no such account, what the forward pass saves for the backward pass.
+    """
+    saved: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    on_gpu = trainee.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    with (
+        contextlib.suppress(DivergedError),  # it will be told when it is trained
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
+        trainee.step(images, labels, teacher)
+    weights = sum(parameter.nbytes for parameter in trainee.network.parameters())
+    lasting = 3 * weights + sum(buffer.nbytes for buffer in trainee.network.buffers())
+    passing = torch.cuda.max_memory_allocated() - before if on_gpu else sum(saved.values())
+    return Need(lasting, passing)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is to be had: the GPU's, or what the kernel and the control group leave to this process."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    limits = [_available(), *_control_group()]
+    return min(limits)
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("a Linux kernel since 3.14 has MemAvailable")
+
+
+def _control_group() -> Iterable[int]:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return []
+    return [] if limit == "max" else [int(limit) - used]
+
+
+def groups_that_fit(needs: Sequence[Need], free: int) -> list[list[int]]:
+    """Split students, by their indices, into consecutive groups whose memory fits.
+
+    Students step one after another, so a group takes what lasts of all and what passes of the greediest. A student
+    that fits nowhere gets a group of its own and shall fail with the device's own message.
+    """
+    groups: list[list[int]] = []
+    for index in range(len(needs)):
+        candidate = [*groups[-1], index] if groups else [index]
+        members = [needs[i] for i in candidate]
+        if len(candidate) > 1 and _total(members) <= SHARE * free:
+            groups[-1] = candidate
+        else:
+            groups.append([index])
+    return groups
+
+
+def _total(members: Sequence[Need]) -> int:
+    return sum(need.lasting for need in members) + max(need.passing for need in members)

@@ -1,0 +1,84 @@
+"""Students trained together have the bytes that they have alone."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moonshine.files import sha256
+from moonshine.training.memory import Need, groups_that_fit
+from support import moonshine, toy_params, write_params
+
+
+def three_students() -> dict[str, Any]:
+    params = toy_params()
+    params["networks"]["half"] = {**params["networks"]["teacher"], "channels": [4, 4, 4, 8]}
+    params["networks"]["same"] = params["networks"]["teacher"]
+    params["distil"]["networks"] = ["student", "half", "same"]
+    params["recipe"]["batch_size"] = 300
+    return params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data and a teacher."""
+    folder = tmp_path_factory.mktemp("together")
+    write_params(folder, three_students())
+    moonshine("prepare", cwd=folder)
+    moonshine("train", "teacher", "--seed", "0", cwd=folder)
+    return folder
+
+
+def finished(folder: Path) -> dict[str, str]:
+    """Student -> sha256 of what its run left in runs/."""
+    return {path.parts[-4]: sha256(path) for path in folder.glob("runs/toy/distil/at/*/seed0/*/final.safetensors")}
+
+
+def test_together_or_alone_gives_the_same_bytes(project: Path, tmp_path: Path) -> None:
+    together, alone = (shutil.copytree(project, tmp_path / name) for name in ("together", "alone"))
+    moonshine("distil", "--together", "--seed", "0", cwd=together)
+    for student in ("student", "half"):
+        moonshine("distil", f"at/{student}", "--seed", "0", cwd=alone)
+        assert finished(alone)[student] == finished(together)[student]
+    assert len(set(finished(together).values())) == 3
+    # the stage of a row then publishes what lies there, without importing torch
+    result = moonshine("distil", "at/same", "--seed", "0", cwd=together, PYTHONPROFILEIMPORTTIME="1")
+    assert sha256(together / "models/toy/distil/at/same/seed0.safetensors") == finished(together)["same"]
+    assert "| torch\n" not in result.stderr.replace(" ", "")
+
+
+def test_a_student_that_diverges_leaves_the_others_alone(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path / "project")
+    params = three_students()
+    params["methods"]["wild"] = {"beta": 1e30, "groups": [1, 2, 3, 4]}
+    params["distil"] = {"networks": ["student"], "methods": ["at", "wild"]}
+    write_params(tmp_path / "project", params)
+    result = moonshine("distil", "--together", "--seed", "0", cwd=tmp_path / "project", check=False)
+    assert result.returncode == 7
+    assert "distil/wild/student seed 0: loss or gradient not finite in epoch 1, step" in result.stderr
+    assert len(list((tmp_path / "project/runs/toy/distil/at/student/seed0").glob("*/final.safetensors"))) == 1
+    assert not list((tmp_path / "project/runs/toy/distil/wild/student/seed0").glob("*/final.safetensors"))
+
+
+def test_needs_are_measured_and_reported(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project, tmp_path / "project")
+    result = moonshine("distil", "--together", "at/student", "at/same", "--seed", "0", cwd=tmp_path / "project")
+    assert result.stderr.count("MB more in its step") == 2
+    records = (tmp_path / "project/runs/toy/distil/at").glob("*/seed0/*/final.json")
+    assert {len(json.loads(path.read_text())["history"]) for path in records} == {2}
+
+
+def test_groups_hold_what_fits() -> None:
+    small, greedy = Need(lasting=10, passing=100), Need(lasting=10, passing=600)
+    assert groups_that_fit([small] * 5, free=1000) == [[0, 1, 2, 3, 4]]
+    assert groups_that_fit([small] * 4, free=140) == [[0, 1], [2, 3]]
+    assert groups_that_fit([small, greedy, small], free=500) == [[0], [1], [2]]
+    assert groups_that_fit([greedy], free=1) == [[0]]
+
+
+def test_several_students_need_the_word_together(project: Path) -> None:
+    result = moonshine("distil", "at/student", "at/half", "--seed", "0", cwd=project, check=False)
+    assert result.returncode == 2
+    assert "distil takes one METHOD/NETWORK, or --together" in result.stderr
