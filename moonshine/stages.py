@@ -44,7 +44,9 @@ CODE: dict[str, tuple[str, ...]] = {
         "training/distil.py",
     ),
     "evaluate": (
+        "data/augmentation.py",
         "data/loading.py",
+        "data/order.py",
         "data/store.py",
         "evaluation/evaluate.py",
         "evaluation/measure.py",
@@ -62,6 +64,7 @@ EXEMPT = {
     "device.py": "picks the device, which the run's identity names",
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",
+    "models/conv_spec.py": "checks params.yaml, in the stages that build no network",
     "models/names.py": "refuses unknown architectures",
     "params/__init__.py": "empty",
     "params/read.py": "checks params.yaml and fills nothing in",

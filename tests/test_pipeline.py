@@ -23,30 +23,20 @@ def by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
     """The project after `dvc repro`, and the modules of this package that each stage imported."""
-    project = copy_project(tmp_path_factory.mktemp("dvc") / "project", toy_params())
-    result = run("dvc", "repro", cwd=project, PYTHONPROFILEIMPORTTIME="1")
-    return project, imported_modules(result.stderr)
+    folder = tmp_path_factory.mktemp("dvc")
+    project, modules = copy_project(folder / "project", toy_params()), folder / "modules"
+    modules.mkdir()
+    run("dvc", "repro", cwd=project, PYTHONPATH=str(Path(__file__).parent / "recorder"), MODULES_FOLDER=str(modules))
+    return project, imported_modules(modules)
 
 
-STAGE_MODULES = {
-    "prepare": "moonshine.data.prepare",
-    "train": "moonshine.training.train",
-    "distil": "moonshine.training.distil",
-    "evaluate": "moonshine.evaluation.evaluate",
-    "report": "moonshine.report.report",
-}
-
-
-def imported_modules(stderr: str) -> dict[str, set[str]]:
-    """Stage -> modules, from the import times that every process of a run prints below a heading of its own."""
-    processes = stderr.split("| imported package")
-    imported = [
-        set(re.findall(r"^import time:.*\| +(moonshine[\w.]*)$", process, re.MULTILINE)) for process in processes
-    ]
-    return {
-        stage: set().union(*(modules for modules in imported if module in modules))
-        for stage, module in STAGE_MODULES.items()
-    }
+def imported_modules(folder: Path) -> dict[str, set[str]]:
+    """Stage -> modules, from the notes that each process of a run left."""
+    imported: dict[str, set[str]] = {stage: set() for stage in CODE}
+    for path in folder.iterdir():
+        note = json.loads(path.read_text())
+        imported[note["command"][0]].update(note["modules"])
+    return imported
 
 
 def module_file(name: str) -> str:
@@ -68,7 +58,7 @@ def test_engines_give_identical_models_and_tables(by_snakemake: Path, by_dvc: tu
     assert results == files_below(by_dvc[0] / "results", ".md", ".json", ".csv", ".svg")
 
 
-@pytest.mark.parametrize("stage", STAGE_MODULES)
+@pytest.mark.parametrize("stage", CODE)
 def test_a_stage_declares_the_code_that_it_imports(stage: str, by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
     imported = {module_file(name) for name in by_dvc[1][stage]}
     imported = {module for module in imported if (PACKAGE / module).read_text().strip()}

@@ -1,0 +1,17 @@
+"""On PYTHONPATH, makes every Python process of a run note at its end which modules of the package it imported."""
+
+import atexit
+import json
+import os
+import sys
+from pathlib import Path
+
+
+def _note() -> None:
+    modules = sorted(name for name in sys.modules if name.split(".")[0] == "moonshine")
+    if modules and sys.argv[0].endswith("__main__.py"):
+        text = json.dumps({"command": sys.argv[1:], "modules": modules})
+        Path(os.environ["MODULES_FOLDER"], f"{os.getpid()}.json").write_text(text)
+
+
+atexit.register(_note)
