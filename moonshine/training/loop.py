@@ -17,6 +17,8 @@ from moonshine.training.run_folder import RunFolder
 from moonshine.training.trainee import Trainee
 
 SECONDS_BETWEEN_NOTES = 1.0
+STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
+"""For a non-finite loss. Looking makes the CPU wait for a GPU; nothing is updated after the first such step anyway."""
 
 Teacher = Callable[[torch.Tensor], Any]
 
@@ -73,12 +75,12 @@ class TrainingLoop:
             ready = [t for t in self.trainees if (t.epoch, t.batch) == (epoch, batch)]
             signals_of_teacher = self.teacher(images) if self.teacher else None
             for trainee in ready:
-                try:
-                    trainee.step(images, labels, signals_of_teacher)
-                except DivergedError as error:
-                    self._drop(trainee, error)
+                trainee.step(images, labels, signals_of_teacher)
+            if (batch + 1) % STEPS_BETWEEN_CHECKS[self.train.device.type] == 0:
+                self._drop_diverged()
             progress.update(len(labels), self._note(epoch))
             self._save_if_due(epoch, batch + 1)
+        self._drop_diverged()
 
     def _validate(self, epoch: int) -> None:
         for trainee in self.trainees:
@@ -97,14 +99,18 @@ class TrainingLoop:
                 f"val top-1 error {last['val_top1']:.2f} %"
             )
 
-    def _drop(self, trainee: Trainee, error: DivergedError) -> None:
-        say(f"dropped: {error}")
-        self._failures.append(error)
-        del self.trainees[trainee]
+    def _drop_diverged(self) -> None:
+        for trainee in list(self.trainees):
+            try:
+                trainee.check()
+            except DivergedError as error:
+                say(f"dropped: {error}")
+                self._failures.append(error)
+                del self.trainees[trainee]
 
     def _note(self, epoch: int) -> str:
         """Loss, its parts and lr for the bar; reading them waits for the device, so not at every step."""
-        if time.monotonic() - self._last_note < SECONDS_BETWEEN_NOTES:
+        if time.monotonic() - self._last_note < SECONDS_BETWEEN_NOTES or not self.trainees:
             return ""
         self._last_note = time.monotonic()
         trainee = next(iter(self.trainees))
@@ -124,6 +130,7 @@ class TrainingLoop:
             self._last_save = time.monotonic()
 
     def _save_all(self) -> None:
+        self._drop_diverged()
         for trainee, folder in self.trainees.items():
             step = (trainee.epoch - 1) * self.batches_per_epoch + trainee.batch
             save_checkpoint(folder.path, step, trainee.state())

@@ -1,6 +1,5 @@
 """How many students fit the memory together, measured on the device that they will train on."""
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch
 
-from moonshine.errors import DivergedError
 from moonshine.training.trainee import Trainee
 
 SHARE = 0.9
@@ -39,10 +37,7 @@ def measure_need(trainee: Trainee, images: torch.Tensor, labels: torch.Tensor, t
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-    with (
-        contextlib.suppress(DivergedError),  # it will be told when it is trained
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-    ):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         trainee.step(images, labels, teacher)
     weights = sum(parameter.nbytes for parameter in trainee.network.parameters())
     lasting = 3 * weights + sum(buffer.nbytes for buffer in trainee.network.buffers())

@@ -43,6 +43,8 @@ class Trainee:
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch, self.batch = 1, 0
         self.history: list[dict[str, float]] = []
+        # of the first step whose loss or gradient was not finite: its number (from 1), the loss and its parts
+        self._fault = torch.zeros(len(objective.parts) + 2, dtype=torch.float64, device=device)
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -50,7 +52,7 @@ class Trainee:
         self._sums = torch.zeros(len(self.objective.parts) + 3, dtype=torch.float64, device=self.device)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> None:
-        """Learn from one batch. Raises DivergedError (exit code 7) instead of a non-finite update."""
+        """Learn from one batch. A non-finite loss or gradient stops all updates from that one on; see `check`."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.epoch)
         # what is random inside a network (dropout) depends on the step alone, never on what ran before
@@ -61,28 +63,39 @@ class Trainee:
         loss, parts = self.objective(logits, labels, teacher, self.epoch)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
-        self._refuse_non_finite(loss, parts)
+        batch_means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
+        if not self._scaler.is_enabled():  # float16 gradients may overflow; their scaler skips the step
+            self._optimizer.found_inf = self._note_fault(batch_means)  # type: ignore[attr-defined]  # as GradScaler
         self._scaler.step(self._optimizer)
         self._scaler.update()
         correct = (logits.detach().argmax(1) == labels).sum()
-        batch_means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
         self._sums += torch.cat([batch_means * len(labels), correct.double()[None], correct.new_tensor([len(labels)])])
         self.batch += 1
 
-    def _refuse_non_finite(self, loss: torch.Tensor, parts: list[torch.Tensor]) -> None:
+    def _note_fault(self, batch_means: torch.Tensor) -> torch.Tensor:
+        """1 if this step or one before was not finite, which tells the fused optimiser to leave the weights alone.
+
+        All on the device: on a GPU, looking at every step would make the CPU wait for it.
+        """
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        suspects = loss.detach()
-        if not self._scaler.is_enabled():  # float16 gradients may overflow; their scaler skips the step
-            suspects = suspects + torch.nn.utils.get_total_norm(gradients)
-        elif self._scaler.get_scale() < SMALLEST_SCALE:
-            suspects = suspects * float("nan")
-        if torch.isfinite(suspects):
-            return
-        named = ", ".join(f"{name} {value.item():.4g}" for name, value in zip(self.objective.parts, parts))
-        raise DivergedError(
-            f"{self.row} seed {self.seed}: loss or gradient not finite in epoch {self.epoch}, step {self.batch}, "
-            f"lr {learning_rate(self.recipe, self.epoch):g} (loss {loss.item():.4g}: {named}); lower recipe.lr or beta"
-        )
+        finite = torch.isfinite(batch_means.sum() + torch.nn.utils.get_total_norm(gradients))
+        here = torch.cat([batch_means.new_tensor([self.batch + 1]), batch_means])
+        self._fault = torch.where((self._fault[0] == 0) & ~finite, here, self._fault)
+        return (self._fault[0] > 0).float()
+
+    def check(self) -> None:
+        """Raise DivergedError (exit code 7) if a step of this epoch was not finite. Waits for the device."""
+        number, *values = self._fault.tolist()
+        if self._scaler.is_enabled() and self._scaler.get_scale() < SMALLEST_SCALE:
+            number, values = self.batch, list(self.training_means().values())
+        if number:
+            loss, *parts = values
+            named = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.objective.parts, parts))
+            raise DivergedError(
+                f"{self.row} seed {self.seed}: loss or gradient not finite in epoch {self.epoch}, "
+                f"step {int(number) - 1}, lr {learning_rate(self.recipe, self.epoch):g} (loss {loss:.4g}: {named}); "
+                "lower recipe.lr or beta"
+            )
 
     def training_means(self) -> dict[str, float]:
         """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent."""
