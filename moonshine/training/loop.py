@@ -13,6 +13,7 @@ from moonshine.evaluation.measure import measure
 from moonshine.params.schema import Recipe
 from moonshine.progress import Progress, say
 from moonshine.training.checkpoints import save_checkpoint
+from moonshine.training.live import LiveRun
 from moonshine.training.run_folder import RunFolder
 from moonshine.training.trainee import Trainee
 
@@ -45,6 +46,11 @@ class TrainingLoop:
         self.recipe, self.seed = recipe, seed
         self.checkpoint_seconds, self.checkpoint_steps = checkpoint_seconds, checkpoint_steps
         self.batches_per_epoch = -(-len(train) // recipe.batch_size)
+        steps = recipe.epochs * self.batches_per_epoch
+        self._live = {
+            trainee: LiveRun(folder.path, steps, self._step(trainee.epoch, trainee.batch))
+            for trainee, folder in self.trainees.items()
+        }
         self._failures: list[DivergedError] = []
 
     def run(self) -> list[DivergedError]:
@@ -79,6 +85,7 @@ class TrainingLoop:
             if (batch + 1) % STEPS_BETWEEN_CHECKS[self.train.device.type] == 0:
                 self._drop_diverged()
             progress.update(len(labels), self._note(epoch))
+            self._beat_if_due()
             self._save_if_due(epoch, batch + 1)
         self._drop_diverged()
 
@@ -93,6 +100,8 @@ class TrainingLoop:
                 self._save_all()
                 raise
             last = trainee.history[-1]
+            self._live[trainee].finish_epoch(trainee.history)
+            self._beat(trainee)
             say(
                 f"{trainee.row} seed {self.seed}: epoch {epoch}/{self.recipe.epochs} lr {last['lr']:g} "
                 f"loss {last['loss']:.4f} train top-1 error {last['train_top1']:.2f} % "
@@ -106,7 +115,17 @@ class TrainingLoop:
             except DivergedError as error:
                 say(f"dropped: {error}")
                 self._failures.append(error)
+                self._live[trainee].beat(trainee.epoch, self._step(trainee.epoch, trainee.batch), diverged=str(error))
                 del self.trainees[trainee]
+
+    def _beat_if_due(self) -> None:
+        for trainee in self.trainees:
+            if self._live[trainee].due:
+                self._beat(trainee)
+
+    def _beat(self, trainee: Trainee) -> None:
+        step = self._step(trainee.epoch, trainee.batch)
+        self._live[trainee].beat(trainee.epoch, step, training=trainee.training_means() if trainee.batch else None)
 
     def _note(self, epoch: int) -> str:
         """Loss, its parts and lr for the bar; reading them waits for the device, so not at every step."""
@@ -123,7 +142,7 @@ class TrainingLoop:
             raise signals.stop_now("a checkpoint is saved, the same command goes on from it")
 
     def _save_if_due(self, epoch: int, batch: int) -> None:
-        step = (epoch - 1) * self.batches_per_epoch + batch
+        step = self._step(epoch, batch)
         by_steps = self.checkpoint_steps and step % self.checkpoint_steps == 0
         if by_steps or time.monotonic() - self._last_save >= self.checkpoint_seconds:
             self._save_all()
@@ -132,5 +151,8 @@ class TrainingLoop:
     def _save_all(self) -> None:
         self._drop_diverged()
         for trainee, folder in self.trainees.items():
-            step = (trainee.epoch - 1) * self.batches_per_epoch + trainee.batch
-            save_checkpoint(folder.path, step, trainee.state())
+            save_checkpoint(folder.path, self._step(trainee.epoch, trainee.batch), trainee.state())
+
+    def _step(self, epoch: int, batch: int) -> int:
+        """How many steps lie before this batch of this epoch."""
+        return (epoch - 1) * self.batches_per_epoch + batch

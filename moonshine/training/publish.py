@@ -1,5 +1,7 @@
 """Copy what a finished run left in runs/ to the places that the engines declare; nothing here imports torch."""
 
+from collections.abc import Sequence
+
 from moonshine import artefacts
 from moonshine.files import write_bytes, write_json, write_text
 from moonshine.params import Params
@@ -13,7 +15,7 @@ def publish(params: Params, run: RunFolder) -> None:
     assert finished is not None
     model, record = finished
     experiment, row, seed = params.experiment, run.row, run.seed
-    write_text(artefacts.curve(experiment, row, seed), _curve(record["history"]))
+    write_text(artefacts.curve(experiment, row, seed), curve_csv(record["history"]))
     made = {key: value for key, value in record.items() if key != "history"}
     write_json(artefacts.record(experiment, row, seed), {"row": row, **made, "identity": run.identity})
     path = artefacts.model(experiment, row, seed)
@@ -21,8 +23,8 @@ def publish(params: Params, run: RunFolder) -> None:
     say(f"{path}: val top-1 error {record['history'][-1]['val_top1']:.2f} %, sha256 {record['sha256'][:16]}")
 
 
-def _curve(history: list[dict[str, float]]) -> str:
-    """CSV with a line an epoch."""
+def curve_csv(history: Sequence[dict[str, float]]) -> str:
+    """The history of a run as CSV, a line an epoch."""
     lines = [",".join(history[0])]
     lines += [",".join(f"{value:.6g}" for value in epoch.values()) for epoch in history]
     return "\n".join(lines) + "\n"
