@@ -33,7 +33,7 @@ _TRAINING = (
 )
 
 CODE: dict[str, tuple[str, ...]] = {
-    "prepare": ("data/digits.py", "data/prepare.py", "data/prepared.py", "data/store.py"),
+    "prepare": ("data/prepare.py", "data/prepared.py", "data/store.py"),
     "train": (*_TRAINING, "training/train.py"),
     "distil": (
         "distillation/attention_transfer.py",
@@ -56,11 +56,16 @@ CODE: dict[str, tuple[str, ...]] = {
     "report": ("report/figures.py", "report/report.py", "report/rows.py", "report/tables.py"),
 }
 
+SOURCES = "data/sources/{source}.py"
+"""Code that `prepare` is made of as well: the module of the data set's source, and no other."""
+
 EXEMPT = {
     "__init__.py": "empty",
     "__main__.py": "starts the command line",
     "artefacts.py": "says where artefacts lie; the graph declares each place",
     "cli.py": "parses the command line and calls a stage",
+    "data/archives.py": "reads members of archives whose checksums params.yaml pins",
+    "data/raw.py": "finds files whose checksums params.yaml pins",
     "device.py": "picks the device, which the run's identity names",
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",

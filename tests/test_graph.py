@@ -7,7 +7,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from moonshine.stages import CODE, EXEMPT, PACKAGE
+from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
 from support import ROOT, copy_project, read_params, run, toy_params
 
 LAUNCHER = "containers/run "
@@ -80,7 +80,8 @@ def test_dvc_declares_the_code_that_stages_are_made_of() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
         modules = {dep.removeprefix("moonshine/") for dep in stage["deps"] if dep.startswith("moonshine/")}
-        assert modules == set(CODE[name.split("_")[0]]), name
+        source = {SOURCES.format(source="${dataset.source}")} if name == "prepare" else set()
+        assert modules == {*CODE[name.split("_")[0]], *source}, name
         assert "requirements/runtime.lock" in stage["deps"]
 
 

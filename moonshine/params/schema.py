@@ -17,6 +17,16 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_le
 Count = Annotated[int, Field(ge=1)]
 Epoch = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https://|^http://(localhost|127\.0\.0\.1)[:/]")]
+Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+DATA_FILES: dict[str, tuple[str, ...]] = {
+    "digits": (),
+    "fashion_mnist": ("train_images", "train_labels", "val_images", "val_labels"),
+    "cifar10": ("archive",),
+    "cifar100": ("archive",),
+}
+"""Source -> the roles of the files that it is made from, as `dataset.files` names them."""
 
 
 class Section(BaseModel):
@@ -25,12 +35,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+class DataFile(Section):
+    """A file that a data set is made from, with exactly one checksum."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    url: Url | None = None
+    """Where it can be downloaded by anybody."""
+    sha256: Sha256 | None = None
+    md5: Md5 | None = None
+    content_sha256: Sha256 | None = None
+    """Of what a .gz file holds, for files that are compressed differently in different places."""
+
+    @model_validator(mode="after")
+    def _is_pinned_once(self) -> "DataFile":
+        if sum(checksum is not None for checksum in (self.sha256, self.md5, self.content_sha256)) != 1:
+            raise ValueError("needs exactly one of sha256, md5 and content_sha256")
+        return self
+
+
 class Dataset(Section):
     """What `prepare` makes below data/<name>/."""
 
     name: Name
     """Folder below data/; two preparations of one source need two names."""
-    source: Literal["digits"]
+    source: Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
     """Where the images come from."""
     classes: Count
     channels: Count
@@ -38,6 +66,21 @@ class Dataset(Section):
     """Number of classes and colour channels, side in pixels that networks see; small images are resized to it."""
     validation: Count | None = None
     """Images held out for validation, stratified by class, where the source has no split of its own."""
+    training: Count | None = None
+    """Training images kept, stratified by class, where the source has more than are wanted."""
+    files: dict[str, DataFile] | None = None
+    """The files that the source is made from, by their roles."""
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> "Dataset":
+        roles = DATA_FILES[self.source]
+        found = self.files or {}
+        if set(found) != set(roles):
+            wanted = f"exactly {', '.join(roles)}" if roles else "no files"
+            raise ValueError(f"files: {self.source} needs {wanted}, found {', '.join(found) or 'none'}")
+        if self.validation and self.source != "digits":
+            raise ValueError(f"validation: {self.source} has a validation split of its own")
+        return self
 
 
 class Augmentation(Section):
@@ -155,6 +198,8 @@ class Machine(Section):
     """At most so much work is lost when a run is killed."""
     checkpoint_steps: Count | None = None
     """Save after so many steps as well."""
+    raw_data: dict[str, str] = {}
+    """Source -> the folder where its files lie on this machine; they are only read."""
 
 
 class Params(Section):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path.cwd()))
 
-from moonshine.stages import CODE
+from moonshine.stages import CODE, SOURCES
 
 EXPERIMENT = config["experiment"]
 DATASET = config["dataset"]["name"]

@@ -1,6 +1,7 @@
 rule prepare:
     input:
         code("prepare"),
+        f"moonshine/{SOURCES.format(**config['dataset'])}",
     output:
         manifest="data/{dataset}/manifest.json",
         train="data/{dataset}/train.arrow",

@@ -3,22 +3,24 @@
 Source: the test set of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin, Kaynak 1998).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from moonshine.data.prepared import Prepared
+from moonshine.data.raw import RawFile
 from moonshine.params import schema
 
 DEFAULT_VALIDATION = 360
 SPLIT_SEED = 0
 
 
-def prepare(settings: schema.Dataset) -> Prepared:
-    """Resize to settings.size (bilinear) and hold out settings.validation images, stratified by class."""
+def prepare(settings: schema.Dataset, files: Mapping[str, RawFile]) -> Prepared:
+    """Hold out settings.validation images, stratified by class."""
     digits = load_digits()
-    images = np.stack([_resize(image, settings.size) for image in digits.images])
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     train, val = train_test_split(
         np.arange(len(images)),
         test_size=settings.validation or DEFAULT_VALIDATION,
@@ -33,9 +35,3 @@ def prepare(settings: schema.Dataset) -> Prepared:
         ids={split: [str(i) for i in index] for split, index in indices.items()},
         origin={"source": "scikit-learn load_digits", "split": f"stratified, seed {SPLIT_SEED}"},
     )
-
-
-def _resize(image: np.ndarray, size: int) -> np.ndarray:
-    """(8, 8) of 0..16 -> (1, size, size) uint8 of 0..255."""
-    grey = Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8))
-    return np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR))[None]
