@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_evaluate)
 
     command = commands.add_parser("report", help="write the results page")
+    command.add_argument("--partial", action="store_true", help="although rows have not run, which the page then says")
     command.set_defaults(run=_report)
 
     command = commands.add_parser("show", help="print the results page and where it lies")
@@ -142,7 +143,7 @@ def _report(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/report")
     from moonshine.report.report import report
 
-    report(params)
+    report(params, options.partial)
 
 
 def _show(options: argparse.Namespace) -> None:

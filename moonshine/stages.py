@@ -53,7 +53,14 @@ CODE: dict[str, tuple[str, ...]] = {
         "models/cost.py",
         *_MODELS[1:],
     ),
-    "report": ("report/figures.py", "report/report.py", "report/rows.py", "report/tables.py"),
+    "report": (
+        "report/comparison.py",
+        "report/figures.py",
+        "report/page.py",
+        "report/report.py",
+        "report/rows.py",
+        "report/tables.py",
+    ),
 }
 
 SOURCES = "data/sources/{source}.py"

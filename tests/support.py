@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from moonshine.files import sha256
+
 ROOT = Path(__file__).parent.parent
 TRACKED_BY_COPY = (
     "moonshine",
@@ -94,3 +96,9 @@ def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     run("git", *identity, "commit", "--quiet", "--message", "start", cwd=folder)
     return folder
+
+
+def files_below(folder: Path, *suffixes: str) -> dict[str, str]:
+    """Path -> sha256 of every file, or of those with these suffixes."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(p.relative_to(folder)): sha256(p) for p in paths if not suffixes or p.suffix in suffixes}

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from moonshine.files import sha256
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
-from support import copy_project, environment, moonshine, run, toy_params
+from support import copy_project, environment, files_below, moonshine, run, toy_params
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +42,6 @@ def module_file(name: str) -> str:
     path = PACKAGE.joinpath(*name.split(".")[1:])
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return str(path.relative_to(PACKAGE))
-
-
-def files_below(folder: Path, *suffixes: str) -> dict[str, str]:
-    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.suffix in suffixes}
 
 
 def test_engines_give_identical_models_and_tables(by_snakemake: Path, by_dvc: tuple[Path, dict[str, set[str]]]) -> None:

@@ -186,7 +186,7 @@ class Table(Section):
     title: str
     caption: str
     rows: Annotated[list[str], Field(min_length=1)]
-    columns: Annotated[list[Literal["top1", "top5", "parameters", "learnable", "macs"]], Field(min_length=1)]
+    columns: Annotated[list[Literal["top1", "top5", "parameters", "learnable", "macs", "size"]], Field(min_length=1)]
     published: list[Published] = []
 
 

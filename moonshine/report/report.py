@@ -1,47 +1,40 @@
-"""`moonshine report`: results/<experiment>/README.md and its figures."""
+"""`moonshine report`: results/<experiment>/README.md, its tables and its figures."""
+
+from pathlib import Path
 
 from moonshine import artefacts
 from moonshine.files import write_bytes, write_text
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.report.figures import error_against_parameters
-from moonshine.report.rows import Row, read_rows
-from moonshine.report.tables import table_frame
+from moonshine.report.page import markdown_page
+from moonshine.report.rows import read_rows
+from moonshine.report.tables import table_csv
 
+SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own note in folders that it declares
 FIGURE = "error-against-parameters.svg"
 
 
-def report(params: Params) -> None:
-    """Write the page that a reviewer reads; the same metrics and params give the same bytes."""
-    rows = read_rows(params)
+def report(params: Params, partial: bool = False) -> None:
+    """Write the page that a reviewer reads; the same metrics and params give the same bytes.
+
+    `partial` writes it with rows that have not run, which the page then says.
+    """
+    rows = read_rows(params, partial)
     folder = artefacts.results_folder(params.experiment)
-    write_bytes(folder / "figures" / FIGURE, error_against_parameters(rows))
-    write_text(folder / "README.md", page(params, rows))
-    say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows")
+    tables = {f"{table.name}.csv": table_csv(table, rows).encode() for table in params.tables}
+    figures = {FIGURE: error_against_parameters(rows)} if any(row.metrics for row in rows.values()) else {}
+    _write_folder(folder / "tables", tables)
+    _write_folder(folder / "figures", figures)
+    write_text(folder / "README.md", markdown_page(params, rows))
+    missing = sum(row.metrics is None for row in rows.values())
+    say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows, {missing} not run")
 
 
-def page(params: Params, rows: dict[str, Row]) -> str:
-    """The page as Markdown."""
-    lines = [f"# Results: {params.experiment}", "", _protocol(params, rows), ""]
-    for table in params.tables:
-        markdown = table_frame(table, rows).to_markdown(index=False, disable_numparse=True)
-        lines += [f"## {table.title}", "", table.caption, "", markdown, ""]
-        lines += [f"{published.name}: {published.source}." for published in table.published]
-        lines += [""] if table.published else []
-    lines += ["## Error against parameters", "", f"![top-1 error over parameters](figures/{FIGURE})", ""]
-    return "\n".join(lines)
-
-
-def _protocol(params: Params, rows: dict[str, Row]) -> str:
-    recipe = params.recipe
-    measured = next((row.metrics for row in rows.values() if row.metrics), None)
-    images = f"{measured['n']:,} validation images" if measured else "the validation images"
-    seeds = ", ".join(str(seed) for seed in params.seeds)
-    return (
-        f"Errors in per cent on the {images} of {params.dataset.name}, mean ± standard deviation over "
-        f"n = {len(params.seeds)} seeds ({seeds}). Every network: {recipe.epochs} epochs, batch size "
-        f"{recipe.batch_size}, learning rate {recipe.lr:g} times {recipe.lr_factor:g} after epochs "
-        f"{', '.join(map(str, recipe.lr_steps))}, weight decay {recipe.weight_decay:g}. "
-        "No. Params counts the running means and variances of batch norm, Learnable does not; MACs are "
-        "multiply-accumulates for one image."
-    )
+def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Make the folder hold these files and no others, such as the table of a name that params no longer have."""
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    for path in folder.glob("*"):
+        if path.name not in files and path.name != SNAKEMAKE_TIMESTAMP:
+            path.unlink()

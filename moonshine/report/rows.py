@@ -2,12 +2,18 @@
 
 import json
 import math
+import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from moonshine import artefacts
 from moonshine.errors import DataError
 from moonshine.params import Params
+
+ERRORS = ("top1", "top5")
+MEASURED = (*ERRORS, "loss")
+COSTS = ("parameters", "learnable", "macs")
 
 
 @dataclass(frozen=True)
@@ -18,14 +24,50 @@ class Row:
     title: str
     metrics: dict[str, Any] | None
 
+    @property
+    def kind(self) -> str:
+        """`fetch`, `train` or `distil`."""
+        return self.name.split("/")[0]
 
-def read_rows(params: Params) -> dict[str, Row]:
+    @property
+    def network(self) -> str:
+        return self.name.split("/")[-1]
+
+    def by_seed(self, key: str) -> dict[str, float]:
+        """Seed -> top1, top5 or loss; a published network, which has no seed, is under "published"."""
+        assert self.metrics is not None
+        seeds = self.metrics.get("seeds", {})
+        return {seed: measured[key] for seed, measured in seeds.items()} or {"published": self.metrics[key]["mean"]}
+
+    def mean(self, key: str) -> float:
+        return statistics.mean(self.by_seed(key).values())
+
+    def deviation(self, key: str) -> float | None:
+        """Sample standard deviation over seeds, None for a single value."""
+        values = self.by_seed(key).values()
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    @property
+    def bytes_on_disk(self) -> float | None:
+        """Size of the model file, the mean over seeds; None where the metrics don't say."""
+        assert self.metrics is not None
+        sizes = [seed["model_bytes"] for seed in self.metrics.get("seeds", {}).values() if "model_bytes" in seed]
+        return statistics.mean(sizes) if sizes else self.metrics.get("model_bytes")
+
+
+def read_rows(params: Params, partial: bool = False) -> dict[str, Row]:
     """Every row that params name, never one that only lies about in the folder.
 
-    Raises DataError (exit code 3) for a missing or non-finite number, missing seeds, or rows that were measured on
-    different images.
+    `partial` lets rows be absent, which then have no metrics. Raises DataError (exit code 3) for an absent row
+    otherwise, for a missing or non-finite number, missing seeds, a mean that is not that of its seeds, or rows that
+    were measured on different images.
     """
-    rows = {name: Row(name, params.titles.get(name, name), _read(params, name)) for name in params.rows}
+    rows = {}
+    for name in params.rows:
+        path = artefacts.metrics(params.experiment, name)
+        absent = partial and not path.exists()
+        metrics = None if absent else _checked(params, name, path)
+        rows[name] = Row(name, params.titles.get(name, name), metrics)
     protocols = {(m["dataset"]["sha256"], m["n"]) for row in rows.values() if (m := row.metrics)}
     if len(protocols) > 1:
         raise DataError(
@@ -34,18 +76,32 @@ def read_rows(params: Params) -> dict[str, Row]:
     return rows
 
 
-def _read(params: Params, name: str) -> dict[str, Any] | None:
-    path = artefacts.metrics(params.experiment, name)
+def scratch_partner(row: Row, rows: dict[str, Row]) -> Row | None:
+    """The same network without a teacher, trained here or published; None for a row that is that itself."""
+    if row.kind != "distil":
+        return None
+    return rows.get(f"train/{row.network}") or rows.get(f"fetch/{row.network}")
+
+
+def _checked(params: Params, name: str, path: Path) -> dict[str, Any]:
+    again = f"run `moonshine evaluate {name}`"
     try:
         metrics: dict[str, Any] = json.loads(path.read_text())
-        numbers = [metrics[key]["mean"] for key in ("top1", "top5", "loss")]
-        seeds = [int(seed) for seed in metrics["seeds"]]
+        row = Row(name, name, metrics)
+        seeds = [int(seed) for seed in metrics.get("seeds", {})]
+        numbers = [metrics[key] for key in ("n", *COSTS)]
+        numbers += [value for key in MEASURED for value in row.by_seed(key).values()]
+        wrong = [key for key in MEASURED if not math.isclose(metrics[key]["mean"], row.mean(key), abs_tol=1e-4)]
+        finite = all(math.isfinite(number) for number in numbers)
+        metrics["dataset"]["sha256"]
     except FileNotFoundError:
-        raise DataError(f"{path}: missing; run `moonshine evaluate {name}`") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: damaged ({error!r}); run `moonshine evaluate {name}`") from None
-    if sorted(seeds) != sorted(params.seeds):
-        raise DataError(f"{path}: has seeds {seeds}, params.yaml {params.seeds}; run `moonshine evaluate {name}`")
-    if not all(math.isfinite(number) for number in numbers):
-        raise DataError(f"{path}: a value is not finite; run `moonshine evaluate {name}`")
+        raise DataError(f"{path}: missing; {again}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); {again}") from None
+    if not finite:
+        raise DataError(f"{path}: a value is not finite; {again}")
+    if row.kind != "fetch" and sorted(seeds) != sorted(params.seeds):
+        raise DataError(f"{path}: has seeds {seeds}, params.yaml {params.seeds}; {again}")
+    if wrong:
+        raise DataError(f"{path}: {wrong[0]} is not the mean of its seeds; {again}")
     return metrics

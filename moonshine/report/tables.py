@@ -1,47 +1,137 @@
-"""The tables of the results page."""
+"""The tables of the results page, as cells that the pages and the CSV files are made of."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pandas as pd
 
-from moonshine.params.schema import Table
-from moonshine.report.rows import Row
+from moonshine.params.schema import Published, Table
+from moonshine.report.comparison import Comparison, compare
+from moonshine.report.rows import ERRORS, Row, scratch_partner
 
+NOT_RUN = "not run"
 HEADINGS = {
     "top1": "Top-1 error, %",
     "top5": "Top-5 error, %",
     "parameters": "No. Params",
     "learnable": "Learnable",
     "macs": "MACs",
+    "size": "File",
 }
+SHORT = {"top1": "Top-1", "top5": "Top-5"}
 
 
-def table_frame(table: Table, rows: dict[str, Row]) -> pd.DataFrame:
-    """One table as text cells: a line for each of its rows, published columns beside the measured ones."""
-    lines = []
-    for name in table.rows:
-        line = {"Model": rows[name].title}
-        for column in table.columns:
-            line[HEADINGS[column]] = cell(rows[name], column)
-            for published in table.published:
-                if column in ("top1", "top5"):
-                    value = published.values.get(name, {}).get(column)
-                    line[f"{HEADINGS[column]}, {published.name}"] = "" if value is None else f"{value:.2f}"
-        lines.append(line)
-    return pd.DataFrame(lines)
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says, the number that it is sorted by, and whether it is the best of its column."""
+
+    text: str
+    value: float | None = None
+    best: bool = False
+    comparison: Comparison | None = None
 
 
-def cell(row: Row, column: str) -> str:
+@dataclass(frozen=True)
+class Column:
+    heading: str
+    key: str
+    """Name in the CSV file."""
+    cells: list[Cell]
+    ranked: bool = True
+    """Whether the smallest value is the best one of the table."""
+
+
+def table_columns(table: Table, rows: dict[str, Row]) -> list[Column]:
+    """One table: the models, then for each of its columns what was measured and what stands beside it."""
+    chosen = [rows[name] for name in table.rows]
+    columns = [Column("Model", "title", [Cell(row.title) for row in chosen], ranked=False)]
+    for key in table.columns:
+        columns.append(Column(HEADINGS[key], key, [_measured(row, key) for row in chosen]))
+        if key in ERRORS:
+            columns += _beside(table, key, chosen, rows)
+    return [_mark_best(column) if column.ranked else column for column in columns]
+
+
+def _beside(table: Table, key: str, chosen: list[Row], rows: dict[str, Row]) -> Iterator[Column]:
+    """The columns that put an error into proportion: against the row from scratch, and published values."""
+    if any(scratch_partner(row, rows) for row in chosen):
+        cells = [_to_scratch(row, key, rows) for row in chosen]
+        yield Column(f"{SHORT[key]} − scratch", f"{key}_minus_scratch", cells, ranked=False)
+    for published in table.published:
+        values = [_published_value(published, row, key) for row in chosen]
+        if any(value is not None for value in values):
+            cells = [_published(row, key, value) for row, value in zip(chosen, values)]
+            yield Column(f"{SHORT[key]}, {published.name}", f"{key}_{published.name}", cells, ranked=False)
+
+
+def _published_value(published: Published, row: Row, key: str) -> float | None:
+    return next((value for name, value in published.values.get(row.name, {}).items() if name == key), None)
+
+
+def _measured(row: Row, key: str) -> Cell:
     if row.metrics is None:
-        return "not run"
-    value = row.metrics[column]
-    if isinstance(value, dict):
-        deviation = f" ± {value['std']:.2f}" if "std" in value else ""
-        return f"{value['mean']:.2f}{deviation}"
-    return short_count(value)
+        return Cell(NOT_RUN)
+    if key == "size":
+        size = row.bytes_on_disk
+        return Cell("") if size is None else Cell(f"{short_count(size)}B", size)
+    if key not in ERRORS:
+        return Cell(short_count(row.metrics[key]), row.metrics[key])
+    deviation = row.deviation(key)
+    spread = "" if deviation is None else f" ± {deviation:.2f}"
+    return Cell(f"{row.mean(key):.2f}{spread}", row.mean(key))
 
 
-def short_count(number: int) -> str:
+def _to_scratch(row: Row, key: str, rows: dict[str, Row]) -> Cell:
+    scratch = scratch_partner(row, rows)
+    if not scratch or not row.metrics or not scratch.metrics:
+        return Cell("")
+    comparison = compare(row.by_seed(key), scratch.by_seed(key), row.metrics["n"])
+    return Cell(str(comparison), comparison.difference, comparison=comparison)
+
+
+def _published(row: Row, key: str, value: float | None) -> Cell:
+    """The published error, and in brackets the measured one minus it."""
+    if value is None:
+        return Cell("")
+    if row.metrics is None:
+        return Cell(f"{value:.2f}", value)
+    comparison = compare(row.by_seed(key), value, row.metrics["n"])
+    return Cell(f"{value:.2f} ({comparison})", value, comparison=comparison)
+
+
+def _mark_best(column: Column) -> Column:
+    values = [cell.value for cell in column.cells if cell.value is not None]
+    if len(values) < 2 or min(values) == max(values):
+        return column
+    cells = [dataclasses.replace(cell, best=cell.value == min(values)) for cell in column.cells]
+    return dataclasses.replace(column, cells=cells)
+
+
+def table_csv(table: Table, rows: dict[str, Row]) -> str:
+    """The table as CSV with full numbers: means, deviations, differences and their p-values."""
+    chosen = [rows[name] for name in table.rows]
+    frame = pd.DataFrame(
+        {"row": table.rows, "seeds": [len(row.by_seed("top1")) if row.metrics else 0 for row in chosen]}
+    )
+    for column in table_columns(table, rows):
+        values = [cell.text if column.key == "title" else cell.value for cell in column.cells]
+        frame[column.key] = values
+        if column.key in ERRORS:
+            frame[f"{column.key}_std"] = [row.deviation(column.key) if row.metrics else None for row in chosen]
+        if any(cell.comparison for cell in column.cells):
+            comparisons = [cell.comparison for cell in column.cells]
+            if column.key.endswith("_minus_scratch"):
+                frame[f"{column.key}_p"] = [c.p_value if c else None for c in comparisons]
+            else:
+                frame[f"{column.key}_difference"] = [c.difference if c else None for c in comparisons]
+                frame[f"{column.key}_p"] = [c.p_value if c else None for c in comparisons]
+    return frame.to_csv(index=False, float_format="%.6g")
+
+
+def short_count(number: float) -> str:
     """Three significant digits with a unit, as the lab note writes them: 21.8M, 3.16M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:#.3g}".rstrip(".") + unit
-    return str(number)
+    return str(round(number))

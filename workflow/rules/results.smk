@@ -44,7 +44,8 @@ rule report:
         metrics=all_rows("results/{experiment}/metrics/{row}.json"),
     output:
         page="results/{experiment}/README.md",
-        figure="results/{experiment}/figures/error-against-parameters.svg",
+        tables=directory("results/{experiment}/tables"),
+        figures=directory("results/{experiment}/figures"),
     log:
         "logs/{experiment}/report.log",
     params:

@@ -1,0 +1,68 @@
+"""Whether a difference of two errors is more than noise."""
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scipy import stats
+
+LEVEL = 0.05
+EXPLANATION = (
+    "≈ marks a difference within noise. Over several seeds that is a two-sided t-test with p ≥ 0.05, paired by seed, "
+    "or of one sample where the other side is a single value; with one seed, a 95 % binomial interval over the "
+    "validation images."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`difference` is ours minus theirs, in per cent of the images."""
+
+    difference: float
+    within_noise: bool
+    p_value: float
+
+    def __str__(self) -> str:
+        sign = "−" if self.difference <= -0.005 else "+" if self.difference >= 0.005 else ""
+        return f"{sign}{abs(self.difference):.2f}{' ≈' if self.within_noise else ''}"
+
+
+def compare(ours: Mapping[str, float], theirs: Mapping[str, float] | float, images: int) -> Comparison:
+    """Errors in per cent by seed against others on as many images, or against a published number, taken as exact."""
+    if not isinstance(theirs, Mapping):
+        differences = [ours[seed] - theirs for seed in ours]
+        fixed = True
+    elif shared := [seed for seed in ours if seed in theirs]:
+        differences = [ours[seed] - theirs[seed] for seed in shared]
+        fixed = False
+    else:
+        other = statistics.mean(theirs.values())
+        differences = [ours[seed] - other for seed in ours]
+        fixed = False
+    mean = statistics.mean(differences)
+    if len(differences) > 1:
+        p_value = _t_test(differences)
+    else:
+        ours_mean = statistics.mean(ours.values())
+        p_value = _binomial_test(ours_mean / 100, (ours_mean - mean) / 100, images, fixed)
+    return Comparison(mean, p_value >= LEVEL, p_value)
+
+
+def _t_test(differences: list[float]) -> float:
+    """Two-sided p-value that the mean of the differences is zero."""
+    deviation = statistics.stdev(differences)
+    if deviation < 1e-9:  # the same difference with every seed
+        return 1.0 if abs(statistics.mean(differences)) < 1e-9 else 0.0
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _binomial_test(ours: float, theirs: float, images: int, fixed: bool) -> float:
+    """Two-sided p-value that two error rates (0..1) are one, by the normal approximation of the binomial.
+
+    It leaves out that both networks saw the same images, which makes real differences smaller than it assumes.
+    """
+    variance = theirs * (1 - theirs) / images if fixed else (ours * (1 - ours) + theirs * (1 - theirs)) / images
+    if variance <= 0:
+        return 1.0 if math.isclose(ours, theirs) else 0.0
+    return float(2 * stats.norm.sf(abs(ours - theirs) / math.sqrt(variance)))

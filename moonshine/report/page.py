@@ -1,0 +1,83 @@
+"""results/<experiment>/README.md: the page that a reviewer reads."""
+
+from tabulate import tabulate
+
+from moonshine.params import Params
+from moonshine.params.schema import Table
+from moonshine.report.comparison import EXPLANATION
+from moonshine.report.rows import Row
+from moonshine.report.tables import Cell, table_columns
+
+NOT_RUN_YET = (
+    'Rows that say "not run" are waiting for somebody with the machines: `moonshine use {experiment}`, then either '
+    "engine, fills them in."
+)
+
+
+def markdown_page(params: Params, rows: dict[str, Row]) -> str:
+    """The page as Markdown."""
+    blocks = [f"# Results: {params.experiment}"]
+    if any(row.metrics is None for row in rows.values()):
+        blocks.append(NOT_RUN_YET.format(experiment=params.experiment))
+    blocks.append(protocol(params, rows))
+    for table in params.tables:
+        blocks += _table(table, rows)
+    if params.tables:
+        blocks += ["## Reading the differences", explanation(params)]
+    if any(row.metrics for row in rows.values()):
+        blocks += [
+            "## Error against parameters",
+            "![top-1 error over parameters](figures/error-against-parameters.svg)",
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def protocol(params: Params, rows: dict[str, Row]) -> str:
+    """On what, how often and by which recipe everything below was measured."""
+    recipe = params.recipe
+    measured = next((row.metrics for row in rows.values() if row.metrics), None)
+    images = f"{measured['n']:,} validation images" if measured else "validation images"
+    count = len(params.seeds)
+    over = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
+    steps = ", ".join(map(str, recipe.lr_steps))
+    return (
+        f"Errors in per cent on the {images} of {params.dataset.name}, {over} "
+        f"({', '.join(map(str, params.seeds))}). Every network: {recipe.epochs} epochs, batch size "
+        f"{recipe.batch_size}, learning rate {recipe.lr:g} times {recipe.lr_factor:g} after epochs "
+        f"{steps}, weight decay {recipe.weight_decay:g}. "
+        "No. Params counts the running means and variances of batch norm, Learnable does not; MACs are "
+        "multiply-accumulates for one image. The best value of a column is bold."
+    )
+
+
+def explanation(params: Params) -> str:
+    published = any(table.published for table in params.tables)
+    brackets = "Brackets behind a published value hold the measured one minus it. " if published else ""
+    return (
+        '"− scratch" is the error of a distilled network minus that of the same network trained on the labels alone: '
+        f"below zero, the teacher helped. {brackets}{EXPLANATION}"
+    )
+
+
+def _table(table: Table, rows: dict[str, Row]) -> list[str]:
+    columns = table_columns(table, rows)
+    lines = zip(*([_markdown(cell) for cell in column.cells] for column in columns))
+    markdown = tabulate(
+        lines,
+        headers=[_escape(column.heading) for column in columns],
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=["left", *["right"] * (len(columns) - 1)],
+    )
+    sources = [f"{published.name}: {published.source}." for published in table.published]
+    notes = " ".join([*sources, f"[As CSV](tables/{table.name}.csv)"])
+    return [f"## {table.title}", table.caption.strip(), markdown, notes]
+
+
+def _markdown(cell: Cell) -> str:
+    text = _escape(cell.text)
+    return f"**{text}**" if cell.best else text
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,251 @@
+"""The results page from metrics of every kind: what it says, and what it refuses."""
+
+import copy
+import csv
+import json
+import shutil
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moonshine import cli, signals
+from support import files_below, toy_params, write_params
+from support import moonshine as run_moonshine
+
+VALIDATION = {"name": "digits", "split": "val", "sha256": "6e16" + 60 * "0"}
+COSTS = {"train/teacher": 60_000, "train/student": 3_000, "distil/at/student": 3_000}
+TOP1 = {
+    "train/teacher": {"0": 2.0, "1": 2.2, "2": 1.9},
+    "train/student": {"0": 9.0, "1": 10.0, "2": 8.0},
+    "distil/at/student": {"0": 7.0, "1": 8.05, "2": 5.95},
+}
+
+
+def params() -> dict[str, Any]:
+    """Three rows and three seeds, of which the distilled one has a published value."""
+    params = toy_params()
+    params.update(seeds=[0, 1, 2], train=["teacher", "student"])
+    params["titles"]["train/student"] = "From scratch"
+    published = {"name": "Paper", "source": "Somebody, 2018, table 1", "values": {"distil/at/student": {"top1": 7.5}}}
+    rows = list(TOP1)
+    params["tables"][0].update(rows=rows, columns=["parameters", "size", "top1", "top5"], published=[published])
+    return params
+
+
+def metrics(row: str, top1: dict[str, float], **changes: Any) -> dict[str, Any]:
+    values = {"loss": 0.5, "top5": 1.0, "n": 600, "model_bytes": 4 * COSTS[row], "model_sha256": 64 * "0"}
+    spread = {"mean": statistics.mean(top1.values())}
+    return {
+        "row": row,
+        "dataset": VALIDATION,
+        "n": 600,
+        "parameters": COSTS[row],
+        "learnable": COSTS[row] - 100,
+        "macs": 10 * COSTS[row],
+        "top1": spread,
+        "top5": {"mean": 1.0},
+        "loss": {"mean": 0.5},
+        "seeds": {seed: {**values, "top1": error} for seed, error in top1.items()},
+        **changes,
+    }
+
+
+def write_metrics(project: Path, row: str, content: Any) -> Path:
+    path = project / "results" / "toy" / "metrics" / f"{row}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    write_params(tmp_path, params())
+    for row, top1 in TOP1.items():
+        write_metrics(tmp_path, row, metrics(row, top1))
+    return tmp_path
+
+
+@dataclass
+class Result:
+    returncode: int
+    stderr: str
+
+
+Moonshine = Callable[..., Result]
+
+
+@pytest.fixture
+def moonshine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Moonshine:
+    """The command line within this process, for a process of its own spends seconds on imports."""
+    monkeypatch.setattr(signals, "install_handlers", lambda: None)
+
+    def run(*arguments: str, cwd: Path, fails: bool = False) -> Result:
+        monkeypatch.chdir(cwd)
+        code = cli.main(arguments)
+        result = Result(code, capsys.readouterr().err)
+        assert fails or code == 0, result.stderr
+        return result
+
+    return run
+
+
+def page(project: Path) -> str:
+    return (project / "results/toy/README.md").read_text()
+
+
+def table_line(project: Path, title: str) -> list[str]:
+    (line,) = [line for line in page(project).splitlines() if line.startswith(f"| {title} ")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def csv_line(project: Path, row: str) -> dict[str, str]:
+    with (project / "results/toy/tables/all.csv").open() as file:
+        return next(line for line in csv.DictReader(file) if line["row"] == row)
+
+
+def test_a_row_shows_mean_deviation_cost_and_its_differences(project: Path, moonshine: Moonshine) -> None:
+    moonshine("report", cwd=project)
+    assert table_line(project, "Student") == [
+        "Student",
+        "**3.00k**",
+        "**12.0kB**",
+        "7.00 ± 1.05",
+        "−2.00",
+        "7.50 (−0.50 ≈)",
+        "1.00 ± 0.00",
+        "0.00 ≈",
+    ]
+    assert table_line(project, "Teacher")[3] == "**2.03 ± 0.15**"
+    line = csv_line(project, "distil/at/student")
+    assert float(line["top1"]) == pytest.approx(7.0)
+    assert float(line["top1_minus_scratch"]) == pytest.approx(-2.0)
+    # by hand: differences -2, -1.95, -2.05 have deviation 0.05, so t = -2 / (0.05 / sqrt 3) = -69.3 with 2 degrees
+    assert float(line["top1_minus_scratch_p"]) == pytest.approx(0.000208, rel=0.01)
+    assert "Somebody, 2018, table 1" in page(project)
+
+
+def test_seeds_are_paired(project: Path, moonshine: Moonshine) -> None:
+    """The same values in another order have the same means, but the difference is noise then."""
+    write_metrics(project, "train/student", metrics("train/student", {"0": 8.0, "1": 9.0, "2": 10.0}))
+    moonshine("report", cwd=project)
+    assert table_line(project, "Student")[4] == "−2.00 ≈"
+
+
+@pytest.mark.parametrize(("top1", "shown"), [(8.0, "−1.00 ≈"), (4.0, "−5.00")])
+def test_one_seed_is_tested_against_the_number_of_images(
+    project: Path, top1: float, shown: str, moonshine: Moonshine
+) -> None:
+    """Of 600 images 9 % have a standard error of 1.2 %."""
+    write_params(project, {**params(), "seeds": [0]})
+    for row, error in (("train/teacher", 2.0), ("train/student", 9.0), ("distil/at/student", top1)):
+        write_metrics(project, row, metrics(row, {"0": error}))
+    moonshine("report", cwd=project)
+    assert table_line(project, "Student")[3:5] == [f"{top1:.2f}", shown]
+
+
+def test_a_row_that_has_not_run_is_refused_unless_the_page_is_to_be_partial(
+    project: Path, moonshine: Moonshine
+) -> None:
+    (project / "results/toy/metrics/distil/at/student.json").unlink()
+    refused = moonshine("report", cwd=project, fails=True)
+    assert refused.returncode == 3
+    assert "metrics/distil/at/student.json: missing" in refused.stderr
+    moonshine("report", "--partial", cwd=project)
+    assert table_line(project, "Student")[1:] == ["not run", "not run", "not run", "", "7.50", "not run", ""]
+    assert table_line(project, "Teacher")[3] == "**2.03 ± 0.15**"
+    assert csv_line(project, "distil/at/student")["seeds"] == "0"
+
+
+def test_a_page_of_an_experiment_that_never_ran_has_its_published_values(tmp_path: Path, moonshine: Moonshine) -> None:
+    write_params(tmp_path, params())
+    moonshine("report", "--partial", cwd=tmp_path)
+    assert table_line(tmp_path, "Student")[5] == "7.50"
+    assert 'Rows that say "not run"' in page(tmp_path)
+    assert "nan" not in page(tmp_path).lower()
+
+
+def other_images(content: dict[str, Any]) -> None:
+    content["dataset"] = {**VALIDATION, "sha256": 64 * "1"}
+
+
+def other_count(content: dict[str, Any]) -> None:
+    content["n"] = 599
+
+
+def lost_seed(content: dict[str, Any]) -> None:
+    del content["seeds"]["1"]
+
+
+def infinite_seed(content: dict[str, Any]) -> None:
+    content["seeds"]["1"]["top1"] = float("inf")
+
+
+def missing_cost(content: dict[str, Any]) -> None:
+    del content["macs"]
+
+
+def wrong_mean(content: dict[str, Any]) -> None:
+    content["top1"]["mean"] += 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (other_images, "measured on different images"),
+        (other_count, "measured on different images"),
+        (lost_seed, "has seeds [0, 2]"),
+        (infinite_seed, "not finite"),
+        (missing_cost, "damaged"),
+        (wrong_mean, "is not the mean of its seeds"),
+    ],
+)
+def test_metrics_that_do_not_fit_together_are_refused(
+    project: Path, spoil: Any, message: str, moonshine: Moonshine
+) -> None:
+    content = copy.deepcopy(metrics("distil/at/student", TOP1["distil/at/student"]))
+    spoil(content)
+    write_metrics(project, "distil/at/student", content)
+    for mode in ((), ("--partial",)):
+        result = moonshine("report", *mode, cwd=project, fails=True)
+        assert (result.returncode, "Traceback" in result.stderr) == (3, False)
+        assert message in result.stderr
+    assert not (project / "results/toy/README.md").exists()
+
+
+def test_a_truncated_metrics_file_is_named(project: Path, moonshine: Moonshine) -> None:
+    path = write_metrics(project, "train/student", '{"row": "tra')
+    result = moonshine("report", cwd=project, fails=True)
+    assert result.returncode == 3
+    assert f"{path.relative_to(project)}: damaged" in result.stderr
+
+
+def test_the_same_metrics_give_the_same_bytes(project: Path, moonshine: Moonshine) -> None:
+    """In a process of its own as well, whose hashes are ordered otherwise."""
+    moonshine("report", cwd=project)
+    first = files_below(project / "results")
+    for made in ("README.md", "tables", "figures"):
+        path = project / "results/toy" / made
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    run_moonshine("report", cwd=project, PYTHONHASHSEED="1")
+    assert files_below(project / "results") == first
+    assert len(first) >= 6
+
+
+def test_a_table_that_was_dropped_does_not_stay(project: Path, moonshine: Moonshine) -> None:
+    moonshine("report", cwd=project)
+    write_params(project, {**params(), "tables": []})
+    moonshine("report", cwd=project)
+    assert list((project / "results/toy/tables").iterdir()) == []
+
+
+def test_a_table_of_an_unknown_row_is_refused(project: Path, moonshine: Moonshine) -> None:
+    wrong = params()
+    wrong["tables"][0]["rows"].append("distil/at/studnet")
+    write_params(project, wrong)
+    result = moonshine("report", cwd=project, fails=True)
+    assert result.returncode == 2
+    assert 'did you mean "distil/at/student"' in result.stderr
