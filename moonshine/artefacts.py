@@ -38,6 +38,11 @@ def metrics(experiment: str, row: str) -> Path:
     return Path("results", experiment, "metrics", row + ".json")
 
 
+def scores(experiment: str, row: str) -> Path:
+    """The numbers of a row alone, flat, for `dvc metrics`."""
+    return Path("results", experiment, "scores", row + ".json")
+
+
 def results_folder(experiment: str) -> Path:
     return Path("results", experiment)
 

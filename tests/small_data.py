@@ -18,7 +18,9 @@ RANDOM = np.random.default_rng(0)
 def params_for(source: str, raw: Path, **settings: Any) -> dict[str, Any]:
     """The toy experiment on another source, its files in `raw`."""
     params = copy.deepcopy(toy_params())
-    params["dataset"] = {"name": source.replace("_", "-"), "source": source, "classes": 10, "size": 8, **settings}
+    name = source.replace("_", "-")
+    shared = {"shared": [name], "licensed": []}
+    params["dataset"] = {"name": name, "source": source, "classes": 10, "size": 8, **shared, **settings}
     params["machine"] = {"raw_data": {source: str(raw)}}
     return params
 

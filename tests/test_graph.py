@@ -80,7 +80,7 @@ def test_dvc_declares_the_code_that_stages_are_made_of() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
         modules = {dep.removeprefix("moonshine/") for dep in stage["deps"] if dep.startswith("moonshine/")}
-        source = {SOURCES.format(source="${dataset.source}")} if name == "prepare" else set()
+        source = {SOURCES.format(source="${dataset.source}")} if name.startswith("prepare") else set()
         assert modules == {*CODE[name.split("_")[0]], *source}, name
         assert "requirements/runtime.lock" in stage["deps"]
 

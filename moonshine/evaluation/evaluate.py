@@ -19,7 +19,7 @@ ERRORS = ("top1", "top5", "loss")
 
 
 def evaluate(params: Params, row: str) -> None:
-    """Write results/<experiment>/metrics/<row>.json."""
+    """Write results/<experiment>/metrics/<row>.json, and the same numbers alone, flat, to .../scores/<row>.json."""
     device = choose_device(params.machine)
     set_up(params.recipe.threads)
     data = SmallImages(artefacts.data_folder(params.dataset.name), "val", device)
@@ -33,23 +33,13 @@ def evaluate(params: Params, row: str) -> None:
         seeds[str(seed)] = {**measured, "model_sha256": sha256(path), "model_bytes": path.stat().st_size}
         say(f"{row} seed {seed}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
     cost = network_cost(description["architecture"], *description["input"][1:])
-    write_json(
-        artefacts.metrics(params.experiment, row),
-        {
-            "row": row,
-            "dataset": {
-                "name": params.dataset.name,
-                "split": "val",
-                "sha256": data.manifest["splits"]["val"]["sha256"],
-            },
-            "n": len(data),
-            "parameters": cost.parameters,
-            "learnable": cost.learnable,
-            "macs": cost.macs,
-            **{key: _spread([measured[key] for measured in seeds.values()]) for key in ERRORS},
-            "seeds": seeds,
-        },
-    )
+    size = {"parameters": cost.parameters, "learnable": cost.learnable, "macs": cost.macs}
+    errors = {key: _spread([measured[key] for measured in seeds.values()]) for key in ERRORS}
+    split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
+    whole = {"row": row, "dataset": split, "n": len(data), **size, **errors, "seeds": seeds}
+    write_json(artefacts.metrics(params.experiment, row), whole)
+    means = {key: round(errors[key]["mean"], 4) for key in ERRORS}
+    write_json(artefacts.scores(params.experiment, row), {**means, **size})
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -70,6 +70,10 @@ class Dataset(Section):
     """Training images kept, stratified by class, where the source has more than are wanted."""
     files: dict[str, DataFile] | None = None
     """The files that the source is made from, by their roles."""
+    shared: list[Name]
+    licensed: list[Name]
+    """The name is in one of them: data that DVC may cache and push, or data that stays where it is. Lists, because
+    DVC makes its stages from lists."""
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "Dataset":
@@ -80,6 +84,12 @@ class Dataset(Section):
             raise ValueError(f"files: {self.source} needs {wanted}, found {', '.join(found) or 'none'}")
         if self.validation and self.source != "digits":
             raise ValueError(f"validation: {self.source} has a validation split of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_or_licensed(self) -> "Dataset":
+        if self.shared + self.licensed != [self.name]:
+            raise ValueError(f"shared, licensed: one must be [{self.name}], the other []")
         return self
 
 

@@ -15,9 +15,15 @@ DATA = [
 VALIDATION_DATA = [f"data/{DATASET}/{name}" for name in ("manifest.json", "val.arrow")]
 
 
+def one_of(names):
+    """A regular expression for these names; none at all matches nothing."""
+    return "|".join(names) or "(?!)"
+
+
 wildcard_constraints:
     experiment=EXPERIMENT,
-    dataset=DATASET,
+    dataset=one_of(config["dataset"]["shared"]),
+    licensed=one_of(config["dataset"]["licensed"]),
     network="[a-z0-9_-]+",
     method="[a-z0-9_-]+",
     seed=r"\d+",
@@ -40,17 +46,22 @@ def distilled_rows():
     ]
 
 
-def all_models():
-    return expand(
-        "models/{experiment}/{row}/seed{seed}.safetensors",
-        experiment=EXPERIMENT,
-        row=trained_rows() + distilled_rows(),
-        seed=SEEDS,
-    )
-
-
 def all_rows(pattern):
     return expand(pattern, experiment=EXPERIMENT, row=trained_rows() + distilled_rows())
+
+
+def trained(patterns):
+    return expand(patterns, experiment=EXPERIMENT, network=config["train"], seed=SEEDS)
+
+
+def distilled(patterns):
+    return expand(
+        patterns,
+        experiment=EXPERIMENT,
+        method=config["distil"]["methods"],
+        network=config["distil"]["networks"],
+        seed=SEEDS,
+    )
 
 
 def record_finished_jobs():

@@ -12,3 +12,13 @@ rule prepare:
         dataset=config["dataset"],
     shell:
         "python -m moonshine prepare"
+
+
+# Data that must not leave the machine: DVC hashes it where it lies and never copies it to a cache or remote.
+use rule prepare as prepare_licensed with:
+    output:
+        manifest="data/{licensed}/manifest.json",
+        train="data/{licensed}/train.arrow",
+        val="data/{licensed}/val.arrow",
+    log:
+        "logs/prepare/{licensed}.log",

@@ -7,7 +7,8 @@ rule evaluate_train:
             seed=SEEDS,
         ),
     output:
-        "results/{experiment}/metrics/train/{network}.json",
+        metrics="results/{experiment}/metrics/train/{network}.json",
+        scores="results/{experiment}/scores/train/{network}.json",
     log:
         "logs/{experiment}/evaluate/train/{network}.log",
     threads: config["recipe"]["threads"]
@@ -27,7 +28,8 @@ rule evaluate_distil:
             seed=SEEDS,
         ),
     output:
-        "results/{experiment}/metrics/distil/{method}/{network}.json",
+        metrics="results/{experiment}/metrics/distil/{method}/{network}.json",
+        scores="results/{experiment}/scores/distil/{method}/{network}.json",
     log:
         "logs/{experiment}/evaluate/distil/{method}/{network}.log",
     threads: config["recipe"]["threads"]
