@@ -19,8 +19,12 @@ def manifest(dataset: str) -> Path:
 
 def model(experiment: str, row: str, seed: int | None = None) -> Path:
     """The published weights of one network; a fetched one has no seed."""
-    base = Path("models", experiment, row)
-    return base.with_name(base.name + ".safetensors") if seed is None else base / f"seed{seed}.safetensors"
+    return Path("models", experiment, model_name(row, seed) + ".safetensors")
+
+
+def model_name(row: str, seed: int | None = None) -> str:
+    """What a model is called within its experiment, as params name the teacher: `train/resnet34/seed0`."""
+    return row if seed is None else f"{row}/seed{seed}"
 
 
 def record(experiment: str, row: str, seed: int | None = None) -> Path:
@@ -54,4 +58,4 @@ def run_folder(experiment: str, row: str, seed: int) -> Path:
 
 def teacher_model(experiment: str, teacher: str) -> Path:
     """`teacher` as in params: `fetch/<network>` or `train/<network>/seed<k>`."""
-    return Path("models", experiment, teacher + ".safetensors")
+    return model(experiment, teacher)

@@ -4,12 +4,14 @@ Commands import what they need when they run, so that help and messages about pa
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from moonshine import artefacts, progress
-from moonshine.errors import DataError, MoonshineError, ParamsError
+from moonshine.errors import DataError, Interrupted, LockedError, MachineError, MoonshineError, ParamsError
+from moonshine.files import explain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,12 +20,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except MoonshineError as error:
-        for line in str(error).splitlines():
-            progress.say(f"error: {line}")
-        return error.exit_code
+        return _fail(error)
     except BrokenPipeError:
         return 0  # whoever read our output has seen enough
+    except OSError as error:
+        return _fail(explain(error, Path(error.filename or ".")))
+    except MemoryError:
+        return _fail(MachineError("out of memory; lower recipe.batch_size, or run where there is more"))
+    except KeyboardInterrupt:  # before or outside of the commands that stop on request
+        return _fail(Interrupted(signal.SIGINT, "stopped by SIGINT"))
     return 0
+
+
+def _fail(error: MoonshineError) -> int:
+    """Say what is wrong, one line a mistake. Whoever finds a folder locked leaves its owner's log alone."""
+    for line in str(error).splitlines():
+        progress.say(f"error: {line}", log=not isinstance(error, LockedError))
+    return error.exit_code
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -117,6 +130,7 @@ def _distil(options: argparse.Namespace) -> None:
     students = options.students or (every if options.together else [])
     if not students or (len(students) > 1 and not options.together):
         raise ParamsError("distil takes one METHOD/NETWORK, or --together and any number of them")
+    students = list(dict.fromkeys(students))  # a lock cannot tell a student from itself
     for student in students:
         _require_row(params, f"distil/{student}", options.seed)
     from moonshine.training.distil import distil, distil_together

@@ -1,14 +1,24 @@
 """Files written whole or not at all, and their hashes."""
 
+import errno
+import fcntl
+import glob
 import hashlib
 import json
 import os
+import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from moonshine.errors import MachineError, WriteError
+from moonshine.errors import DataError, MachineError, MoonshineError, WriteError
+from moonshine.progress import say
+
+ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 3, 2.0
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+CHECKSUM = "checksum"
 
 
 def sha256(path: Path) -> str:
@@ -18,31 +28,43 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` complete and durable, or not at all.
 
     It is written beside the target, fsynced and renamed, and the folder is fsynced, so that a crash or a power
-    cut at any instant leaves either the old content or the new. A failed write removes its temporary file and
-    is reported as WriteError (exit code 9), a folder that cannot be written as MachineError (5).
+    cut at any instant leaves either the old content or the new. `needed` is its size in bytes, where that is known.
+    A failed write removes its temporary file and is reported as WriteError (exit code 9), a folder that must not be
+    written as MachineError (5). What a killed writer left behind, the next writer of the same file removes.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        _make_folder(path.parent)
+        _require_free(path, needed)
+        file, temporary = _open_temporary(path)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        _remove_quietly(temporary)
-        raise _explain(error, path) from error
-    except BaseException:
-        _remove_quietly(temporary)
+            os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        if temporary:
+            with suppress(OSError):  # the folder may have become unwritable; the first error is the one to report
+                temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise explain(error, path, needed) from error
         raise
 
 
-def _sync_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
+    """As mkdir -p, but durable: a new folder's name is fsynced too."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(exist_ok=True)
+        sync_folder(each.parent)
+
+
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -50,36 +72,94 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_quietly(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        pass  # the folder may have become unwritable; the first error is the one to report
+def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
+    """A new file beside `path`, locked as long as its writer lives; unlocked ones are leftovers and removed."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
+        with suppress(OSError), leftover.open("rb") as old:
+            fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+    while True:
+        temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
+        file = temporary.open("xb")
+        with suppress(OSError):  # BlockingIOError: just taken for a leftover; others: a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink:
+            return file, temporary
+        file.close()
 
 
-def _explain(error: OSError, path: Path) -> Exception:
-    if isinstance(error, PermissionError) or error.errno in (30,):  # EROFS
-        return MachineError(f"{path}: cannot be written ({error.strerror}); make the folder writable")
-    return WriteError(f"{path}: writing failed ({error.strerror}), {free_space(path)} free; make room and run again")
+def explain(error: OSError, path: Path, needed: int | None = None) -> MoonshineError:
+    """What a failed write means to the user: MachineError (5) where it is not allowed, else WriteError (9)."""
+    reason = error.strerror or str(error)
+    if error.errno in NOT_ALLOWED:
+        return MachineError(f"{path}: cannot be written ({reason}); make its folder writable, or work elsewhere")
+    size = "" if needed is None else f"{needed:,} bytes needed, "
+    return WriteError(
+        f"{path}: writing failed ({reason}); {size}{free_bytes(path):,} bytes free there; "
+        "make room and run the same command again"
+    )
 
 
-def free_space(path: Path) -> str:
-    """Free bytes of the file system that `path` lies or will lie on, as text."""
+def free_bytes(path: Path) -> int:
+    """Free bytes of the file system that `path` lies or will lie on."""
     while not path.exists():
         path = path.parent
     stat = os.statvfs(path)
-    return f"{stat.f_bavail * stat.f_frsize:,} bytes"
+    return stat.f_bavail * stat.f_frsize
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    with atomic_write(path) as file:
-        file.write(content)
+def _require_free(path: Path, needed: int | None) -> None:
+    if needed is not None and free_bytes(path) < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def write_text(path: Path, content: str) -> None:
-    write_bytes(path, content.encode())
+def require_room(folder: Path, needed: int, purpose: str) -> None:
+    """Before long work: MachineError (exit code 5) unless the file system of `folder` has `needed` bytes free."""
+    if (free := free_bytes(folder)) < needed:
+        raise MachineError(f"{folder}: {purpose}: {needed:,} bytes needed, {free:,} bytes free there; make room")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_bytes(path: Path, content: bytes | memoryview, attempts: int = ATTEMPTS) -> None:
+    """Write whole and durable, trying again for some seconds where the disk is full or fails for a moment."""
+    for attempt in range(1, attempts + 1):
+        try:
+            with atomic_write(path, len(content)) as file:
+                file.write(content)
+            return
+        except WriteError as error:
+            if attempt == attempts:
+                raise
+            say(f"warning: {error}; trying again in {SECONDS_BETWEEN_ATTEMPTS:g} s")
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+
+
+def write_text(path: Path, content: str, attempts: int = ATTEMPTS) -> None:
+    write_bytes(path, content.encode(), attempts)
+
+
+def write_json(path: Path, content: Any, attempts: int = ATTEMPTS) -> None:
     """Write JSON with sorted keys, so that equal content gives equal bytes."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", attempts)
+
+
+def write_checked_json(path: Path, content: dict[str, Any]) -> None:
+    """JSON that carries a checksum of itself, so that no damage to it goes unnoticed."""
+    write_json(path, {**content, CHECKSUM: _checksum(content)})
+
+
+def read_checked_json(path: Path, cure: str) -> dict[str, Any]:
+    """What `write_checked_json` wrote; DataError (exit code 3) with the cure where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop(CHECKSUM) == _checksum(content):
+            return content
+        problem = "its checksum is wrong"
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; {cure}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+    raise DataError(f"{path}: damaged ({problem}); {cure}")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

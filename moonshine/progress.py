@@ -1,5 +1,7 @@
 """Messages and progress on stderr: a bar on a terminal, plain lines elsewhere, and a copy in a log file."""
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,31 +14,42 @@ SECONDS_BETWEEN_LINES = 20.0
 
 Item = TypeVar("Item")
 
+_log_path: Path | None = None
 _log_file: TextIO | None = None
 
 
 def keep_log(path: Path) -> None:
-    """From now on every message also goes to this file, which is begun anew."""
-    global _log_file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _log_file = path.open("w", buffering=1)
-    except OSError as error:
-        say(f"no log is kept: {path}: {error.strerror}")
+    """From now on every message is also appended to this file, which is opened by the first of them."""
+    global _log_path
+    _log_path = path
 
 
-def say(message: str) -> None:
-    """Print one line, above the bar if there is one."""
+def say(message: str, log: bool = True) -> None:
+    """Print one line, above the bar if there is one, and keep it in the log. The work goes on where neither works."""
     try:
         tqdm.write(message, file=sys.stderr)
         sys.stderr.flush()
-    except BrokenPipeError:
-        pass  # nobody reads any more; the work goes on
-    if _log_file:
-        try:
+    except OSError:  # nobody reads any more, or the disk is full
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # or the last flush would fail too, and change the exit code
+    if log and _log_path:
+        _append_to_log(message)
+
+
+def _append_to_log(message: str) -> None:
+    global _log_path, _log_file
+    try:
+        if _log_file is None and _log_path:
+            _log_path.parent.mkdir(parents=True, exist_ok=True)
+            _log_file = _log_path.open("a", buffering=1, encoding="utf-8")
+            _log_file.write(time.strftime("-- %Y-%m-%d %H:%M:%S\n"))
+        if _log_file:
             _log_file.write(message + "\n")
-        except OSError:
-            pass  # a full disk must not cost the training its messages' reader
+    except OSError as error:
+        path, file, _log_path, _log_file = _log_path, _log_file, None, None
+        if file:
+            with contextlib.suppress(OSError):
+                file.close()
+        say(f"warning: {path}: {error.strerror}; no log is kept from here on")
 
 
 class Progress:

@@ -35,7 +35,7 @@ def stop_now(message: str) -> Interrupted:
     return Interrupted(_received, f"stopped by {signal.Signals(_received).name}: {message}")
 
 
-def poll(message: str) -> None:
+def poll(message: str = "nothing is lost, run the same command again") -> None:
     """Raise Interrupted if a stop was requested; for loops that have nothing to save."""
     if stop_requested():
         raise stop_now(message)

@@ -76,6 +76,7 @@ EXEMPT = {
     "device.py": "picks the device, which the run's identity names",
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",
+    "locks.py": "keeps two processes from one folder",
     "models/conv_spec.py": "checks params.yaml, in the stages that build no network",
     "models/names.py": "refuses unknown architectures",
     "params/__init__.py": "empty",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from moonshine.files import read_checked_json, write_checked_json
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
 from support import copy_project, environment, files_below, moonshine, run, toy_params
 
@@ -89,9 +90,9 @@ def test_metrics_count_every_validation_image(by_snakemake: Path) -> None:
 def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path, tmp_path: Path) -> None:
     run("cp", "-r", str(by_snakemake), str(tmp_path / "project"), cwd=tmp_path)
     path = tmp_path / "project/data/digits/manifest.json"
-    manifest = json.loads(path.read_text())
+    manifest = read_checked_json(path, "")
     manifest["splits"]["val"]["count"] = 601
-    path.write_text(json.dumps(manifest))
+    write_checked_json(path, manifest)
     result = moonshine("evaluate", "train/teacher", cwd=tmp_path / "project", check=False)
     assert result.returncode == 3
     assert "600 images, but the manifest says 601" in result.stderr

@@ -12,7 +12,8 @@ from moonshine.data.prepared import Prepared
 from moonshine.data.raw import find_files
 from moonshine.data.store import SPLITS, write_split
 from moonshine.errors import DataError, ParamsError
-from moonshine.files import write_json
+from moonshine.files import write_checked_json
+from moonshine.locks import hold_lock
 from moonshine.params.schema import Dataset, Params
 from moonshine.progress import say
 
@@ -23,6 +24,7 @@ def prepare(params: Params) -> None:
     """Prepare params.dataset; the manifest is written last, so that its presence means that all is there."""
     settings = params.dataset
     folder = artefacts.data_folder(settings.name)
+    hold_lock(artefacts.RUNS / "prepare" / settings.name)
     source = importlib.import_module(f"moonshine.data.sources.{settings.source}")
     prepared: Prepared = source.prepare(settings, find_files(params))
     _check(prepared, settings)
@@ -47,7 +49,7 @@ def prepare(params: Params) -> None:
         "splits": splits,
         "origin": prepared.origin,
     }
-    write_json(artefacts.manifest(settings.name), manifest)
+    write_checked_json(artefacts.manifest(settings.name), manifest)
 
 
 def _subset(prepared: Prepared, count: int) -> Prepared:

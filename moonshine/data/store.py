@@ -6,7 +6,6 @@ The manifest says what the files must be (hash, count) and what a network needs 
 normalisation), and where it all came from.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from moonshine import signals
 from moonshine.errors import DataError
-from moonshine.files import atomic_write, sha256
+from moonshine.files import atomic_write, read_checked_json, sha256
 
 SPLITS = ("train", "val")
 ROWS_PER_BATCH = 1024
@@ -42,6 +42,7 @@ def write_split(
             block.append(row)
             count += 1
             if len(block) == ROWS_PER_BATCH:
+                signals.poll()
                 writer.write_batch(_batch(block, schema))
                 block = []
         if block:
@@ -54,13 +55,7 @@ def _batch(rows: list[tuple[bytes, int, str]], schema: pa.Schema) -> pa.RecordBa
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; run `moonshine prepare`") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}); run `moonshine prepare`") from None
+    return read_checked_json(folder / "manifest.json", "run `moonshine prepare`")
 
 
 class Split:
@@ -68,7 +63,8 @@ class Split:
 
     def __init__(self, folder: Path, split: str):
         self.manifest = read_manifest(folder)
-        self.name, path = split, split_path(folder, split)
+        self.name, self._path = split, split_path(folder, split)
+        path = self._path
         try:
             self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except FileNotFoundError:
@@ -93,7 +89,12 @@ class Split:
 
     @property
     def pixels(self) -> np.ndarray:
-        """All images of a raw data set, uint8, shape (images, channels, height, width)."""
+        """All images of a raw data set, uint8, shape (images, channels, height, width).
+
+        Reading them all is the moment to check their hash.
+        """
+        if sha256(self._path) != self.manifest["splits"][self.name]["sha256"]:
+            raise DataError(f"{self._path}: damaged, its sha256 is not the manifest's; run `moonshine prepare`")
         chunks = self._table["image"].chunks
         shape = tuple(self.manifest["shape"])
         length = int(np.prod(shape))

@@ -26,8 +26,8 @@ class TeacherSignals:
 class Teacher:
     """A published model in eval mode, without gradient, its batch norms folded into its convolutions."""
 
-    def __init__(self, path: Path, device: torch.device, precision: torch.dtype):
-        network, self.description = load_model(path)
+    def __init__(self, path: Path, name: str, device: torch.device, precision: torch.dtype):
+        network, self.description = load_model(path, name)
         fold_batch_norms(network)
         self.network = place(network, device).requires_grad_(False)
         self._tap = FeatureTap(network, attention_points(self.description["architecture"]), attention_map)

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from moonshine import artefacts
+from moonshine import artefacts, signals
 from moonshine.data.loading import SmallImages
 from moonshine.device import choose_device, set_up
 from moonshine.errors import DataError
@@ -26,10 +26,10 @@ def evaluate(params: Params, row: str) -> None:
     seeds: dict[str, dict[str, Any]] = {}
     for seed in params.seeds:
         path = artefacts.model(params.experiment, row, seed)
-        network, description = load_model(path)
+        network, description = load_model(path, artefacts.model_name(row, seed))
         if description["classes"] != data.manifest["classes"] or description["input"] != data.manifest["shape"]:
             raise DataError(f"{path}: made for other classes or images than data/{params.dataset.name}; train it again")
-        measured = {key: round(value, 6) for key, value in measure(place(network, device), data).items()}
+        measured = {key: round(value, 6) for key, value in measure(place(network, device), data, signals.poll).items()}
         seeds[str(seed)] = {**measured, "model_sha256": sha256(path), "model_bytes": path.stat().st_size}
         say(f"{row} seed {seed}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
     cost = network_cost(description["architecture"], *description["input"][1:])

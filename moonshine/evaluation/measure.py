@@ -1,20 +1,22 @@
 """Errors and loss of a network over a whole split."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from moonshine import signals
 from moonshine.data.loading import SmallImages
 from moonshine.errors import DataError
 
 BATCH_SIZE = 200
 
 
-def measure(network: nn.Module, data: SmallImages) -> dict[str, float]:
+def measure(network: nn.Module, data: SmallImages, before_each_batch: Callable[[], None]) -> dict[str, float]:
     """Top-1 and top-5 error in per cent, mean cross-entropy and n, every image counted exactly once.
 
-    Raises DataError (exit code 3) if the count is not the manifest's. The network is left in the mode it was in.
+    `before_each_batch` may stop it by raising. Raises DataError (exit code 3) if the count is not the manifest's. The
+    network is left in the mode it was in.
     """
     was_training = network.training
     network.eval()
@@ -22,7 +24,7 @@ def measure(network: nn.Module, data: SmallImages) -> dict[str, float]:
     count = 0
     with torch.inference_mode():
         for images, labels in data.evaluation_batches(BATCH_SIZE):
-            signals.poll("nothing is lost, run the same command again")
+            before_each_batch()
             logits = network(images).float()
             best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
             loss = cross_entropy(logits, labels, reduction="sum")

@@ -1,5 +1,6 @@
 """Published models: safetensors files that carry all that is needed to use them."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,20 @@ from moonshine.errors import CheckpointError, DataError
 from moonshine.models.networks import build_network
 
 METADATA_KEY = "moonshine"
+CHECKSUM = "checksum"
 FORMAT = 1
 
 
 def model_bytes(network: nn.Module, description: dict[str, Any]) -> bytes:
     """The file's content; equal weights and descriptions give equal bytes.
 
-    `description` has "architecture", "input" (channels, height, width), "normalisation" and "classes". It is one
-    entry of JSON because safetensors writes several metadata entries in no fixed order.
+    `description` has "name" (of the model within its experiment), "architecture", "input" (channels, height, width),
+    "normalisation" and "classes". It is one entry of JSON because safetensors writes several metadata entries in no
+    fixed order.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    text = json.dumps({"format": FORMAT, **description}, sort_keys=True)
+    described = {"format": FORMAT, **description}
+    text = json.dumps({**described, CHECKSUM: _checksum(described, state)}, sort_keys=True)
     return to_safetensors(state, metadata={METADATA_KEY: text})
 
 
@@ -38,20 +42,36 @@ def read_description(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not a readable safetensors file ({error}); delete it and run its stage") from None
     except KeyError:
         raise CheckpointError(f"{path}: a safetensors file, but not one of this project's models") from None
+    if not isinstance(description, dict) or "architecture" not in description:
+        raise DataError(f"{path}: its description is damaged; delete it and run its stage or `dvc pull`")
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {description.get('format')}, this version reads {FORMAT}")
     return description
 
 
-def load_model(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def _checksum(description: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
+    """Hex sha256 of all that a model file says, so that no damage to it goes unnoticed."""
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The network with its weights on the CPU, in eval mode, and its description.
 
-    Raises CheckpointError (exit code 8) where weights and architecture disagree.
+    Raises DataError (exit code 3) for a damaged file, or another than the experiment's model `name` if that is given;
+    CheckpointError (8) where weights and architecture disagree.
     """
     description = read_description(path)
-    network = build_network(description["architecture"])
     with safe_open(path, framework="pt") as file:
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    if description.pop(CHECKSUM, None) != _checksum(description, state):
+        raise DataError(f"{path}: damaged, its checksum is wrong; delete it and run its stage or `dvc pull`")
+    if name is not None and description.get("name") != name:
+        raise DataError(f"{path}: is the model {description.get('name')!r}; delete it and run its stage or `dvc pull`")
+    network = build_network(description["architecture"])
     check_state(network, state, path)
     network.load_state_dict(state, assign=True)
     return network.eval(), description

@@ -4,29 +4,42 @@
 makes it count. Two are kept. The newest is found by its number and loaded only if its hash is right.
 """
 
+import hashlib
 import io
-import json
+import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from moonshine.errors import DataError
-from moonshine.files import sha256, write_bytes, write_json
+from moonshine import files
+from moonshine.errors import CheckpointError, DataError, SecurityError, WriteError
+from moonshine.files import read_checked_json, sha256, sync_folder, write_bytes, write_checked_json
 from moonshine.progress import say
 
 KEEP = 2
+FORMAT = 1
 _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Commit `state` (tensors, numbers, text, lists and dicts of these) as the checkpoint of `step`."""
+    """Commit `state` (tensors, numbers, text, lists and dicts of these) as the checkpoint of `step`, unless it is one.
+
+    The folder's name is the run's identity, which the checkpoint carries. The state of a step never changes.
+    """
     path = folder / f"step-{step:09d}.pt"
+    if path.with_suffix(".json").exists():
+        return
     buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
-    write_json(path.with_suffix(".json"), {"step": step, "bytes": path.stat().st_size, "sha256": sha256(path)})
+    torch.save({"format": FORMAT, "run": folder.name, "step": step, "state": state}, buffer)
+    content = buffer.getbuffer()
+    digest = hashlib.sha256(content).hexdigest()
+    write_bytes(path, content)
+    if sha256(path) != digest:
+        raise WriteError(f"{path}: reads back other bytes than were written; check this disk")
+    write_checked_json(path.with_suffix(".json"), {"step": step, "bytes": len(content), "sha256": digest})
     for _, old in _committed(folder)[:-KEEP]:
         _remove(old)
 
@@ -35,25 +48,58 @@ def load_newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest state that is whole, or None where none was ever committed.
 
     A damaged one is set aside as *.corrupt with a warning and the one before is used. Where all are damaged,
-    DataError (exit code 3): starting from scratch is for the user to decide.
+    DataError (exit code 3): starting from scratch is for the user to decide. CheckpointError (8) for one of another
+    run, SecurityError (4) for one that would do more than hold values.
     """
     committed = _committed(folder)
-    for _, path in reversed(committed):
-        problem = _damage(path)
-        if problem is None:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        say(f"warning: {path}: {problem}; set aside, using the checkpoint before")
-        path.with_suffix(".json").rename(path.with_suffix(".json.corrupt"))
-        if path.exists():
-            path.rename(path.with_suffix(".pt.corrupt"))
+    for step, path in reversed(committed):
+        try:
+            return _load(path, step)
+        except DataError as error:
+            say(f"warning: {error}; set aside, using the checkpoint before")
+            _set_aside(path)
     if committed or any(folder.glob("*.corrupt")):
         raise DataError(f"{folder}: every checkpoint is damaged; delete this folder to start the run from scratch")
     return None
 
 
-def remove_checkpoints(folder: Path) -> None:
-    for path in folder.glob("step-*"):
-        path.unlink()
+def _load(path: Path, step: int) -> dict[str, Any]:
+    record = read_checked_json(path.with_suffix(".json"), "its checkpoint does not count")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: unreadable ({error.strerror})") from None
+    if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        raise DataError(f"{path}: its sha256 is not the recorded one")
+    _refuse_bomb(path, content)
+    try:
+        checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        found = {key: checkpoint[key] for key in ("format", "run", "step")}
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise SecurityError(f"{path}: holds more than tensors and plain values ({reason}); delete it") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: no checkpoint of this program ({error}); delete {path.parent}") from None
+    expected = {"format": FORMAT, "run": path.parent.name, "step": step}
+    if wrong := [f"{key} {found[key]} instead of {expected[key]}" for key in expected if found[key] != expected[key]]:
+        raise CheckpointError(f"{path}: belongs elsewhere: {', '.join(wrong)}; delete it to use the one before")
+    return checkpoint["state"]
+
+
+def _refuse_bomb(path: Path, content: bytes) -> None:
+    """torch stores without compression; an archive that unpacks to more than its size wants to exhaust memory."""
+    try:
+        members = zipfile.ZipFile(io.BytesIO(content)).infolist()
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise CheckpointError(f"{path}: no checkpoint of this program ({error}); delete {path.parent}") from None
+    stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not stored or sum(member.file_size for member in members) > len(content):
+        raise SecurityError(f"{path}: unpacks to more than its size; delete it")
+
+
+def require_room(folder: Path, state_bytes: int) -> None:
+    """Before training: MachineError (exit code 5) unless the checkpoints and one being written have room."""
+    files.require_room(folder, (KEEP + 1) * state_bytes, f"{KEEP} checkpoints and the next one")
 
 
 def _committed(folder: Path) -> list[tuple[int, Path]]:
@@ -69,19 +115,15 @@ def _committed(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def _damage(path: Path) -> str | None:
-    """What is wrong with a committed checkpoint, or None."""
-    try:
-        record = json.loads(path.with_suffix(".json").read_text())
-        expected = record["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its commit record is damaged ({error})"
-    if not path.is_file():
-        return "missing"
-    return None if sha256(path) == expected else "its sha256 is not the recorded one"
+def _set_aside(path: Path) -> None:
+    """The record last: until it has gone the file is no leftover, so a kill between the two costs nothing."""
+    if path.exists():
+        path.rename(path.with_suffix(".pt.corrupt"))
+    path.with_suffix(".json").rename(path.with_suffix(".json.corrupt"))
+    sync_folder(path.parent)
 
 
 def _remove(path: Path) -> None:
     """The record first: a checkpoint without one does not count, a record without its file is damage."""
     path.with_suffix(".json").unlink()
-    path.unlink()
+    path.unlink(missing_ok=True)

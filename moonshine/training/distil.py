@@ -41,6 +41,6 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
 
     def make_teacher(device: torch.device) -> Teacher:
         path = artefacts.teacher_model(params.experiment, params.teacher)
-        return Teacher(path, device, PRECISIONS[params.recipe.precision])
+        return Teacher(path, params.teacher, device, PRECISIONS[params.recipe.precision])
 
     train_runs(params, runs, make_objective, make_teacher)

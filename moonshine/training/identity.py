@@ -7,10 +7,12 @@ is not. The number of processes is, and torch's version, for each rounds differe
 import hashlib
 import json
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from moonshine import artefacts
 from moonshine.data.store import read_manifest
+from moonshine.errors import DataError
 from moonshine.files import sha256
 from moonshine.models.architecture import describe
 from moonshine.params import Params
@@ -33,8 +35,15 @@ def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
     }
     if method:
         identity["method"] = params.methods[method[0]].model_dump()
-        identity["teacher"] = sha256(artefacts.teacher_model(params.experiment, params.teacher))
+        identity["teacher"] = _teacher_hash(artefacts.teacher_model(params.experiment, params.teacher))
     return identity
+
+
+def _teacher_hash(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise DataError(f"{path}: no teacher there ({error.strerror}); run its stage or `dvc pull`") from None
 
 
 def identity_hash(identity: dict[str, Any]) -> str:

@@ -49,8 +49,8 @@ class LiveRun:
             **noted,
         }
         with contextlib.suppress(MoonshineError):
-            write_json(self._folder / HEARTBEAT, heartbeat)
+            write_json(self._folder / HEARTBEAT, heartbeat, attempts=1)
 
     def finish_epoch(self, history: Sequence[dict[str, float]]) -> None:
         with contextlib.suppress(MoonshineError):
-            write_text(self._folder / CURVE, curve_csv(history))
+            write_text(self._folder / CURVE, curve_csv(history), attempts=1)

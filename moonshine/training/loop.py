@@ -1,5 +1,6 @@
 """Train networks of one seed together: one pass over the data, one forward pass of the teacher a batch."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 
 from moonshine import signals
 from moonshine.data.loading import SmallImages
-from moonshine.errors import DivergedError, Interrupted
+from moonshine.errors import DivergedError
 from moonshine.evaluation.measure import measure
 from moonshine.params.schema import Recipe
 from moonshine.progress import Progress, say
@@ -90,15 +91,14 @@ class TrainingLoop:
         self._drop_diverged()
 
     def _validate(self, epoch: int) -> None:
-        for trainee in self.trainees:
+        for trainee in list(self.trainees):
             if trainee.epoch != epoch:
                 continue
-            self._stop_if_asked()
-            try:
-                trainee.finish_epoch(measure(trainee.network, self.val))
-            except Interrupted:
-                self._save_all()
-                raise
+            measured = measure(trainee.network, self.val, self._stay_safe)
+            if not math.isfinite(measured["loss"]):
+                self._drop(trainee, trainee.diverged("validation loss"))
+                continue
+            trainee.finish_epoch(measured)
             last = trainee.history[-1]
             self._live[trainee].finish_epoch(trainee.history)
             self._beat(trainee)
@@ -113,10 +113,13 @@ class TrainingLoop:
             try:
                 trainee.check()
             except DivergedError as error:
-                say(f"dropped: {error}")
-                self._failures.append(error)
-                self._live[trainee].beat(trainee.epoch, self._step(trainee.epoch, trainee.batch), diverged=str(error))
-                del self.trainees[trainee]
+                self._drop(trainee, error)
+
+    def _drop(self, trainee: Trainee, error: DivergedError) -> None:
+        say(f"dropped: {error}")
+        self._failures.append(error)
+        self._live[trainee].beat(trainee.epoch, self._step(trainee.epoch, trainee.batch), diverged=str(error))
+        del self.trainees[trainee]
 
     def _beat_if_due(self) -> None:
         for trainee in self.trainees:
@@ -142,16 +145,32 @@ class TrainingLoop:
             raise signals.stop_now("a checkpoint is saved, the same command goes on from it")
 
     def _save_if_due(self, epoch: int, batch: int) -> None:
-        step = self._step(epoch, batch)
-        by_steps = self.checkpoint_steps and step % self.checkpoint_steps == 0
-        if by_steps or time.monotonic() - self._last_save >= self.checkpoint_seconds:
+        if self.checkpoint_steps and self._step(epoch, batch) % self.checkpoint_steps == 0:
             self._save_all()
-            self._last_save = time.monotonic()
+        self._save_if_time()
+
+    def _save_if_time(self) -> None:
+        if time.monotonic() - self._last_save >= self.checkpoint_seconds:
+            self._save_all()
+
+    def _stay_safe(self) -> None:
+        """Called between the batches of a validation, which may take longer than checkpoints may be apart."""
+        self._stop_if_asked()
+        self._save_if_time()
 
     def _save_all(self) -> None:
+        """Save every trainee but those that diverged, whose last good checkpoint stays."""
         self._drop_diverged()
-        for trainee, folder in self.trainees.items():
-            save_checkpoint(folder.path, self._step(trainee.epoch, trainee.batch), trainee.state())
+        for trainee, folder in list(self.trainees.items()):
+            try:
+                trainee.check_weights()
+            except DivergedError as error:
+                self._drop(trainee, error)
+                continue
+            # validations count, so that the states before and after one have numbers of their own
+            number = self._step(trainee.epoch, trainee.batch) + trainee.epoch - 1
+            save_checkpoint(folder.path, number, trainee.state())
+        self._last_save = time.monotonic()
 
     def _step(self, epoch: int, batch: int) -> int:
         """How many steps lie before this batch of this epoch."""

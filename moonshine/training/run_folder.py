@@ -1,21 +1,17 @@
 """The folder in which one training lives until it is published: runs/<experiment>/<row>/seed<k>/<identity>/."""
 
-import fcntl
-import json
-import os
-import socket
-import time
 from pathlib import Path
 from typing import Any
 
 from moonshine import artefacts
-from moonshine.errors import DataError, LockedError, MachineError
-from moonshine.files import sha256, write_bytes, write_json
+from moonshine.errors import CheckpointError, DataError
+from moonshine.files import read_checked_json, sha256, write_bytes, write_checked_json
+from moonshine.locks import hold_lock
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.training.identity import differences, identity_hash, run_identity
 
-IDENTITY, RESULT, RESULT_RECORD, LOCK = "identity.json", "final.safetensors", "final.json", "lock"
+IDENTITY, RESULT, RESULT_RECORD = "identity.json", "final.safetensors", "final.json"
 
 
 class RunFolder:
@@ -25,52 +21,53 @@ class RunFolder:
         self.row, self.seed, self.identity = row, seed, run_identity(params, row, seed)
         self.parent = artefacts.run_folder(params.experiment, row, seed)
         self.path = self.parent / identity_hash(self.identity)
-        try:
-            self.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.parent / LOCK)
-            if not (self.path / IDENTITY).exists():
-                self._say_why_anew()
-                write_json(self.path / IDENTITY, self.identity)
-        except PermissionError as error:
-            raise MachineError(f"{error.filename}: {error.strerror}; make the folder writable") from None
+        hold_lock(self.parent)
+        if not (self.path / IDENTITY).exists():
+            self._say_why_anew()
+            write_checked_json(self.path / IDENTITY, self.identity)
 
     def _say_why_anew(self) -> None:
-        older = sorted(self.parent.glob(f"*/{IDENTITY}"), key=lambda path: path.stat().st_mtime)
-        if older:
-            changed = differences(json.loads(older[-1].read_text()), self.identity)
-            say(f"{self.parent}: an older run is not resumed, for it differs in {'; '.join(changed)}")
+        """Name what differs from the most similar of the older runs, if there are any."""
+        changes = [differences(identity, self.identity) for _, identity in older_runs(self.parent)]
+        if changes:
+            fewest = "; ".join(sorted(changes, key=len)[0])
+            say(f"{self.parent}: an older run is not resumed, for it differs in {fewest}")
 
     def finish(self, model: bytes, record: dict[str, Any]) -> None:
         """Keep the trained network and how it was made; the record is written last and makes it count."""
         write_bytes(self.path / RESULT, model)
-        write_json(self.path / RESULT_RECORD, {**record, "sha256": sha256(self.path / RESULT)})
+        made = {**record, "run": self.path.name, "sha256": sha256(self.path / RESULT)}
+        write_checked_json(self.path / RESULT_RECORD, made)
+        self._remove_checkpoints()
 
     def finished(self) -> tuple[bytes, dict[str, Any]] | None:
-        """The trained network's file and its record, or None while the run is under way."""
-        record_path, result = self.path / RESULT_RECORD, self.path / RESULT
-        if not record_path.exists():
+        """The trained network's file and its record, or None while the run is under way.
+
+        Raises DataError (exit code 3) where either is damaged, CheckpointError (8) where they are another run's.
+        """
+        cure = f"delete {self.path} to train again"
+        result = self.path / RESULT
+        if not (self.path / RESULT_RECORD).exists():
             return None
+        record = read_checked_json(self.path / RESULT_RECORD, cure)
+        if record.get("run") != self.path.name:
+            raise CheckpointError(f"{self.path / RESULT_RECORD}: belongs to run {record.get('run')}; {cure}")
+        if not result.is_file() or sha256(result) != record["sha256"]:
+            raise DataError(f"{result}: damaged after the run had finished; {cure}")
+        self._remove_checkpoints()
+        return result.read_bytes(), record
+
+    def _remove_checkpoints(self) -> None:
+        for path in [*self.path.glob("step-*"), *self.path.glob(".*.tmp-*")]:
+            path.unlink()
+
+
+def older_runs(parent: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """(folder, identity) of each run of a row and seed whose identity is readable."""
+    found = []
+    for path in sorted(parent.glob(f"*/{IDENTITY}")):
         try:
-            record = json.loads(record_path.read_text())
-            if sha256(result) == record["sha256"]:
-                return result.read_bytes(), record
-        except (OSError, ValueError, KeyError):
-            pass
-        raise DataError(f"{result}: damaged after the run had finished; delete {self.path} to train again")
-
-
-def _lock(path: Path) -> int:
-    """Take a lock that the kernel releases when the process ends, however it ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(descriptor, 1000).decode(errors="replace").strip()
-        os.close(descriptor)
-        raise LockedError(
-            f"{path.parent}: another process works on this run ({owner}); wait for it or stop it"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    started = time.strftime("%Y-%m-%d %H:%M:%S")
-    os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {started}\n".encode())
-    return descriptor
+            found.append((path.parent, read_checked_json(path, "delete its folder")))
+        except DataError as error:
+            say(f"warning: {error}")
+    return found

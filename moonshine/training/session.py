@@ -9,10 +9,11 @@ import torch
 from moonshine import artefacts
 from moonshine.data.loading import SmallImages
 from moonshine.device import choose_device, set_up
+from moonshine.errors import CheckpointError
 from moonshine.models.model_file import model_bytes
 from moonshine.params import Params
 from moonshine.progress import say
-from moonshine.training.checkpoints import load_newest_checkpoint, remove_checkpoints
+from moonshine.training.checkpoints import load_newest_checkpoint, require_room
 from moonshine.training.loop import Teacher, TrainingLoop
 from moonshine.training.memory import free_bytes, groups_that_fit, measure_need
 from moonshine.training.objective import Objective
@@ -41,6 +42,7 @@ def train_runs(
     for group in _groups(params, runs, make_objective, teacher, train):
         trainees = {_resume(params, run, make_objective(run.row), device): run for run in group}
         _announce(params, trainees, device)
+        require_room(group[0].path, sum(trainee.state_bytes() for trainee in trainees))
         machine, seed = params.machine, group[0].seed
         loop = TrainingLoop(
             trainees, teacher, train, val, params.recipe, seed, machine.checkpoint_seconds, machine.checkpoint_steps
@@ -49,7 +51,6 @@ def train_runs(
         for trainee in loop.trainees:
             model = model_bytes(trainee.network, _description(trainee, train.manifest))
             trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
-            remove_checkpoints(trainees[trainee].path)
     if failures:
         raise failures[0]
 
@@ -81,13 +82,17 @@ def _resume(params: Params, run: RunFolder, objective: Objective, device: torch.
     """The network of a run where its newest checkpoint left it, or at the start."""
     trainee = Trainee(run.row, run.identity["network"], objective, params.recipe, run.seed, device)
     if state := load_newest_checkpoint(run.path):
-        trainee.load_state(state)
+        try:
+            trainee.load_state(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"{run.path}: its checkpoint does not fit: {error}; delete this folder") from None
         say(f"{run.path}: going on from epoch {trainee.epoch}, batch {trainee.batch}")
     return trainee
 
 
 def _description(trainee: Trainee, manifest: dict[str, Any]) -> dict[str, Any]:
     return {
+        "name": artefacts.model_name(trainee.row, trainee.seed),
         "architecture": trainee.architecture,
         "input": manifest["shape"],
         "normalisation": manifest["normalisation"],

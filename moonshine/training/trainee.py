@@ -97,6 +97,26 @@ class Trainee:
                 "lower recipe.lr or beta"
             )
 
+    def diverged(self, what: str) -> DivergedError:
+        """The error for what is not finite although every step was, as after an update by a far too high lr."""
+        return DivergedError(
+            f"{self.row} seed {self.seed}: {what} not finite in epoch {self.epoch}, after step {self.batch - 1}, "
+            f"lr {learning_rate(self.recipe, self.epoch):g} ({self._means_in_words()}); lower recipe.lr or beta"
+        )
+
+    def _means_in_words(self) -> str:
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.training_means().items())
+
+    def check_weights(self) -> None:
+        """Raise DivergedError (exit code 7) if a weight or a statistic is not finite. Waits for the device."""
+        tensors = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))):
+            raise self.diverged("a weight")
+
+    def state_bytes(self) -> int:
+        """What a checkpoint takes, about: the network and its momentum."""
+        return 2 * sum(tensor.nbytes for tensor in self.network.state_dict().values())
+
     def training_means(self) -> dict[str, float]:
         """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent."""
         loss, *parts, correct, count = self._sums.tolist()
