@@ -95,6 +95,9 @@ def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
 
 def _check(options: argparse.Namespace) -> None:
     params = _read(options)
+    from moonshine.models.check import check_networks
+
+    check_networks(params)
     progress.say(f"{options.params}: fine; {len(params.rows)} rows, seeds {params.seeds}")
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from moonshine.errors import ParamsError
+from moonshine.models.check import check_networks
 from moonshine.params import read_params
 from support import moonshine, toy_params, write_params
 
@@ -59,7 +60,55 @@ MISTAKES = {
         "resnet43",
         '"resnet43" is no architecture (did you mean "resnet34"?)',
     ),
-    "unknown convolution": ("networks.student.conv", "G[N]", '"G[N]" is no convolution'),
+    "unknown convolution": (
+        "networks.student.conv",
+        "G[N]",
+        'networks.student: conv: "G[N]" is no convolution (did you mean "G(N)"?)',
+    ),
+    "convolution that isn't the paper's": (
+        "networks.student.conv",
+        "BG(2)",
+        '"BG(2)" is no convolution (did you mean "B(2)"?)',
+    ),
+    "wide ResNet of a depth that is none": (
+        "networks.student",
+        {"arch": "wrn-18-2"},
+        '"wrn-18-2": a wide ResNet has three groups of (depth - 4) / 6 blocks',
+    ),
+    "block of a network without a choice": (
+        "networks.student.block",
+        "single",
+        "block: only wide ResNets (wrn-40-2) have a choice of blocks, resnet18 has not",
+    ),
+    "widths of a network without them": (
+        "networks.student",
+        {"arch": "vgg11", "channels": [4, 4, 8, 8]},
+        "channels: only torchvision's ResNets can be changed so, vgg11 is none",
+    ),
+    "attention points of other number than the teacher's": (
+        "networks.student",
+        {"arch": "wrn-10-1"},
+        "networks.student.points: 3 attention points, but the teacher teacher has 4; name as many",
+    ),
+    "a network without usual attention points": (
+        "networks.student",
+        {"arch": "efficientnet_b0"},
+        "networks.student.points: missing; efficientnet_b0 has no usual attention points, name them",
+    ),
+    "more groups than the networks have": (
+        "methods.at.groups",
+        [2, 3, 4, 5],
+        "methods.at.groups: 5, but the teacher teacher has 4 groups",
+    ),
+    "alpha above 1": ("methods.kd", {"alpha": 1.1, "temperature": 4.0}, "methods.kd.alpha: Input should be less than"),
+    "no temperature": ("methods.kd", {"alpha": 0.9}, "knowledge distillation needs both alpha and temperature"),
+    "temperature of 0": ("methods.kd", {"alpha": 0.9, "temperature": 0.0}, "methods.kd.temperature: Input should be"),
+    "a method of nothing": ("methods.kd", {}, "methods.kd: needs beta and groups (attention transfer), alpha and"),
+    "a form of what isn't there": (
+        "methods.kd",
+        {"alpha": 0.9, "temperature": 4.0, "form": "norm"},
+        "form: belongs to attention transfer, which needs beta and groups",
+    ),
     "step after the end": ("recipe.lr_steps", [2], "lr_steps: 2 is not before the last of 2 epochs"),
     "epoch after the end": ("methods.at.first_epoch", 3, "methods.at.first_epoch: 3 is after the last of 2 epochs"),
     "betas for other groups": ("methods.at.beta", [1.0, 2.0], "beta: 2 values for 4 groups"),
@@ -126,10 +175,65 @@ def test_every_command_refuses_before_any_work(command: tuple[str, ...], tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
-@pytest.mark.parametrize("command", [("check",), ("--help",), ("describe", "--help")])
-def test_help_and_check_do_not_import_torch(command: tuple[str, ...], tmp_path: Path) -> None:
+UNBUILDABLE = {
+    "groups that don't divide": (
+        {"arch": "wrn-10-1", "conv": "G(3)"},
+        "networks.student: wrn-10-1 with G(3): layer group1.0.conv1: G(3): 16 channels don't divide into "
+        "groups in number 3",
+    ),
+    "no bottleneck left": (
+        {"arch": "wrn-10-1", "conv": "B(32)"},
+        "networks.student: wrn-10-1 with B(32): layer group1.0.conv1: B(32): 16 channels leave no bottleneck of "
+        "1/32 of them",
+    ),
+    "a point that is none": (
+        {"arch": "wrn-10-1", "points": ["group1", "group2", "grup3"]},
+        'networks.student: points: "grup3" is no module of wrn-10-1 (did you mean "group3"?)',
+    ),
+    "a point without maps": (
+        {"arch": "wrn-10-1", "points": ["group1", "group2", "fc"]},
+        "networks.student: points: fc gives no maps of (channels, height, width), but (10,)",
+    ),
+    "images too small": (
+        {"arch": "alexnet"},
+        "networks.student: cannot take images of 1 x 12 x 12: Given input size: (64x2x2). Calculated output "
+        "size: (64x0x0). Output size is too small",
+    ),
+}
+
+
+@pytest.mark.parametrize(("network", "line"), UNBUILDABLE.values(), ids=UNBUILDABLE)
+def test_a_network_that_cannot_be_built_is_refused_before_training(
+    network: dict[str, Any], line: str, tmp_path: Path
+) -> None:
+    params = changed("networks", {"teacher": {"arch": "wrn-10-1"}, "student": network})
+    params["methods"]["at"]["groups"] = [1, 2, 3]
+    if network["arch"] == "alexnet":
+        params["methods"] = {"at": {"alpha": 0.5, "temperature": 4.0}}
+    write_params(tmp_path, params)
+    with pytest.raises(ParamsError) as error:
+        check_networks(read_params(tmp_path / "params.yaml"))
+    assert str(error.value) == line
+
+
+def test_training_refuses_what_check_refuses(tmp_path: Path) -> None:
+    """Before it trains even the teacher, whose student cannot be built."""
     write_params(tmp_path, toy_params())
-    result = moonshine(*command, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    moonshine("prepare", cwd=tmp_path)
+    write_params(tmp_path, changed("networks.student.conv", "G(3)"))
+    for command in (("check",), ("train", "teacher", "--seed", "0")):
+        result = moonshine(*command, cwd=tmp_path, check=False)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: networks.student: resnet18 with G(3): layer layer1.0.conv1: G(3): 4 ch")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("--help",), ("describe", "--help"), ("check",), ("train", "teacher", "--seed", "0")]
+)
+def test_help_and_errors_in_params_do_not_import_torch(command: tuple[str, ...], tmp_path: Path) -> None:
+    write_params(tmp_path, changed("recipe.epochs", 0))
+    result = moonshine(*command, cwd=tmp_path, check=False, PYTHONPROFILEIMPORTTIME="1")
     assert "moonshine.cli" in result.stderr
     assert "| torch\n" not in result.stderr.replace(" ", "")
 

@@ -1,24 +1,41 @@
-"""Attention transfer (Zagoruyko and Komodakis, ICLR 2017), as its authors coded it.
+"""Attention transfer: Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
 
-For the features x of one group, shape (batch, channels, height, width):
+For the features x of one group, shape (batch, channels, height, width), the attention map is
 
-    Q(x) = normalise(flatten(mean over channels of x^2)),  L2 norm per sample
-    L    = mean over batch and positions of (Q(student) - Q(teacher))^2
+    A(x) = mean over channels of x^2                                  (batch, height, width)
+    Q(x) = flatten(A(x)) / ||flatten(A(x))||_2, per image             (batch, height * width)
 
-The mean over positions makes L smaller by their number than the paper's sum; beta is chosen for the mean. Maps are
-computed in float32 whatever the precision of the features, since x^2 overflows in half precision.
+and the loss of the group, from the maps of student and teacher, is one of
+
+    mean-square   mean over batch and positions of (Q_s - Q_t)^2      as the authors coded it
+    norm          mean over batch of ||Q_s - Q_t||_2                  Eq. 2 of Crowley et al., arXiv 1711.02613
+
+The mean over positions makes the first smaller by their number than a sum; beta is chosen for the mean. Where the maps
+differ in size, the larger is averaged down to the smaller (adaptive average pooling) before it is normalised.
+Maps are computed in float32 whatever the precision of the features, since x^2 overflows in half precision.
 """
 
 import torch
-from torch.nn.functional import mse_loss, normalize
+from torch.linalg import vector_norm
+from torch.nn.functional import adaptive_avg_pool2d, mse_loss, normalize
+
+MEAN_SQUARE, NORM = "mean-square", "norm"
 
 
 def attention_map(features: torch.Tensor) -> torch.Tensor:
-    """Q(x): float32, shape (batch, height * width), each row of L2 norm 1."""
+    """A(x): float32, shape (batch, height, width)."""
     with torch.autocast(features.device.type, enabled=False):
-        return normalize(features.float().square().mean(dim=1).flatten(start_dim=1))
+        return features.float().square().mean(dim=1)
 
 
-def attention_loss(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """L of one group from two attention maps of shape (batch, positions); a scalar."""
-    return mse_loss(student, teacher)
+def attention_loss(student: torch.Tensor, teacher: torch.Tensor, form: str = MEAN_SQUARE) -> torch.Tensor:
+    """The loss of one group from two attention maps A, (batch, height, width) each; a scalar."""
+    size = min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2])
+    of_student, of_teacher = (normalize(_pooled(map_, size).flatten(1)) for map_ in (student, teacher))
+    if form == MEAN_SQUARE:
+        return mse_loss(of_student, of_teacher)
+    return vector_norm(of_student - of_teacher, dim=1).mean()
+
+
+def _pooled(map_: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return map_ if map_.shape[1:] == size else adaptive_avg_pool2d(map_, size)

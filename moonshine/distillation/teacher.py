@@ -1,5 +1,6 @@
 """The frozen network that students learn from."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,10 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from moonshine.distillation.attention_transfer import attention_map
+from moonshine.models.attention_points import attention_points
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
-from moonshine.models.networks import attention_points, place
+from moonshine.models.networks import place
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class TeacherSignals:
     logits: torch.Tensor
     """float32, shape (batch, classes)."""
     maps: list[torch.Tensor]
-    """Attention map of each group, float32, shape (batch, positions)."""
+    """Attention map of each group, float32, shape (batch, height, width)."""
 
 
 class Teacher:
@@ -28,9 +30,10 @@ class Teacher:
 
     def __init__(self, path: Path, name: str, device: torch.device, precision: torch.dtype):
         network, self.description = load_model(path, name)
-        fold_batch_norms(network)
+        points = attention_points(self.description["architecture"])
+        fold_batch_norms(network, keep=points)
         self.network = place(network, device).requires_grad_(False)
-        self._tap = FeatureTap(network, attention_points(self.description["architecture"]), attention_map)
+        self._tap = FeatureTap(network, points, attention_map)
         self._device, self._precision = device, precision
 
     def __call__(self, images: torch.Tensor) -> TeacherSignals:
@@ -44,16 +47,19 @@ class Teacher:
         return TeacherSignals(logits.clone(), [map_.clone() for map_ in maps])
 
 
-def fold_batch_norms(network: nn.Module) -> None:
+def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
     """Fold, in place, each batch norm that follows a convolution and nothing else into that convolution.
 
-    The outputs stay the same but for rounding. The network must be in eval mode.
+    The outputs stay the same but for rounding, also those of the modules at the paths `keep`. The network must be in
+    eval mode.
     """
     modules = dict(network.named_modules())
     for node in fx.symbolic_trace(network).graph.nodes:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         source = node.args[0]
-        if source.op == "call_module" and isinstance(modules[source.target], nn.Conv2d) and len(source.users) == 1:
+        if source.op != "call_module" or len(source.users) > 1 or source.target in keep:
+            continue
+        if isinstance(modules[source.target], nn.Conv2d):
             network.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], modules[node.target]))
             network.set_submodule(node.target, nn.Identity())

@@ -1,17 +1,31 @@
-"""The paper's spelling of cheap convolutions, parsed without importing torch (REFERENCE: arXiv 1711.02613, Table 1)."""
+"""The paper's spelling of cheap convolutions, parsed without importing torch (arXiv 1711.02613, section 3)."""
 
 import re
 from dataclasses import dataclass
+
+from moonshine.suggest import suggest
+
+KNOWN = ("S", "S-2x2", "G(4)", "G(N)", "G(N/8)", "B(2)", "BG(2,4)", "BG(2,M)", "BG(2,M/8)")
+_NUMBER = r"[1-9]\d{0,4}"
+_GRAMMAR = re.compile(
+    rf"S(?P<dilated>-2x2)?"
+    rf"|G\((?:(?P<groups>{_NUMBER})|N(?:/(?P<width>{_NUMBER}))?)\)"
+    rf"|B\((?P<plain>{_NUMBER})\)"
+    rf"|BG\((?P<bottleneck>{_NUMBER}),(?:(?P<inner_groups>{_NUMBER})|M(?:/(?P<inner_width>{_NUMBER}))?)\)"
+)
 
 
 @dataclass(frozen=True)
 class ConvSpec:
     """One cheap convolution.
 
-    A `groups` of (4, False) is 4 groups, one of (8, True) is 8 channels a group: G(4) and G(N/8).
+    `bottleneck` is b of B(b) and BG(b,...). `groups` of (4, False) is 4 groups, of (8, True) 8 channels a group:
+    G(4) and G(N/8). `dilated` is the 2x2 kernel of dilation 2.
     """
 
     spelling: str
+    dilated: bool = False
+    bottleneck: int | None = None
     groups: tuple[int, bool] | None = None
 
     @property
@@ -19,23 +33,51 @@ class ConvSpec:
         """The full 3x3 convolution that the others replace."""
         return self.spelling == "S"
 
+    def bottleneck_width(self, outputs: int) -> int:
+        """m = outputs // b, the channels of the spatial convolution of B and BG; ValueError where that is below 1."""
+        assert self.bottleneck is not None
+        width = outputs // self.bottleneck
+        if width < 1:
+            raise ValueError(f"{self.spelling}: {outputs} channels leave no bottleneck of 1/{self.bottleneck} of them")
+        return width
+
     def group_count(self, channels: int) -> int:
-        """Number of groups of a grouped convolution over `channels` channels; ValueError where it does not divide."""
-        assert self.groups is not None
+        """Groups of the spatial convolution over `channels` channels; ValueError where they don't divide."""
+        if self.groups is None:
+            return 1
         number, is_width = self.groups
         if channels % number:
-            what = "groups of" if is_width else "groups in"
+            what = "groups of" if is_width else "groups in number"
             raise ValueError(f"{self.spelling}: {channels} channels don't divide into {what} {number}")
         return channels // number if is_width else number
 
 
 def parse_conv(spelling: str) -> ConvSpec:
-    """Parse `S`, `G(4)`, `G(N)` or `G(N/8)`; ValueError says what is wrong with another spelling."""
-    if spelling == "S":
-        return ConvSpec(spelling)
-    match = re.fullmatch(r"G\((?:(?P<count>[1-9]\d{0,4})|N(?:/(?P<width>[1-9]\d{0,4}))?)\)", spelling)
+    """Parse `S`, `S-2x2`, `G(4)`, `G(N)`, `G(N/8)`, `B(2)`, `BG(2,4)`, `BG(2,M)`, `BG(2,M/8)` and the like.
+
+    ValueError names the likely one for another spelling.
+    """
+    match = _GRAMMAR.fullmatch(spelling)
     if not match:
-        raise ValueError(f'conv: "{spelling}" is no convolution (known: S, G(4), G(N), G(N/8) and the like)')
-    if match["count"]:
-        return ConvSpec(spelling, (int(match["count"]), False))
-    return ConvSpec(spelling, (int(match["width"] or 1), True))
+        raise ValueError(f'conv: "{spelling}" is no convolution{_likely(spelling)}')
+    bottleneck = match["plain"] or match["bottleneck"]
+    return ConvSpec(
+        spelling,
+        dilated=match["dilated"] is not None,
+        bottleneck=int(bottleneck) if bottleneck else None,
+        groups=_groups(match),
+    )
+
+
+def _groups(match: re.Match[str]) -> tuple[int, bool] | None:
+    if count := match["groups"] or match["inner_groups"]:
+        return int(count), False
+    if width := match["width"] or match["inner_width"]:
+        return int(width), True
+    return (1, True) if "N" in match.string or "M" in match.string else None
+
+
+def _likely(spelling: str) -> str:
+    """A suggestion: the same in the right letters and brackets if that is one, else the nearest known."""
+    tidy = spelling.replace(" ", "").upper().translate(str.maketrans("[]{}X", "()()x"))
+    return f' (did you mean "{tidy}"?)' if _GRAMMAR.fullmatch(tidy) else suggest(tidy, KNOWN)

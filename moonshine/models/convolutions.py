@@ -1,54 +1,94 @@
 """The factory of cheap convolutions, and their substitution into a network.
 
 Definitions: Crowley, Gray, Storkey, "Moonshine: Distilling with Cheap Convolutions" (arXiv 1711.02613), section 3.
-Each substitute maps i channels to o with kernel 3x3 and no bias; the stride sits on the k x k convolution, and
-BN -> ReLU stands between the convolutions of a substitute, not after the last.
+Each substitute maps i channels to o; the stride sits on the spatial (k x k) convolution, and BN -> ReLU stands between
+the convolutions of a substitute, not after the last. There are no biases, but for one case: where the replaced
+convolution had a bias (no batch norm follows it), the last of the substitute has one.
 """
-
-from collections import OrderedDict
 
 from torch import nn
 
 from moonshine.models.conv_spec import ConvSpec, parse_conv
 
 
-def cheap_convolution(spec: ConvSpec, inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The substitute of a 3x3 convolution from `inputs` to `outputs` channels.
+def cheap_convolution(spec: ConvSpec, inputs: int, outputs: int, stride: int, bias: bool = False) -> nn.Module:
+    """The substitute of a 3x3 convolution from `inputs` to `outputs` channels; same shapes in and out.
 
-    `S` is the 3x3 itself; `G(g)` a 3x3 of g groups (inputs -> inputs), then a 1x1 (inputs -> outputs); `G(N)` is the
-    depthwise separable one. ValueError where the groups don't divide the channels.
+    With m = outputs // b and g groups:
+
+        S        3x3 (i -> o)
+        S-2x2    2x2 of dilation 2 (i -> o)
+        G(g)     3x3 (i -> i, g groups) -> 1x1 (i -> o)
+        B(b)     1x1 (i -> m) -> 3x3 (m -> m) -> 1x1 (m -> o)
+        BG(b,g)  1x1 (i -> m) -> 3x3 (m -> m, g groups) -> 1x1 (m -> o)
+
+    ValueError where the groups don't divide the channels or no bottleneck is left.
     """
-    if spec.is_standard:
-        return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-    groups = spec.group_count(inputs)
-    return nn.Sequential(
-        OrderedDict(
-            spatial=nn.Conv2d(inputs, inputs, 3, stride, 1, groups=groups, bias=False),
-            bn=nn.BatchNorm2d(inputs),
-            relu=nn.ReLU(inplace=True),
-            pointwise=nn.Conv2d(inputs, outputs, 1, bias=False),
-        )
-    )
+    kernel, dilation = (2, 2) if spec.dilated else (3, 1)
+    if spec.bottleneck is None and spec.groups is None:
+        return he_normal(nn.Conv2d(inputs, outputs, kernel, stride, 1, dilation, bias=bias))
+    layers: dict[str, nn.Module] = {}
+    width = inputs
+    if spec.bottleneck is not None:
+        width = spec.bottleneck_width(outputs)
+        layers["reduce"] = nn.Conv2d(inputs, width, 1, bias=False)
+        layers["reduce_bn"] = nn.BatchNorm2d(width)
+        layers["reduce_relu"] = nn.ReLU(inplace=True)
+    groups = spec.group_count(width)
+    layers["spatial"] = nn.Conv2d(width, width, kernel, stride, 1, dilation, groups=groups, bias=False)
+    layers["bn"] = nn.BatchNorm2d(width)
+    layers["relu"] = nn.ReLU(inplace=True)
+    layers["pointwise"] = nn.Conv2d(width, outputs, 1, bias=bias)
+    substitute = nn.Sequential()
+    for name, layer in layers.items():
+        substitute.add_module(name, layer)
+    return he_normal(substitute)
 
 
-def substitute(network: nn.Module, conv: str, within: tuple[str, ...]) -> list[str]:
-    """Replace, in place, every plain 3x3 convolution below the submodules `within`; returns their paths.
+def he_normal(module: nn.Module) -> nn.Module:
+    """Start the convolutions in `module` as the authors of ResNets do: He et al. 2015, normal, fan out."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
+
+
+def substitute(network: nn.Module, conv: str) -> list[str]:
+    """Replace, in place, every 3x3 convolution that `reasons_to_keep` doesn't name; returns their paths.
 
     ValueError names the layer that cannot be built.
     """
     spec, replaced = parse_conv(conv), []
-    for path, layer in list(network.named_modules()):
-        if not path.startswith(tuple(f"{name}." for name in within)) or not _is_plain_3x3(layer):
+    for path, reason in reasons_to_keep(network).items():
+        if reason is not None:
             continue
-        parent, _, name = path.rpartition(".")
+        layer = network.get_submodule(path)
+        assert isinstance(layer, nn.Conv2d)
+        inputs, outputs, stride, bias = layer.in_channels, layer.out_channels, layer.stride[0], layer.bias is not None
         try:
-            cheap = cheap_convolution(spec, layer.in_channels, layer.out_channels, layer.stride[0])
+            cheap = cheap_convolution(spec, inputs, outputs, stride, bias)
         except ValueError as error:
             raise ValueError(f"layer {path}: {error}") from None
-        setattr(network.get_submodule(parent), name, cheap)
+        network.set_submodule(path, cheap)
         replaced.append(path)
     return replaced
 
 
-def _is_plain_3x3(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.groups == 1
+def reasons_to_keep(network: nn.Module) -> dict[str, str | None]:
+    """Path of each convolution -> why it stays as it is, or None where a cheap one takes its place."""
+    convolutions = {path: layer for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
+    stem = next(iter(convolutions), None)
+    return {path: "stem" if path == stem else _reason(layer) for path, layer in convolutions.items()}
+
+
+def _reason(layer: nn.Conv2d) -> str | None:
+    height, width = layer.kernel_size
+    if (height, width) != (3, 3):
+        return f"{height}x{width} kernel"
+    if layer.groups > 1:
+        return "depthwise already" if layer.groups == layer.in_channels else f"{layer.groups} groups already"
+    if layer.dilation != (1, 1) or layer.padding != (1, 1) or layer.stride[0] != layer.stride[1]:
+        return f"padding {layer.padding}, dilation {layer.dilation}, stride {layer.stride}"
+    return None

@@ -6,42 +6,55 @@ import torch
 from torch import nn
 
 from moonshine.errors import ParamsError
+from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import substitute
-from moonshine.models.resnet import GROUPS, build_resnet
+from moonshine.models.names import wide_resnet_shape
+from moonshine.models.torchvision_networks import torchvision_network
+from moonshine.models.wide_resnet import WideResNet
+
+CONVOLUTIONS_OF_BLOCK = {"basic": 2, "single": 1}
 
 
 def build_network(architecture: dict[str, Any]) -> nn.Module:
     """The network of a description, on the meta device: without weights, in no time.
 
-    Give it weights by `initialise` or by loading a state dict with assign=True. Raises ParamsError (exit code 2)
-    where the convolution cannot be built for the channels.
+    Give it weights by loading a state dict with assign=True. Raises ParamsError (exit code 2) where the convolution
+    cannot be built for the channels.
     """
-    given = dict(architecture)
-    conv = given.pop("conv", "S")
-    with torch.device("meta"):
-        network = build_resnet(channels=given.pop("channels", None), stem=given.pop("stem", None), **given)
-        try:
-            if conv != "S":
-                substitute(network, conv, within=GROUPS)
-        except ValueError as error:
-            raise ParamsError(f"{architecture['arch']} with {conv}: {error}") from None
-    return network
+    # RegNets work out their widths with tensors, which takes a device that has memory
+    with torch.device("cpu" if architecture["arch"].startswith("regnet") else "meta"):
+        return _assemble(architecture).to("meta")
 
 
-def initialise(network: nn.Module, generator_seed: int) -> nn.Module:
-    """Weights as torchvision's ResNets start: He normal (fan out) for convolutions, ones and zeros for BN.
+def initialise(architecture: dict[str, Any], seed: int) -> nn.Module:
+    """The network with random weights on the CPU: those of its authors, He normal for the convolutions made here.
 
     A pure function of the architecture and the seed; leaves PyTorch's global random state alone.
     """
-    network = network.to_empty(device="cpu")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator_seed)
-        for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(layer, (nn.BatchNorm2d, nn.Linear)):
-                layer.reset_parameters()
+        torch.manual_seed(seed)
+        return _assemble(architecture)
+
+
+def _assemble(architecture: dict[str, Any]) -> nn.Module:
+    given = {key: value for key, value in architecture.items() if key != "points"}
+    conv, block = given.pop("conv", "S"), given.pop("block", None)
+    if shape := wide_resnet_shape(given.pop("arch")):
+        convolutions = CONVOLUTIONS_OF_BLOCK[block or usual_block(conv)]
+        network: nn.Module = WideResNet(*shape, convolutions=convolutions, **given)
+    else:
+        network = torchvision_network(architecture["arch"], **given)
+    try:
+        if conv != "S":
+            substitute(network, conv)
+    except ValueError as error:
+        raise ParamsError(f"{architecture['arch']} with {conv}: {error}") from None
     return network
+
+
+def usual_block(conv: str) -> str:
+    """The block of a wide ResNet in which the paper uses a convolution: `single` for bottlenecks, else `basic`."""
+    return "single" if parse_conv(conv).bottleneck else "basic"
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
@@ -56,8 +69,3 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     )
     layout = torch.contiguous_format if thin and device.type == "cpu" else torch.channels_last
     return network.to(device).to(memory_format=layout)
-
-
-def attention_points(architecture: dict[str, Any]) -> tuple[str, ...]:
-    """Module paths whose outputs' attention is compared: the ends of the groups of blocks."""
-    return GROUPS

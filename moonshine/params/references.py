@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from moonshine.models.attention_points import attention_points
 from moonshine.params.schema import Params
 from moonshine.suggest import suggest
 
@@ -21,6 +22,7 @@ def check_references(params: Params) -> Iterator[str]:
     for key, names in repeatable:
         yield from (f"{key}: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
     yield from _teacher(params)
+    yield from _attention(params)
     yield from _unknown("titles", params.titles, "row", params.rows)
     for table in params.tables:
         yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", params.rows)
@@ -44,3 +46,28 @@ def _teacher(params: Params) -> Iterator[str]:
     produced = [f"train/{network}/seed{seed}" for network in params.train for seed in params.seeds]
     if params.distil.networks and params.teacher not in produced:
         yield f'teacher: no row produces "{params.teacher}"{suggest(params.teacher, produced)}'
+
+
+def _attention(params: Params) -> Iterator[str]:
+    """Attention points of teacher and students, which attention transfer pairs one by one."""
+    used = [name for name in params.distil.methods if name in params.methods and params.methods[name].groups]
+    students = [name for name in params.distil.networks if name in params.networks]
+    teacher = params.teacher.split("/")[1] if "/" in params.teacher else ""
+    if not used or not students or teacher not in params.networks:
+        return
+    counts = {name: len(attention_points(params.networks[name].model_dump())) for name in [teacher, *students]}
+    unnamed = [name for name, count in counts.items() if not count]
+    for name in unnamed:
+        yield f"networks.{name}.points: missing; {params.networks[name].arch} has no usual attention points, name them"
+    if unnamed:
+        return
+    for name in students:
+        if counts[name] != counts[teacher]:
+            yield (
+                f"networks.{name}.points: {counts[name]} attention points, but the teacher {teacher} has "
+                f"{counts[teacher]}; name as many"
+            )
+    for method in used:
+        last = max(params.methods[method].groups or [])
+        if last > counts[teacher]:
+            yield f"methods.{method}.groups: {last}, but the teacher {teacher} has {counts[teacher]} groups"

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from moonshine.models.conv_spec import parse_conv
-from moonshine.models.names import check_architecture
+from moonshine.models.names import check_architecture, is_torchvision_resnet, wide_resnet_shape
 
 # Names become folders, DVC parameters and Snakemake wildcards: no dots, slashes or blanks.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
@@ -134,12 +134,17 @@ class Network(Section):
     """One architecture; `None` is what the architecture's authors chose."""
 
     arch: str
+    """A classification network of torchvision by its name there, or `wrn-<depth>-<width>`."""
     conv: str | None = None
-    """The cheap convolution that replaces the 3x3 ones of the residual blocks, spelled as in the paper."""
+    """The cheap convolution that replaces the 3x3 ones behind the stem, spelled as in the paper."""
+    block: Literal["basic", "single"] | None = None
+    """Wide ResNets: two convolutions a block or one; None is one for B and BG, else two, as in the paper."""
     channels: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
-    """Width of each of the four groups; the stem has the first group's."""
+    """torchvision's ResNets: width of each of the four groups; the stem has the first group's."""
     stem: Literal["3x3"] | None = None
-    """`3x3`: one 3x3 convolution of stride 1 and no pooling, for small images."""
+    """torchvision's ResNets: `3x3` is one 3x3 convolution of stride 1 and no pooling, for small images."""
+    points: Annotated[list[str], Field(min_length=1)] | None = None
+    """Modules whose outputs' attention is transferred, by their paths; None is the ends of the family's stages."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Network":
@@ -148,20 +153,51 @@ class Network(Section):
             parse_conv(self.conv)
         return self
 
+    @model_validator(mode="after")
+    def _settings_belong_to_the_architecture(self) -> "Network":
+        if self.block is not None and not wide_resnet_shape(self.arch):
+            raise ValueError(f"block: only wide ResNets (wrn-40-2) have a choice of blocks, {self.arch} has not")
+        for key in ("channels", "stem"):
+            if getattr(self, key) is not None and not is_torchvision_resnet(self.arch):
+                raise ValueError(f"{key}: only torchvision's ResNets can be changed so, {self.arch} is none")
+        if self.points and len(set(self.points)) != len(self.points):
+            raise ValueError("points: one is named twice")
+        return self
+
 
 class Method(Section):
-    """A way to distil: attention transfer."""
+    """A way to distil: attention transfer (beta, groups), knowledge distillation (alpha, temperature), or both."""
 
     beta: Annotated[float, Field(ge=0)] | list[Annotated[float, Field(ge=0)]] | None = None
     """Weight of the attention loss, one for all groups or one for each."""
     groups: Annotated[list[Count], Field(min_length=1)] | None = None
-    """Groups of blocks whose attention is transferred, counted from 1."""
+    """Attention points of teacher and student that are paired, counted from 1: for ResNets the groups of blocks."""
+    form: Literal["mean-square", "norm"] | None = None
+    """Of the attention loss: the AT authors' code (None as well), or the paper's equation."""
     first_epoch: Epoch | None = None
     last_epoch: Epoch | None = None
     """Epochs, counted from 1, in which the attention loss is added; None is the first or the last of all."""
 
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Weight of the knowledge loss; the cross-entropy with the labels has 1 - alpha."""
+    temperature: Annotated[float, Field(gt=0)] | None = None
+    """Logits of teacher and student are divided by it."""
+
     @model_validator(mode="after")
-    def _parts_are_whole(self) -> "Method":
+    def _knowledge_distillation_is_whole(self) -> "Method":
+        if (self.alpha is None) != (self.temperature is None):
+            raise ValueError("knowledge distillation needs both alpha and temperature")
+        if self.alpha is None and self.beta is None and self.groups is None:
+            raise ValueError("needs beta and groups (attention transfer), alpha and temperature (knowledge), or all")
+        return self
+
+    @model_validator(mode="after")
+    def _attention_transfer_is_whole(self) -> "Method":
+        if self.beta is None and self.groups is None:
+            for key in ("form", "first_epoch", "last_epoch"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}: belongs to attention transfer, which needs beta and groups")
+            return self
         if self.beta is None or self.groups is None:
             raise ValueError("attention transfer needs both beta and groups")
         if isinstance(self.beta, list) and len(self.beta) != len(self.groups):

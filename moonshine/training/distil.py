@@ -1,8 +1,12 @@
 """`moonshine distil`: networks that learn from the labels and from a teacher."""
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from moonshine import artefacts
+from moonshine.data.store import read_manifest
+from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.training.publish import publish
 from moonshine.training.run_folder import RunFolder
@@ -30,10 +34,12 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
 
     from moonshine.distillation.objective import Distillation
     from moonshine.distillation.teacher import Teacher
-    from moonshine.models.networks import attention_points
+    from moonshine.models.attention_points import attention_points
+    from moonshine.models.check import check_networks
     from moonshine.training.session import train_runs
     from moonshine.training.trainee import PRECISIONS
 
+    check_networks(params)
     points = {run.row: attention_points(run.identity["network"]) for run in runs}
 
     def make_objective(row: str) -> Distillation:
@@ -41,6 +47,20 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
 
     def make_teacher(device: torch.device) -> Teacher:
         path = artefacts.teacher_model(params.experiment, params.teacher)
-        return Teacher(path, params.teacher, device, PRECISIONS[params.recipe.precision])
+        teacher = Teacher(path, params.teacher, device, PRECISIONS[params.recipe.precision])
+        _refuse_stranger(params, runs, path, teacher.description)
+        return teacher
 
     train_runs(params, runs, make_objective, make_teacher)
+
+
+def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher: dict[str, Any]) -> None:
+    """Raise DataError (exit code 3) for a teacher that cannot see these images, or whose logits mean other classes."""
+    dataset, manifest = params.dataset.name, read_manifest(artefacts.data_folder(params.dataset.name))
+    if teacher["input"][0] != manifest["shape"][0]:
+        raise DataError(
+            f"{path}: takes images of {teacher['input'][0]} channels, data/{dataset} has {manifest['shape'][0]}"
+        )
+    uses_logits = any(params.methods[run.row.split("/")[1]].alpha is not None for run in runs)
+    if uses_logits and teacher["classes"] != manifest["classes"]:
+        raise DataError(f"{path}: knows other classes than data/{dataset}; only attention can be transferred from it")

@@ -9,8 +9,10 @@ def train(params: Params, network: str, seed: int) -> None:
     """Train unless a finished run is there already, and publish. Only training imports torch."""
     run = RunFolder(params, f"train/{network}", seed)
     if not run.finished():
+        from moonshine.models.check import check_networks
         from moonshine.training.objective import CrossEntropy
         from moonshine.training.session import train_runs
 
+        check_networks(params)
         train_runs(params, [run], lambda row: CrossEntropy(), None)
     publish(params, run)

@@ -6,7 +6,7 @@ import torch
 
 from moonshine.data.order import derived_seed
 from moonshine.errors import DivergedError
-from moonshine.models.networks import build_network, initialise, place
+from moonshine.models.networks import initialise, place
 from moonshine.params.schema import Recipe
 from moonshine.training.objective import Objective
 from moonshine.training.schedule import learning_rate
@@ -33,7 +33,7 @@ class Trainee:
     ):
         self.row, self.architecture, self.objective = row, architecture, objective
         self.recipe, self.seed, self.device = recipe, seed, device
-        network = initialise(build_network(architecture), derived_seed("initialisation", seed))
+        network = initialise(architecture, derived_seed("initialisation", seed))
         self.network = place(network, device).train()
         objective.attach(self.network)
         self._forward = torch.compile(self.network) if recipe.compile else self.network

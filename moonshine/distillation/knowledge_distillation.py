@@ -1,0 +1,19 @@
+"""Knowledge distillation: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531.
+
+With logits s of the student and t of the teacher, shape (batch, classes), and temperature T:
+
+    p = softmax(t / T),  q = softmax(s / T)
+    L = T^2 * mean over batch of KL(p || q) = T^2 * mean over batch of (sum over classes of p * log(p / q))
+
+A sum over classes, not a mean (PyTorch's `batchmean`). T^2 keeps the size of the gradient as T grows. The student
+minimises alpha * L + (1 - alpha) * cross-entropy with the labels.
+"""
+
+import torch
+from torch.nn.functional import kl_div, log_softmax
+
+
+def knowledge_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """L from the logits of student and teacher, (batch, classes) each; a scalar."""
+    of_student, of_teacher = (log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    return temperature**2 * kl_div(of_student, of_teacher, reduction="batchmean", log_target=True)
