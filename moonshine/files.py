@@ -38,7 +38,7 @@ def atomic_write(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
     """
     temporary = None
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         _require_free(path, needed)
         file, temporary = _open_temporary(path)
         with file:
@@ -56,7 +56,7 @@ def atomic_write(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
         raise
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """As mkdir -p, but durable: a new folder's name is fsynced too."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from moonshine.errors import LockedError
-from moonshine.files import explain
+from moonshine.files import explain, make_folder
 
 LOCK = "lock"
 
@@ -19,7 +19,7 @@ def hold_lock(folder: Path) -> None:
     """
     path = folder / LOCK
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

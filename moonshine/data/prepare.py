@@ -12,7 +12,7 @@ from moonshine.data.prepared import Prepared
 from moonshine.data.raw import find_files
 from moonshine.data.store import SPLITS, write_split
 from moonshine.errors import DataError, ParamsError
-from moonshine.files import write_checked_json
+from moonshine.files import require_room, write_checked_json
 from moonshine.locks import hold_lock
 from moonshine.params.schema import Dataset, Params
 from moonshine.progress import say
@@ -32,6 +32,7 @@ def prepare(params: Params) -> None:
         prepared = _subset(prepared, settings.training)
     images = {split: _resized(prepared.images[split], settings.size) for split in SPLITS}
     shape = list(images["train"].shape[1:])
+    require_room(folder, sum(array.nbytes for array in images.values()), "the prepared images")
     splits = {}
     for split in SPLITS:
         labels, ids = prepared.labels[split], prepared.ids[split]

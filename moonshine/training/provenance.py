@@ -13,6 +13,8 @@ import torch
 def provenance(device: torch.device, started: float) -> dict[str, Any]:
     """When, where and by which code; unlike the network's bytes, this differs from run to run.
 
+    What decides the bytes (torch, threads, ...) is in the run's identity, which lies beside it.
+
     `started` is a time.time().
     """
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -21,7 +23,12 @@ def provenance(device: torch.device, started: float) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
         "commit": _commit(),
         "image": os.environ.get("MOONSHINE_IMAGE"),
-        "machine": {"processor": _processor(), "accelerator": accelerator, "python": platform.python_version()},
+        "machine": {
+            "device": str(device),
+            "processor": _processor(),
+            "accelerator": accelerator,
+            "python": platform.python_version(),
+        },
     }
 
 

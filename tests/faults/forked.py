@@ -1,0 +1,123 @@
+"""Run `moonshine` commands in processes forked from one that has imported torch: real processes, without the seconds.
+
+Everything after the imports is what a user's command does: `moonshine.cli.main` in a process and process group of
+its own, with its own folder, signals, file descriptors and exit code.
+"""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from faults import phases
+
+STRACE = shutil.which("strace")
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    [
+        "moonshine.cli",
+        "moonshine.data.prepare",
+        "moonshine.data.sources.digits",
+        "moonshine.evaluation.evaluate",
+        "moonshine.report.report",
+        "moonshine.training.distil",
+        "moonshine.training.session",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """`code` is negative for a process that a signal killed; `output` is all that it printed."""
+
+    code: int
+    output: str
+    phase: str
+    """What it was doing when it ended: see phases.py."""
+
+
+class Command:
+    """A started `moonshine` command."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], traced: bool = False):
+        self._output = folder / f"output-{time.monotonic_ns()}"
+        self.phase_file = self._output.with_suffix(".phase")
+        self.process = _CONTEXT.Process(
+            target=_child, args=(str(folder), arguments, str(self._output), str(self.phase_file), traced)
+        )
+        self.process.start()
+        assert self.process.pid is not None
+        self.pid: int = self.process.pid
+
+    def phase(self) -> str:
+        return phases.read(self.phase_file)
+
+    def wait_until(self, condition: Callable[["Command"], bool]) -> bool:
+        """Wait for a condition; False if the process ended before."""
+        while not condition(self):
+            if not self.process.is_alive():
+                return False
+            time.sleep(0.0005)
+        return True
+
+    def kill(self, signal_number: int = signal.SIGKILL) -> None:
+        if self.process.is_alive():
+            os.kill(self.pid, signal_number)
+
+    def finish(self) -> Result:
+        self.process.join(120)
+        if self.process.is_alive():
+            self.process.kill()
+            raise AssertionError(f"hangs: {self._output.read_text()}")
+        code = self.process.exitcode
+        assert code is not None
+        result = Result(code, self._output.read_text(errors="replace"), self.phase())
+        self._output.unlink()
+        self.phase_file.unlink(missing_ok=True)
+        return result
+
+
+def start(folder: Path, *arguments: str) -> Command:
+    return Command(folder, arguments)
+
+
+def command(folder: Path, *arguments: str) -> Result:
+    """Run to the end."""
+    return Command(folder, arguments).finish()
+
+
+def traced(folder: Path, *arguments: str, options: tuple[str, ...]) -> tuple[Result, list[str]]:
+    """Run under strace with these options; also returns strace's lines."""
+    assert STRACE
+    running = Command(folder, arguments, traced=True)
+    log = folder / f"strace-{running.pid}"
+    tracer = subprocess.Popen(
+        [STRACE, "-f", "-y", "-o", str(log), *options, "-p", str(running.pid)], stderr=subprocess.PIPE, text=True
+    )
+    result = running.finish()
+    _, errors = tracer.communicate()
+    assert log.exists(), errors
+    lines = log.read_text(errors="replace").splitlines()
+    log.unlink()
+    return result, lines
+
+
+def _child(folder: str, arguments: tuple[str, ...], output: str, phase_file: str, traced: bool) -> None:
+    os.setpgid(0, 0)
+    os.chdir(folder)
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    phases.record(Path(phase_file))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    while traced and "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
+        time.sleep(0.001)
+    from moonshine.cli import main
+
+    sys.exit(main(list(arguments)))

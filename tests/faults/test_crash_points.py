@@ -1,0 +1,118 @@
+"""kill -9, a full disk and a failing disk at every system call that a save or a publication makes.
+
+Each case is the command under strace with one fault injected, then the same command undisturbed: it has to end with
+the bytes of a run that nothing ever disturbed.
+"""
+
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from faults.conftest import TRAIN, Experiment, artefacts
+from faults.forked import STRACE, command, traced
+
+pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+
+CALLS = ("mkdir", "openat", "write", "fsync", "rename", "unlink")
+
+
+def changes(folder: Path, lines: list[str]) -> list[tuple[str, int, str]]:
+    """(system call, its number among its kind, file) of all calls that change something below the folder."""
+    counts: Counter[str] = Counter()
+    found = []
+    for line in lines:
+        if not (match := re.match(r"\d+ +(\w+)\((.*)", line)):
+            continue
+        call, arguments = match[1], match[2]
+        counts[call] += 1
+        path = re.search(rf'[<"](?:{re.escape(str(folder))}/)?((?:runs|models|results)/[^>"]+)', arguments)
+        if path and (call != "openat" or "O_CREAT" in arguments):
+            found.append((call, counts[call], path[1]))
+    return found
+
+
+def baseline(folder: Path) -> list[tuple[str, int, str]]:
+    """Every change that the command makes, from a run on a copy."""
+    copy = shutil.copytree(folder, folder.with_name("baseline"))
+    result, lines = traced(copy, *TRAIN, options=(f"--trace={','.join(CALLS)}",))
+    assert result.code == 0, result.output
+    shutil.rmtree(copy)
+    return changes(copy, lines)
+
+
+def inject(folder: Path, call: str, number: int, fault: str, repeat: str = "") -> tuple[int, str]:
+    """Run under the fault, in place. The exit code and what was printed."""
+    options = (f"--trace={call}", f"--inject={call}:{fault}:when={number}{repeat}")
+    result, lines = traced(folder, *TRAIN, options=options)
+    assert any("INJECTED" in line or "+++ killed" in line for line in lines), f"no fault at {call} {number}"
+    assert "Traceback" not in result.output, result.output
+    return result.code, result.output
+
+
+def survives(experiment: Experiment, start: Path, call: str, number: int, fault: str, repeat: str = "") -> int:
+    """Inject one fault into a copy of `start`, then finish undisturbed; the exit code of the disturbed run."""
+    folder = shutil.copytree(start, start.with_name("disturbed"))
+    code, _ = inject(folder, call, number, fault, repeat)
+    result = command(folder, *TRAIN)
+    assert result.code == 0, result.output
+    assert len(artefacts(folder)) == 2  # model and curve
+    assert experiment.unharmed(folder)
+    leftovers = [path for path in folder.rglob("*") if ".tmp-" in path.name]
+    assert leftovers == []
+    shutil.rmtree(folder)
+    return code
+
+
+def test_a_save_is_written_synced_renamed_synced_and_then_recorded(untrained: Path) -> None:
+    _, lines = traced(untrained, *TRAIN, options=("--trace=write,fsync,rename",))
+    steps = [
+        re.sub(r"\.tmp-\w+", ".tmp", f"{match[1]} {Path(match[2]).name}")
+        for line in lines
+        if (match := re.match(r'\d+ +(\w+)\((?:\d+<|")([^>"]*)', line))
+    ]
+    first = steps.index("write .step-000000002.pt.tmp")
+    folder = next(untrained.glob("runs/toy/train/teacher/seed0/*/final.json")).parent.name
+    assert steps[first : first + 8] == [
+        "write .step-000000002.pt.tmp",
+        "fsync .step-000000002.pt.tmp",
+        "rename .step-000000002.pt.tmp",
+        f"fsync {folder}",
+        "write .step-000000002.json.tmp",
+        "fsync .step-000000002.json.tmp",
+        "rename .step-000000002.json.tmp",
+        f"fsync {folder}",
+    ]
+
+
+def test_a_kill_at_any_call_of_a_publication(experiment: Experiment, tmp_path: Path) -> None:
+    start = experiment.copy(tmp_path / "finished", "models", "results", "logs")
+    points = [point for point in baseline(start) if point[0] in ("write", "rename")]
+    assert len(points) >= 6
+    for call, number, _ in points:
+        assert survives(experiment, start, call, number, "signal=SIGKILL") == -9
+
+
+def test_a_kill_during_saves(experiment: Experiment, untrained: Path) -> None:
+    points = [point for point in baseline(untrained) if "step-" in point[2] and point[0] in ("rename", "unlink")]
+    for call, number, _ in points[3:7]:
+        assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", CALLS)
+def test_a_kill_at_every_call_of_a_run(call: str, experiment: Experiment, untrained: Path) -> None:
+    points = [point for point in baseline(untrained) if point[0] == call]
+    assert len(points) >= 3
+    for _, number, _ in points:
+        assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
+@pytest.mark.parametrize("call", ["openat", "write", "fsync", "rename"])
+def test_a_disk_that_fails_once_costs_nothing(call: str, error: str, experiment: Experiment, untrained: Path) -> None:
+    for _, number, _ in [point for point in baseline(untrained) if point[0] == call and "lock" not in point[2]]:
+        assert survives(experiment, untrained, call, number, f"error={error}") == 0
