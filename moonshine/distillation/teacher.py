@@ -54,7 +54,7 @@ def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
     eval mode.
     """
     modules = dict(network.named_modules())
-    for node in fx.symbolic_trace(network).graph.nodes:
+    for node in fx.Tracer().trace(network).nodes:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         source = node.args[0]

@@ -66,7 +66,8 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str
     """
     description = read_description(path)
     with safe_open(path, framework="pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        # copies, for the tensors of safe_open keep the whole file mapped
+        state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no mapping)
     if description.pop(CHECKSUM, None) != _checksum(description, state):
         raise DataError(f"{path}: damaged, its checksum is wrong; delete it and run its stage or `dvc pull`")
     if name is not None and description.get("name") != name:

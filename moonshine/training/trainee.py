@@ -61,13 +61,13 @@ class Trainee:
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
             logits = self._forward(images)
         loss, parts = self.objective(logits, labels, teacher, self.epoch)
-        self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
         batch_means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
         if not self._scaler.is_enabled():  # float16 gradients may overflow; their scaler skips the step
             self._optimizer.found_inf = self._note_fault(batch_means)  # type: ignore[attr-defined]  # as GradScaler
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)  # now, so that the next forward pass has their memory
         correct = (logits.detach().argmax(1) == labels).sum()
         self._sums += torch.cat([batch_means * len(labels), correct.double()[None], correct.new_tensor([len(labels)])])
         self.batch += 1
