@@ -46,7 +46,7 @@ def network(name: str, pixels: str) -> torch.nn.Module:
 def write_teacher(pixels: str, path: str) -> None:
     from moonshine.models.model_file import model_bytes
 
-    described = {"architecture": description("resnet34", pixels)}
+    described = {"name": "teacher", "architecture": description("resnet34", pixels)}
     Path(path).write_bytes(model_bytes(network("resnet34", pixels), described))
 
 
