@@ -51,6 +51,10 @@ def results_folder(experiment: str) -> Path:
     return Path("results", experiment)
 
 
+def attention_maps(experiment: str) -> Path:
+    return results_folder(experiment) / "attention-maps"
+
+
 def run_folder(experiment: str, row: str, seed: int) -> Path:
     """Work in progress of one network; below it one folder for each identity."""
     return RUNS / experiment / row / f"seed{seed}"

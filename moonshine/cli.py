@@ -74,6 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("row", help="train/NETWORK or distil/METHOD/NETWORK")
     command.set_defaults(run=_evaluate)
 
+    command = commands.add_parser("attention_maps", help="draw where the teacher and two students look")
+    command.set_defaults(run=_attention_maps)
+
     command = commands.add_parser("report", help="write the results page")
     command.add_argument("--partial", action="store_true", help="although rows have not run, which the page then says")
     command.set_defaults(run=_report)
@@ -153,6 +156,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     from moonshine.evaluation.evaluate import evaluate
 
     evaluate(params, options.row)
+
+
+def _attention_maps(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _start(f"{params.experiment}/attention_maps")
+    from moonshine.evaluation.attention_maps import attention_maps
+
+    attention_maps(params)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -53,6 +53,11 @@ def toy_params() -> dict[str, Any]:
             }
         ],
     )
+    params["attention_maps"] = {
+        "scratch": "train/teacher/seed0",
+        "distilled": "distil/at/student/seed0",
+        "images": [0, 7],
+    }
     params["recipe"].update(epochs=2, lr_steps=[1], batch_size=128)
     return params
 

@@ -55,6 +55,11 @@ MISTAKES = {
         "train/teacher/seed1",
         'teacher: no row produces "train/teacher/seed1" (did you mean "train/teacher/seed0"?)',
     ),
+    "attention maps of a seed that is not trained": (
+        "attention_maps.distilled",
+        "distil/at/student/seed3",
+        'no row produces "distil/at/student/seed3" (did you mean "distil/at/student/seed0"?)',
+    ),
     "unknown architecture": (
         "networks.student.arch",
         "resnet43",

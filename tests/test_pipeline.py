@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from moonshine.files import read_checked_json, write_checked_json
+from moonshine.files import read_checked_json, sha256, write_checked_json
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
-from support import copy_project, environment, files_below, moonshine, run, toy_params
+from support import copy_project, environment, files_below, moonshine, run, toy_params, write_params
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,29 @@ def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path,
     assert "Traceback" not in result.stderr
 
 
+def test_attention_maps_are_those_of_the_named_models(by_snakemake: Path) -> None:
+    """Scratch is the teacher itself in the toy experiment: no distance to itself, one to the student."""
+    folder = by_snakemake / "results/toy/attention-maps"
+    distances = json.loads((folder / "distances.json").read_text())
+    assert distances["distance"]["scratch"] == [0, 0, 0, 0]
+    assert all(0 < distance < 2 for distance in distances["distance"]["distilled"])
+    assert distances["n"] == 600
+    assert [image["position"] for image in distances["images"]] == [0, 7]
+    model = by_snakemake / "models/toy/distil/at/student/seed0.safetensors"
+    assert distances["models"]["distilled"]["sha256"] == sha256(model)
+    assert (folder / "maps.png").read_bytes() != (folder / "maps-dark.png").read_bytes()
+
+
+def test_attention_maps_of_an_image_that_is_not_there_are_refused(by_snakemake: Path, tmp_path: Path) -> None:
+    run("cp", "-r", str(by_snakemake), str(tmp_path / "project"), cwd=tmp_path)
+    params = toy_params()
+    params["attention_maps"]["images"] = [600]
+    write_params(tmp_path / "project", params)
+    result = moonshine("attention_maps", cwd=tmp_path / "project", check=False)
+    assert result.returncode == 2
+    assert "attention_maps.images: 600, but the last validation image is 599" in result.stderr
+
+
 def test_a_mistake_in_params_is_one_line_under_either_engine(tmp_path: Path) -> None:
     params = toy_params()
     params["recipe"]["epohcs"] = params["recipe"].pop("epochs")
@@ -117,6 +140,7 @@ def test_the_page_is_written_from_params_not_from_what_lies_about(by_snakemake: 
     text = (tmp_path / "project/params.yaml").read_text()
     text = text.replace("  - distil/at/student\n", "").replace("  distil/at/student: Student\n", "")
     text = re.sub(r"distil:\n  networks:\n  - student\n", "distil:\n  networks: []\n", text)
+    text = text.replace("distilled: distil/at/student", "distilled: train/teacher")
     (tmp_path / "project/params.yaml").write_text(text)
     run(sys.executable, "-m", "moonshine", "report", cwd=tmp_path / "project")
     page = (tmp_path / "project/results/toy/README.md").read_text()

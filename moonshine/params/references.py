@@ -21,7 +21,7 @@ def check_references(params: Params) -> Iterator[str]:
     )
     for key, names in repeatable:
         yield from (f"{key}: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
-    yield from _teacher(params)
+    yield from _models(params)
     yield from _attention(params)
     yield from _unknown("titles", params.titles, "row", params.rows)
     for table in params.tables:
@@ -42,10 +42,18 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
             yield f'{key}: "{name}" is no {kind}{suggest(name, known)}'
 
 
-def _teacher(params: Params) -> Iterator[str]:
-    produced = [f"train/{network}/seed{seed}" for network in params.train for seed in params.seeds]
-    if params.distil.networks and params.teacher not in produced:
-        yield f'teacher: no row produces "{params.teacher}"{suggest(params.teacher, produced)}'
+def _models(params: Params) -> Iterator[str]:
+    produced = [f"{row}/seed{seed}" for row in params.rows for seed in params.seeds]
+    undistilled = [model for model in produced if not model.startswith("distil/")]
+    named = [("teacher", params.teacher, undistilled)] if params.distil.networks else []
+    named += [
+        (f"attention_maps.{key}", getattr(params.attention_maps, key), produced) for key in ("scratch", "distilled")
+    ]
+    for key, model, models in named:
+        if model not in models:
+            yield f'{key}: no row produces "{model}"{suggest(model, models)}'
+    if len(set(params.attention_maps.images)) != len(params.attention_maps.images):
+        yield "attention_maps.images: one is named twice"
 
 
 def _attention(params: Params) -> Iterator[str]:

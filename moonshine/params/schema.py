@@ -236,6 +236,16 @@ class Table(Section):
     published: list[Published] = []
 
 
+class AttentionMaps(Section):
+    """The picture of where the teacher and two students look, and the students that the index of results shows."""
+
+    scratch: str
+    distilled: str
+    """Models, named as the teacher is."""
+    images: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=12)]
+    """Positions of validation images in the prepared data, counted from 0."""
+
+
 class Machine(Section):
     """What differs from machine to machine and changes no result; no stage declares it."""
 
@@ -262,6 +272,7 @@ class Params(Section):
     distil: Distil
     titles: dict[str, str]
     tables: list[Table]
+    attention_maps: AttentionMaps
     machine: Machine = Machine()
 
     @property

@@ -40,6 +40,34 @@ rule evaluate_distil:
         "python -m moonshine evaluate distil/{wildcards.method}/{wildcards.network}"
 
 
+rule attention_maps:
+    input:
+        code("attention_maps"),
+        VALIDATION_DATA,
+        teacher=f"models/{{experiment}}/{config['teacher']}.safetensors",
+        scratch=f"models/{{experiment}}/{config['attention_maps']['scratch']}.safetensors",
+        distilled=f"models/{{experiment}}/{config['attention_maps']['distilled']}.safetensors",
+    output:
+        multiext(
+            "results/{experiment}/attention-maps/",
+            "maps.svg",
+            "maps.png",
+            "maps-dark.svg",
+            "maps-dark.png",
+            "distances.json",
+        ),
+    log:
+        "logs/{experiment}/attention_maps.log",
+    threads: config["recipe"]["threads"]
+    params:
+        teacher=config["teacher"],
+        attention_maps=config["attention_maps"],
+        titles=config["titles"],
+        threads=config["recipe"]["threads"],
+    shell:
+        "python -m moonshine attention_maps"
+
+
 rule report:
     input:
         code("report"),

@@ -1,0 +1,94 @@
+"""One look for every figure: a light and a dark theme, colours of Okabe and Ito that colour-blind eyes tell apart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 130
+
+
+@dataclass(frozen=True)
+class Theme:
+    suffix: str
+    """Of the names of its files."""
+    paper: str
+    ink: str
+    muted: str
+    grid: str
+    kinds: dict[str, str]
+    """Colours of fetch, train and distil rows."""
+    groups: tuple[str, ...]
+    """Colours of the groups of blocks, first to last."""
+
+    @property
+    def settings(self) -> Any:
+        return {
+            "figure.facecolor": self.paper,
+            "axes.facecolor": self.paper,
+            "savefig.facecolor": self.paper,
+            "text.color": self.ink,
+            "axes.labelcolor": self.ink,
+            "axes.titlecolor": self.ink,
+            "axes.edgecolor": self.muted,
+            "xtick.color": self.muted,
+            "ytick.color": self.muted,
+            "grid.color": self.grid,
+            "grid.linewidth": 0.6,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 10,
+            "axes.titlelocation": "left",
+            "font.size": 9.5,
+            "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+            "legend.frameon": False,
+            "svg.hashsalt": "moonshine",
+        }
+
+
+LIGHT = Theme(
+    suffix="",
+    paper="#ffffff",
+    ink="#1f2328",
+    muted="#59636e",
+    grid="#d8dee4",
+    kinds={"fetch": "#59636e", "train": "#0072b2", "distil": "#c04c00"},
+    groups=("#0072b2", "#009e73", "#c04c00", "#a0518a"),
+)
+DARK = Theme(
+    suffix="-dark",
+    paper="#0d1117",
+    ink="#f0f6fc",
+    muted="#9aa4af",
+    grid="#30363d",
+    kinds={"fetch": "#9aa4af", "train": "#56b4e9", "distil": "#e69f00"},
+    groups=("#56b4e9", "#2fc69b", "#e69f00", "#d99bc4"),
+)
+MARKERS = {"fetch": "D", "train": "o", "distil": "^"}
+KIND_NAMES = {"fetch": "published weights", "train": "from scratch", "distil": "distilled"}
+
+
+def render(name: str, draw: Callable[[Theme], Figure]) -> dict[str, bytes]:
+    """`<name>.svg`, `<name>.png` and both in dark; equal drawings give equal bytes."""
+    files = {}
+    for theme in (LIGHT, DARK):
+        with plt.rc_context(theme.settings):
+            figure = draw(theme)
+            files[f"{name}{theme.suffix}.svg"] = _saved(figure, format="svg", metadata={"Date": None})
+            files[f"{name}{theme.suffix}.png"] = _saved(figure, format="png", metadata={"Software": None})
+            plt.close(figure)
+    return files
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, dpi=DOTS_PER_INCH, **options)
+    return buffer.getvalue()
