@@ -40,6 +40,9 @@ class Trainee:
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
+        if recipe.momentum:  # else torch (2.14) takes uninitialised memory for it if float16 skips the first step
+            for parameter in self.network.parameters():
+                self._optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch, self.batch = 1, 0
         self.history: list[dict[str, float]] = []

@@ -43,17 +43,34 @@ class Result:
 
 
 class Command:
-    """A started `moonshine` command."""
+    """A started `moonshine` command.
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...], traced: bool = False):
+    It stops itself (SIGSTOP) when it enters the phase `pause`; `prepare` is called in it before all else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        arguments: tuple[str, ...],
+        pause: str | None = None,
+        prepare: Callable[[], None] | None = None,
+        traced: bool = False,
+    ):
         self._output = folder / f"output-{time.monotonic_ns()}"
         self.phase_file = self._output.with_suffix(".phase")
-        self.process = _CONTEXT.Process(
-            target=_child, args=(str(folder), arguments, str(self._output), str(self.phase_file), traced)
-        )
+        files = (str(self._output), str(self.phase_file))
+        self.process = _CONTEXT.Process(target=_child, args=(str(folder), arguments, files, pause, prepare, traced))
         self.process.start()
         assert self.process.pid is not None
         self.pid: int = self.process.pid
+        if pause:
+            assert self.wait_until(Command.paused), self.finish().output
+
+    def paused(self) -> bool:
+        return "\nState:\tT" in Path(f"/proc/{self.pid}/status").read_text()
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
 
     def phase(self) -> str:
         return phases.read(self.phase_file)
@@ -83,13 +100,15 @@ class Command:
         return result
 
 
-def start(folder: Path, *arguments: str) -> Command:
-    return Command(folder, arguments)
+def start(
+    folder: Path, *arguments: str, pause: str | None = None, prepare: Callable[[], None] | None = None
+) -> Command:
+    return Command(folder, arguments, pause, prepare)
 
 
-def command(folder: Path, *arguments: str) -> Result:
+def command(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> Result:
     """Run to the end."""
-    return Command(folder, arguments).finish()
+    return Command(folder, arguments, prepare=prepare).finish()
 
 
 def traced(folder: Path, *arguments: str, options: tuple[str, ...]) -> tuple[Result, list[str]]:
@@ -108,14 +127,23 @@ def traced(folder: Path, *arguments: str, options: tuple[str, ...]) -> tuple[Res
     return result, lines
 
 
-def _child(folder: str, arguments: tuple[str, ...], output: str, phase_file: str, traced: bool) -> None:
+def _child(
+    folder: str,
+    arguments: tuple[str, ...],
+    files: tuple[str, str],
+    pause: str | None,
+    prepare: Callable[[], None] | None,
+    traced: bool,
+) -> None:
     os.setpgid(0, 0)
     os.chdir(folder)
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    descriptor = os.open(files[0], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    phases.record(Path(phase_file))
+    phases.record(Path(files[1]), pause)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if prepare:
+        prepare()
     while traced and "TracerPid:\t0\n" in Path("/proc/self/status").read_text():
         time.sleep(0.001)
     from moonshine.cli import main

@@ -1,11 +1,21 @@
 """Know from outside, and after its death, what a `moonshine` process was doing: one byte in a file mapped by it."""
 
 import mmap
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NAMES = {b"s": "start", b"t": "training", b"c": "saving", b"e": "evaluation", b"p": "publishing"}
+NAMES = {
+    b"s": "start",
+    b"w": "preparing",
+    b"t": "training",
+    b"c": "saving",
+    b"e": "evaluation",
+    b"f": "end of epoch",
+    b"p": "publishing",
+}
 
 
 def read(path: Path) -> str:
@@ -15,8 +25,9 @@ def read(path: Path) -> str:
         return "start"
 
 
-def record(path: Path) -> None:
-    """From now on this process notes what it does in the file."""
+def record(path: Path, pause: str | None = None) -> None:
+    """From now on this process notes what it does in the file, and stops itself when it first enters `pause`."""
+    import moonshine.data.prepare
     import moonshine.evaluation.evaluate
     import moonshine.training.distil
     import moonshine.training.loop
@@ -27,22 +38,31 @@ def record(path: Path) -> None:
     with path.open("r+b") as file:
         note = mmap.mmap(file.fileno(), 1)
 
-    def noted(letter: bytes, function: Callable[..., Any]) -> Callable[..., Any]:
+    def enter(letter: bytes) -> None:
+        nonlocal pause
+        note[:1] = letter
+        if NAMES[letter] == pause:
+            pause = None
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def note_calls(owner: Any, name: str, letter: bytes) -> None:
+        function: Callable[..., Any] = getattr(owner, name)
+
         def wrapper(*arguments: Any, **named: Any) -> Any:
-            before, note[:1] = note[:1], letter
+            before = note[:1]
+            enter(letter)
             try:
                 return function(*arguments, **named)
             finally:
                 note[:1] = before
 
-        return wrapper
+        setattr(owner, name, wrapper)
 
-    def note_calls(owner: Any, name: str, letter: bytes) -> None:
-        setattr(owner, name, noted(letter, getattr(owner, name)))
-
+    note_calls(moonshine.data.prepare, "write_split", b"w")
     note_calls(moonshine.training.loop, "save_checkpoint", b"c")
     note_calls(moonshine.training.loop, "measure", b"e")
     note_calls(moonshine.evaluation.evaluate, "measure", b"e")
     note_calls(moonshine.training.train, "publish", b"p")
     note_calls(moonshine.training.distil, "publish", b"p")
     note_calls(Trainee, "step", b"t")
+    note_calls(Trainee, "finish_epoch", b"f")
