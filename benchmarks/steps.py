@@ -54,7 +54,7 @@ def ours(pixels: str, *students: str) -> Any:
     """Steps of the students with one forward pass of the teacher."""
     from moonshine.distillation.objective import Distillation
     from moonshine.distillation.teacher import Teacher
-    from moonshine.models.networks import attention_points
+    from moonshine.models.attention_points import attention_points
     from moonshine.params.schema import Augmentation, Method, Recipe
     from moonshine.training.trainee import Trainee
 

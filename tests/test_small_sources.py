@@ -157,6 +157,7 @@ def test_hostile_archives_are_refused_and_write_nothing(member: dict[str, Any], 
     assert {p for p in set(tmp_path.rglob("*")) - set(before) if p.is_file()} <= {
         tmp_path / "params.yaml",
         tmp_path / "logs/prepare/cifar10.log",
+        tmp_path / "runs/prepare/cifar10/lock",
     }
 
 
