@@ -59,17 +59,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 class Split:
-    """One memory-mapped split, checked against its manifest."""
+    """One memory-mapped split, checked against its manifest; raw images, which are read as a whole, to the last bit."""
 
     def __init__(self, folder: Path, split: str):
         self.manifest = read_manifest(folder)
-        self.name, self._path = split, split_path(folder, split)
-        path = self._path
+        self.name, path = split, split_path(folder, split)
         try:
+            if self.manifest["encoding"] == "raw" and sha256(path) != self.manifest["splits"][split]["sha256"]:
+                raise DataError(f"{path}: damaged, its sha256 is not the manifest's; run `moonshine prepare`")
             self._table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         except FileNotFoundError:
             raise DataError(f"{path}: missing; run `moonshine prepare`") from None
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path}: damaged ({error}); run `moonshine prepare`") from None
         expected = self.manifest["splits"][split]["count"]
         if len(self._table) != expected:
@@ -89,12 +90,7 @@ class Split:
 
     @property
     def pixels(self) -> np.ndarray:
-        """All images of a raw data set, uint8, shape (images, channels, height, width).
-
-        Reading them all is the moment to check their hash.
-        """
-        if sha256(self._path) != self.manifest["splits"][self.name]["sha256"]:
-            raise DataError(f"{self._path}: damaged, its sha256 is not the manifest's; run `moonshine prepare`")
+        """All images of a raw data set, uint8, shape (images, channels, height, width)."""
         chunks = self._table["image"].chunks
         shape = tuple(self.manifest["shape"])
         length = int(np.prod(shape))

@@ -1,5 +1,6 @@
 """`moonshine evaluate`: errors of one row over the whole validation split, every seed."""
 
+import math
 import statistics
 from typing import Any
 
@@ -30,6 +31,8 @@ def evaluate(params: Params, row: str) -> None:
         if description["classes"] != data.manifest["classes"] or description["input"] != data.manifest["shape"]:
             raise DataError(f"{path}: made for other classes or images than data/{params.dataset.name}; train it again")
         measured = {key: round(value, 6) for key, value in measure(place(network, device), data, signals.poll).items()}
+        if not math.isfinite(measured["loss"]):
+            raise DataError(f"{path}: its loss on data/{params.dataset.name} is not finite; train it again")
         seeds[str(seed)] = {**measured, "model_sha256": sha256(path), "model_bytes": path.stat().st_size}
         say(f"{row} seed {seed}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
     cost = network_cost(description["architecture"], *description["input"][1:])

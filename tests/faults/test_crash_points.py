@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.conftest import TRAIN, Experiment, artefacts
+from faults.experiment import TRAIN, Experiment, artefacts
 from faults.forked import STRACE, command, traced
 
 pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from faults.conftest import DISTIL, TRAIN, Experiment, artefacts, tiny_params
+from faults.experiment import DISTIL, TRAIN, Experiment, artefacts, tiny_params
 from faults.forked import Command, command, start
 from moonshine.files import read_checked_json, write_checked_json
 from support import write_params
