@@ -48,7 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_check)
 
     command = commands.add_parser("describe", help="parameters and MACs of networks, without data")
-    command.add_argument("--arch", help="one architecture instead of those of params.yaml")
+    command.add_argument("network", nargs="?", help="one network of params.yaml, layer by layer, instead of all")
+    command.add_argument("--arch", help="one architecture on ImageNet instead of those of params.yaml")
     command.add_argument("--conv", help="its cheap convolution, for example 'G(N)'")
     command.set_defaults(run=_describe)
 
@@ -105,10 +106,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from moonshine.models.describe import describe_architecture, describe_experiment
+    from moonshine.models.describe import describe_architecture, describe_experiment, describe_network
 
     if options.arch:
         describe_architecture(options.arch, options.conv)
+    elif options.network:
+        describe_network(_read(options), options.network)
     else:
         describe_experiment(_read(options))
 

@@ -23,18 +23,30 @@ class Cost:
 
 def network_cost(architecture: dict[str, Any], height: int, width: int) -> Cost:
     """Cost of an architecture for one image; nothing is allocated."""
+    return module_costs(architecture, height, width)[""]
+
+
+def module_costs(architecture: dict[str, Any], height: int, width: int) -> dict[str, Cost]:
+    """Path -> cost within the network, for each of its modules; that of the whole is at the path ""."""
     network = build_network(architecture).eval()
-    learnable = sum(parameter.numel() for parameter in network.parameters())
-    images = torch.empty(1, architecture["in_channels"], height, width, device="meta")
-    return Cost(learnable + _statistics(network), learnable, _macs(network, images))
+    macs = _macs(network, torch.empty(1, architecture["in_channels"], height, width, device="meta"))
+    costs = {}
+    for path, module in network.named_modules():
+        learnable = sum(parameter.numel() for parameter in module.parameters())
+        costs[path] = Cost(learnable + _statistics(module), learnable, macs.get(path, 0))
+    return costs
 
 
-def _statistics(network: nn.Module) -> int:
-    return sum(buffer.numel() for name, buffer in network.named_buffers() if not name.endswith("num_batches_tracked"))
+def _statistics(module: nn.Module) -> int:
+    return sum(buffer.numel() for name, buffer in module.named_buffers() if not name.endswith("num_batches_tracked"))
 
 
-def _macs(network: nn.Module, images: torch.Tensor) -> int:
-    """PyTorch's counter counts two operations a multiply-accumulate."""
+def _macs(network: nn.Module, images: torch.Tensor) -> dict[str, int]:
+    """By path. PyTorch's counter counts two operations a multiply-accumulate, and begins paths with the class."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(images)
-    return counter.get_total_flops() // 2
+    return {
+        module.partition(".")[2]: sum(operations.values()) // 2
+        for module, operations in counter.get_flop_counts().items()
+        if module != "Global"
+    }

@@ -18,12 +18,29 @@ CHECKSUM = "checksum"
 FORMAT = 1
 
 
-def model_bytes(network: nn.Module, description: dict[str, Any]) -> bytes:
-    """The file's content; equal weights and descriptions give equal bytes.
+def describe_model(name: str, architecture: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """All that is needed to use a model beside its weights, from the manifest of the data that it was made for.
 
-    `description` has "name" (of the model within its experiment), "architecture", "input" (channels, height, width),
-    "normalisation" and "classes". It is one entry of JSON because safetensors writes several metadata entries in no
-    fixed order.
+    "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
+    (mean and std of each channel on the scale 0..1), "classes" (names by label). Preprocessing is "resize", the whole
+    image to (height, width), for small images; for photographs "shorter_side" to 256 where 224 are seen, and "crop".
+    """
+    height, width = manifest["shape"][1:]
+    photographs = {"shorter_side": round(height * 256 / 224), "crop": [height, width]}
+    return {
+        "name": name,
+        "architecture": architecture,
+        "input": manifest["shape"],
+        "preprocessing": {"resize": [height, width]} if manifest["encoding"] == "raw" else photographs,
+        "normalisation": manifest["normalisation"],
+        "classes": manifest["classes"],
+    }
+
+
+def model_bytes(network: nn.Module, description: dict[str, Any]) -> bytes:
+    """The file's content; equal weights and descriptions (of `describe_model`) give equal bytes.
+
+    The description is one entry of JSON because safetensors writes several metadata entries in no fixed order.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     described = {"format": FORMAT, **description}
@@ -72,7 +89,10 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str
         raise DataError(f"{path}: damaged, its checksum is wrong; delete it and run its stage or `dvc pull`")
     if name is not None and description.get("name") != name:
         raise DataError(f"{path}: is the model {description.get('name')!r}; delete it and run its stage or `dvc pull`")
-    network = build_network(description["architecture"])
+    try:
+        network = build_network(description["architecture"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: this version cannot build {description['architecture']}: {error}") from None
     check_state(network, state, path)
     network.load_state_dict(state, assign=True)
     return network.eval(), description

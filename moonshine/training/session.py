@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 
@@ -10,7 +9,7 @@ from moonshine import artefacts
 from moonshine.data.loading import SmallImages
 from moonshine.device import choose_device, set_up
 from moonshine.errors import CheckpointError
-from moonshine.models.model_file import model_bytes
+from moonshine.models.model_file import describe_model, model_bytes
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.training.checkpoints import load_newest_checkpoint, require_room
@@ -49,7 +48,8 @@ def train_runs(
         )
         failures += loop.run()
         for trainee in loop.trainees:
-            model = model_bytes(trainee.network, _description(trainee, train.manifest))
+            name = artefacts.model_name(trainee.row, trainee.seed)
+            model = model_bytes(trainee.network, describe_model(name, trainee.architecture, train.manifest))
             trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
     if failures:
         raise failures[0]
@@ -88,16 +88,6 @@ def _resume(params: Params, run: RunFolder, objective: Objective, device: torch.
             raise CheckpointError(f"{run.path}: its checkpoint does not fit: {error}; delete this folder") from None
         say(f"{run.path}: going on from epoch {trainee.epoch}, batch {trainee.batch}")
     return trainee
-
-
-def _description(trainee: Trainee, manifest: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "name": artefacts.model_name(trainee.row, trainee.seed),
-        "architecture": trainee.architecture,
-        "input": manifest["shape"],
-        "normalisation": manifest["normalisation"],
-        "classes": manifest["classes"],
-    }
 
 
 def _announce(params: Params, trainees: Iterable[Trainee], device: torch.device) -> None:
