@@ -32,7 +32,7 @@ class Teacher:
         network, self.description = load_model(path, name)
         points = attention_points(self.description["architecture"])
         fold_batch_norms(network, keep=points)
-        self.network = place(network, device).requires_grad_(False)
+        self.network = place(network, device).requires_grad_(False).eval()
         self._tap = FeatureTap(network, points, attention_map)
         self._device, self._precision = device, precision
 
