@@ -9,6 +9,7 @@ import io
 import pickle
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     path = folder / f"step-{step:09d}.pt"
     if path.with_suffix(".json").exists():
         return
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "run": folder.name, "step": step, "state": state}, buffer)
-    content = buffer.getbuffer()
+    content = _serialised(folder, step, state)
     digest = hashlib.sha256(content).hexdigest()
     write_bytes(path, content)
     if sha256(path) != digest:
@@ -42,6 +41,12 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
     write_checked_json(path.with_suffix(".json"), {"step": step, "bytes": len(content), "sha256": digest})
     for _, old in _committed(folder)[:-KEEP]:
         _remove(old)
+
+
+def _serialised(folder: Path, step: int, state: dict[str, Any]) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, "run": folder.name, "step": step, "state": state}, buffer)
+    return buffer.getbuffer()
 
 
 def load_newest_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -97,9 +102,10 @@ def _refuse_bomb(path: Path, content: bytes) -> None:
         raise SecurityError(f"{path}: unpacks to more than its size; delete it")
 
 
-def require_room(folder: Path, state_bytes: int) -> None:
-    """Before training: MachineError (exit code 5) unless the checkpoints and one being written have room."""
-    files.require_room(folder, (KEEP + 1) * state_bytes, f"{KEEP} checkpoints and the next one")
+def require_room(folder: Path, states: Sequence[dict[str, Any]]) -> None:
+    """Before training: MachineError (exit code 5) unless the checkpoints and one being written have room, of each."""
+    needed = sum(len(_serialised(folder, 0, state)) for state in states)
+    files.require_room(folder, (KEEP + 1) * needed, f"{KEEP} checkpoints and the next one")
 
 
 def _committed(folder: Path) -> list[tuple[int, Path]]:

@@ -41,7 +41,7 @@ def train_runs(
     for group in _groups(params, runs, make_objective, teacher, train):
         trainees = {_resume(params, run, make_objective(run.row), device): run for run in group}
         _announce(params, trainees, device)
-        require_room(group[0].path, sum(trainee.state_bytes() for trainee in trainees))
+        require_room(group[0].path, [trainee.state() for trainee in trainees])
         machine, seed = params.machine, group[0].seed
         loop = TrainingLoop(
             trainees, teacher, train, val, params.recipe, seed, machine.checkpoint_seconds, machine.checkpoint_steps

@@ -116,10 +116,6 @@ class Trainee:
         if not torch.isfinite(torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))):
             raise self.diverged("a weight")
 
-    def state_bytes(self) -> int:
-        """What a checkpoint takes, about: the network and its momentum."""
-        return 2 * sum(tensor.nbytes for tensor in self.network.state_dict().values())
-
     def training_means(self) -> dict[str, float]:
         """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent."""
         loss, *parts, correct, count = self._sums.tolist()

@@ -1,0 +1,70 @@
+"""Two starts at once: one works, the other leaves within seconds and touches nothing."""
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from faults.experiment import DISTIL, TRAIN, Experiment, Injections
+from faults.forked import command, start
+
+
+def everything(folder: Path) -> dict[str, tuple[str, int]]:
+    """Path -> content and modification time of each file, but the outputs of the processes under test."""
+    return {
+        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith("output-")
+    }
+
+
+@pytest.mark.parametrize("arguments", [TRAIN, pytest.param(DISTIL, marks=pytest.mark.slow)], ids=["train", "distil"])
+def test_the_second_start_leaves_and_touches_nothing(
+    arguments: tuple[str, ...], experiment: Experiment, with_teacher: Path, untrained: Path, injected: Injections
+) -> None:
+    folder = untrained if arguments is TRAIN else with_teacher
+    with injected("two starts at once"):
+        first = start(folder, *arguments, pause="training")
+        before = everything(folder)
+        began = time.monotonic()
+        second = command(folder, *arguments)
+        assert second.code == 6
+        assert time.monotonic() - began < 60  # of a machine that may be busy; it takes a fraction of a second
+        assert "another process works here" in second.output
+        assert f"process {first.pid} on {os.uname().nodename} since " in second.output
+        assert everything(folder) == before
+        first.go_on()
+        assert first.finish().code == 0
+        assert experiment.unharmed(folder)
+
+
+def test_a_killed_owner_holds_no_lock(experiment: Experiment, untrained: Path, injected: Injections) -> None:
+    with injected("a start after kill -9 of the lock's owner"):
+        first = start(untrained, *TRAIN, pause="saving")
+        first.kill(signal.SIGKILL)
+        assert first.finish().code == -9
+        assert command(untrained, *TRAIN).code == 0
+        assert experiment.unharmed(untrained)
+
+
+def test_different_runs_go_side_by_side(experiment: Experiment, with_teacher: Path) -> None:
+    student = start(with_teacher, *DISTIL, pause="training")
+    assert command(with_teacher, *TRAIN).code == 0
+    student.go_on()
+    assert student.finish().code == 0
+    assert experiment.unharmed(with_teacher)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(10))
+def test_of_many_starts_at_once_one_works(
+    attempt: int, experiment: Experiment, untrained: Path, injected: Injections
+) -> None:
+    with injected("two starts at once"):
+        results = [each.finish() for each in [start(untrained, *TRAIN) for _ in range(4)]]
+        assert {result.code for result in results} <= {0, 6}, [result.output for result in results]
+        assert [result.code for result in results].count(0) >= 1
+        assert experiment.unharmed(untrained)
