@@ -86,8 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_show)
 
     command = commands.add_parser("record", help="record in dvc.lock what stages made")
-    command.add_argument("stages", nargs="+", help="names of DVC stages, such as train@digits-resnet34-0")
+    command.add_argument("stages", nargs="*", help="such as train@digits-resnet34-0; without: all that it lacks")
     command.set_defaults(run=_record)
+
+    command = commands.add_parser("sync", help="make Snakemake go by dvc.lock, after dvc pull, checkout or repro")
+    command.set_defaults(run=_sync)
     return parser
 
 
@@ -186,9 +189,17 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> None:
+    _read(options)
     from moonshine.engines.record import record
 
     record(options.stages)
+
+
+def _sync(options: argparse.Namespace) -> None:
+    _read(options)
+    from moonshine.engines.sync import sync
+
+    sync()
 
 
 def _require_row(params, row: str, seed: int | None = None) -> None:  # type: ignore[no-untyped-def]

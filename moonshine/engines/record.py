@@ -1,22 +1,90 @@
 """`moonshine record`: tell DVC what Snakemake made."""
 
-import subprocess
-import sys
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from dvc.repo import Repo, lock_repo
+
+from moonshine.engines.dvc_project import open_project, outputs, staleness
+from moonshine.engines.snakemake_plan import Plan, memory, read_plan
 from moonshine.errors import DataError
 from moonshine.progress import say
 
 
-def record(stages: Sequence[str]) -> None:
-    """Write the present state of these stages, their inputs, params and outputs, into dvc.lock and DVC's cache.
+def record(named: Sequence[str]) -> None:
+    """Write the state of stages that Snakemake ran, their inputs, params and outputs, into dvc.lock and DVC's cache.
 
-    Only stages that really ran may be named, and never none: DVC would then record every stage, stale ones as well.
-    `--no-relink` leaves modification times alone, which Snakemake goes by.
+    Without names: every stage that dvc.lock is behind of. A stage is recorded only if its outputs are what its job
+    left and its inputs and params what its job saw; a named one that is not ends in DataError (exit code 3), after the
+    others have been recorded.
     """
-    assert stages
-    command = [sys.executable, "-m", "dvc", "commit", "--quiet", "--force", "--no-relink", *stages]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise DataError(f"dvc commit failed: {' '.join((result.stderr or result.stdout).split())}")
-    say(f"recorded {len(stages)} stages in dvc.lock")
+    with open_project() as repo:
+        wanted = sorted(set(named)) or sorted(staleness(repo).changed)
+        objections = find_objections(repo, wanted)
+        sound = [name for name in wanted if name not in objections]
+        commit(repo, sound)
+    say(f"recorded {len(sound)} stages in dvc.lock")
+    lines = [f"{name}: {reason}" for name, reason in objections.items()]
+    if named and lines:
+        raise DataError("\n".join(f"not recorded: {line}" for line in lines))
+    for line in lines:
+        say(f"left alone: {line}")
+
+
+def commit(repo: Repo, names: Iterable[str]) -> None:
+    """`dvc commit --force --no-relink` for several stages at once.
+
+    Not relinking leaves modification times alone, which Snakemake goes by. None is none: without names DVC would
+    commit every stage, stale ones as well.
+    """
+    with lock_repo(repo):
+        stages = [repo.stage.load_one(name=name) for name in names]
+        for stage in stages:
+            stage.save()
+            stage.commit(relink=False)
+        if stages:
+            stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+
+
+def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
+    """Stage -> why it cannot be recorded, for those of `names` that cannot."""
+    files: dict[str, list[str]] = {}
+    for path, name in outputs(repo).items():
+        files.setdefault(name, []).append(path)
+    objections = {}
+    for name in names:
+        if reason := "no stage of dvc.yaml and params.yaml as they are now" if name not in files else "":
+            objections[name] = reason
+        elif found := next((text for path in files[name] if (text := _altered(path))), None):
+            objections[name] = found
+    candidates = [name for name in names if name not in objections]
+    plan = read_plan(path for name in candidates for path in files[name]) if candidates else Plan.empty()
+    for name in candidates:
+        if not plan.pending.isdisjoint(files[name]):
+            objections[name] = "stale already: params or code changed after its job had started, or an input is stale"
+    return objections
+
+
+def _altered(path: str) -> str | None:
+    """Why this output, or what it was made from, is not what its job left and saw; times tell, hashes cannot."""
+    made = memory(path)
+    if not os.path.lexists(path):
+        return f"{path} is missing"
+    if made is None:
+        return f"Snakemake has no record of having made {path}"
+    if _last_change(path) > made["endtime"] + 1e-6:
+        return f"{path} was altered after its job had ended"
+    for source in made["input"]:
+        if not os.path.lexists(source):
+            return f"{source} is gone"
+        if _last_change(source) > made["starttime"]:
+            return f"{source} was altered after the job had started that made {path}"
+    return None
+
+
+def _last_change(path: str) -> float:
+    """Modification time of a file, or of the newest file in a folder."""
+    folder = Path(path)
+    files = [*folder.rglob("*")] if folder.is_dir() and not folder.is_symlink() else [folder]
+    return max((file.lstat().st_mtime for file in files), default=0.0)

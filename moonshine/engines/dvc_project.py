@@ -1,0 +1,75 @@
+"""What DVC says of the project in the working directory: its stages, their outputs, and which of them are stale."""
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import networkx
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.utils.serialize import ParseError
+
+from moonshine.errors import DataError, LockedError, MachineError
+
+
+@contextmanager
+def open_project() -> Iterator[Repo]:
+    """The DVC project, its errors turned into ours and its chatter off."""
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    try:
+        with Repo() as repo:
+            yield repo
+    except NotDvcRepoError:
+        raise MachineError("no DVC project here; run this from the root of a clone of the project") from None
+    except LockError:
+        raise LockedError("another DVC command is at work in this project; wait for it and try again") from None
+    except (DvcException, ParseError) as error:
+        raise DataError(_explain(error)) from None
+
+
+def _explain(error: Exception) -> str:
+    """One line; conflict markers, which git leaves in dvc.lock when two branches ran stages, get their cure."""
+    with_lock = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if _has_conflict(name)]
+    if with_lock:
+        name = with_lock[0]
+        return (
+            f"{name}: has git's conflict markers; take one side (`git checkout --ours {name}`, or --theirs), "
+            "then `dvc checkout` and `moonshine sync`, which plans what the other side had run"
+        )
+    return f"DVC: {' '.join(str(error).split())}"
+
+
+def _has_conflict(name: str) -> bool:
+    try:
+        return any(line.startswith("<<<<<<< ") for line in Path(name).read_text().splitlines())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """`changed` has what `dvc status` lists, `stale` also all stages downstream of it."""
+
+    changed: frozenset[str]
+    stale: frozenset[str]
+
+
+def staleness(repo: Repo) -> Staleness:
+    changed = frozenset(repo.status())
+    return Staleness(changed, changed | downstream(repo, changed))
+
+
+def downstream(repo: Repo, names: Iterable[str]) -> frozenset[str]:
+    graph = repo.index.graph  # its edges go from a stage to those that it depends on
+    names = frozenset(names)
+    stages = [stage for stage in graph if stage.addressing in names]
+    return frozenset(other.addressing for stage in stages for other in networkx.ancestors(graph, stage))
+
+
+def outputs(repo: Repo) -> dict[str, str]:
+    """Output's path, relative to the working directory -> name of the stage that makes it."""
+    return {os.path.relpath(out.fs_path): stage.addressing for stage in repo.index.stages for out in stage.outs}

@@ -1,0 +1,75 @@
+"""What Snakemake plans, and what it remembers of the jobs that it ran."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moonshine.errors import DataError, LockedError
+
+METADATA = Path(".snakemake", "metadata")
+
+
+def snakemake(*arguments: str) -> str:
+    """Run Snakemake with the project's default profile; returns what it prints on stdout."""
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        message = " ".join((result.stderr.strip() or result.stdout.strip()).splitlines()[-8:])
+        if "cannot be locked" in result.stderr + result.stdout:
+            raise LockedError(
+                "another Snakemake is at work here; wait for it (if it was killed: `snakemake --unlock`) and try again"
+            )
+        raise DataError(f"snakemake {arguments[0]} failed: {message}")
+    return result.stdout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Output files, by what Snakemake would do with them."""
+
+    pending: frozenset[str]
+    """To be made, or made again."""
+    remembered: frozenset[str]
+    """With a record of how they were made. Of a file without one Snakemake notices no change of params or code."""
+
+    @classmethod
+    def empty(cls) -> "Plan":
+        return cls(frozenset(), frozenset())
+
+
+def read_plan(targets: Iterable[str] = ()) -> Plan:
+    """Snakemake's plan for these files and all that they need; by default for the whole experiment."""
+    lines = snakemake("--summary", "--", *targets).splitlines()
+    header = lines[0].split("\t")
+    rows = [dict(zip(header, line.split("\t"))) for line in lines[1:]]
+    return Plan(
+        frozenset(row["output_file"] for row in rows if row["plan"] != "no update"),
+        frozenset(row["output_file"] for row in rows if row["log-file(s)"] != "-"),
+    )
+
+
+def memory(path: str) -> dict[str, Any] | None:
+    """What Snakemake noted when the job that made this file ended: `input`, `starttime`, `endtime` and more."""
+    try:
+        return json.loads(_memory_file(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def forget(path: str) -> None:
+    """Remove the note, as `snakemake --cleanup-metadata` does."""
+    _memory_file(path).unlink(missing_ok=True)
+
+
+def _memory_file(path: str) -> Path:
+    """Snakemake's notes are named by the base64 of the path, in pieces that a file name can hold."""
+    name = base64.urlsafe_b64encode(path.encode()).decode()
+    longest = os.pathconf(METADATA, "PC_NAME_MAX") - 1 if METADATA.is_dir() else 254
+    parts = [name[start : start + longest] for start in range(0, len(name), longest)]
+    return METADATA.joinpath(*("@" + part for part in parts[:-1]), parts[-1])

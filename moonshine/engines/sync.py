@@ -1,0 +1,77 @@
+"""`moonshine sync`: make Snakemake's view of what is up to date that of dvc.lock."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from dvc.repo import Repo
+
+from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
+from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
+from moonshine.errors import DataError
+from moonshine.progress import say
+
+LONG_AGO = 1
+"""Modification time of what is stale, in seconds since 1970. Snakemake takes 0 for no time at all."""
+
+
+def sync() -> None:
+    """Where Snakemake plans other jobs than DVC's stale stages, bring it round.
+
+    Modification times and Snakemake's records of jobs change, contents never. DataError (exit code 3) if the two
+    plans differ afterwards.
+    """
+    with open_project() as repo:
+        state, stage_of = staleness(repo), outputs(repo)
+        plan = read_plan()
+        if _differences(state, plan, stage_of):
+            _bring_round(repo, state, stage_of)
+            if differences := _differences(state, read_plan(), stage_of):
+                raise DataError("\n".join(f"the engines still disagree: {line}" for line in differences))
+            say("Snakemake now goes by dvc.lock")
+        else:
+            say("Snakemake and dvc.lock agree")
+    if state.stale:
+        say(f"to be run by either engine, {len(state.stale)} stages: {', '.join(sorted(state.stale))}")
+    else:
+        say("nothing to be run by either engine")
+
+
+def _differences(state: Staleness, plan: Plan, stage_of: dict[str, str]) -> list[str]:
+    """What the plans disagree on, and valid files of which Snakemake has no record and so would miss later changes."""
+    pending = {stage_of[path] for path in plan.pending if path in stage_of}
+    unknown = {stage_of[path] for path in stage_of.keys() - plan.remembered if stage_of[path] not in state.stale}
+    lines = [f"{name}: only Snakemake would run it" for name in sorted(pending - state.stale)]
+    lines += [f"{name}: only DVC would run it" for name in sorted(state.stale - pending)]
+    return lines + [f"{name}: Snakemake has no record of it" for name in sorted(unknown - pending)]
+
+
+def _bring_round(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> None:
+    changed = [path for path, name in stage_of.items() if name in state.changed]
+    valid = [path for path, name in stage_of.items() if name not in state.stale]
+    _make_stale(changed)
+    hashes = _known_hashes(repo, valid)
+    omitted = ["--omit-from", *changed] if changed else []
+    snakemake("--touch", "--forceall", "--cores", "1", "--quiet", "all", *omitted, "--")
+    repo.state.save_many([(path, hash_info, None) for path, hash_info in hashes], repo.fs)
+
+
+def _make_stale(paths: Iterable[str]) -> None:
+    """Make Snakemake run the jobs of these files: older than any input, and without the record that says otherwise.
+
+    (An input that is newer but has the recorded checksum would not be a reason to run.)
+    """
+    for name in paths:
+        forget(name)
+        path = Path(name)
+        if path.is_dir() and not path.is_symlink():
+            path = path / ".snakemake_timestamp"  # what Snakemake takes for the time of a folder
+            path.touch()
+        if os.path.lexists(path):
+            os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+
+
+def _known_hashes(repo: Repo, paths: Iterable[str]) -> list[tuple[str, object]]:
+    """DVC's memory of these files' hashes, which a new modification time would make it forget: 150 GB to hash again."""
+    absolute = [str(Path(repo.root_dir, path)) for path in paths]  # unresolved: links are known by their own names
+    return [(path, known[1]) for path in absolute if (known := repo.state.get(path, repo.fs))[1]]
