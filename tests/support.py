@@ -97,10 +97,20 @@ def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     write_params(folder, params)
     run("git", "init", "--quiet", cwd=folder)
     run("dvc", "init", "--quiet", cwd=folder)
-    run("git", "add", ".", cwd=folder)
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    run("git", *identity, "commit", "--quiet", "--message", "start", cwd=folder)
+    commit_all(folder, "start")
     return folder
+
+
+def copy_finished(project: Path, folder: Path) -> Path:
+    """A copy of a project that has run, with the modification times that Snakemake goes by."""
+    run("cp", "-a", str(project), str(folder), cwd=project.parent)
+    return folder
+
+
+def commit_all(project: Path, message: str = "change") -> None:
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    run("git", "add", ".", cwd=project)
+    run("git", *identity, "commit", "--quiet", "--message", message, cwd=project)
 
 
 def files_below(folder: Path, *suffixes: str) -> dict[str, str]:

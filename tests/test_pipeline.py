@@ -14,13 +14,6 @@ from support import copy_project, environment, files_below, moonshine, run, toy_
 
 
 @pytest.fixture(scope="module")
-def by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    project = copy_project(tmp_path_factory.mktemp("snakemake") / "project", toy_params())
-    run("snakemake", "--cores", "2", cwd=project)
-    return project
-
-
-@pytest.fixture(scope="module")
 def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
     """The project after `dvc repro`, and the modules of this package that each stage imported."""
     folder = tmp_path_factory.mktemp("dvc")

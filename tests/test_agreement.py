@@ -1,0 +1,145 @@
+"""Both engines plan the same stages after any change; docs/engines.md shows the table of these tests."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networkx
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from support import ROOT, copy_finished, moonshine, run, write_params
+
+TRAIN, DISTIL = "train@toy-teacher-0", "distil@toy-at-student-0"
+EVALUATE_TRAIN, EVALUATE_DISTIL = "evaluate_train@toy-teacher", "evaluate_distil@toy-at-student"
+REPORT = "report@toy"
+AFTER_DISTIL = {DISTIL, EVALUATE_DISTIL, REPORT}
+AFTER_TRAIN = {TRAIN, EVALUATE_TRAIN, *AFTER_DISTIL}
+ALL = {"prepare@digits", *AFTER_TRAIN}
+
+
+def params_change(**changes: Any) -> Callable[[Path], None]:
+    """Set values in params.yaml; `a__b` is the key b of section a."""
+
+    def change(project: Path) -> None:
+        params = yaml.safe_load((project / "params.yaml").read_text())
+        for path, value in changes.items():
+            *sections, key = path.split("__")
+            place = params
+            for section in sections:
+                place = place[section]
+            place[key] = value
+        write_params(project, params)
+
+    return change
+
+
+def comment(module: str) -> Callable[[Path], None]:
+    return lambda project: append(project / module, b"# reworded\n")
+
+
+def append(path: Path, content: bytes) -> None:
+    path.write_bytes(path.read_bytes() + content)
+
+
+def altered(path: str) -> Callable[[Path], None]:
+    return lambda project: append(project / path, b" ")
+
+
+def deleted(path: str) -> Callable[[Path], None]:
+    return lambda project: (project / path).unlink()
+
+
+def there_and_back(project: Path) -> None:
+    """Another experiment is put in place, synced, and taken away again."""
+    before = (project / "params.yaml").read_text()
+    params_change(experiment="other")(project)
+    moonshine("sync", cwd=project)
+    assert planned_by_snakemake(project) == {name.replace("toy", "other") for name in ALL - {"prepare@digits"}}
+    (project / "params.yaml").write_text(before)
+
+
+NEW_SEED = {"train@toy-teacher-1", "distil@toy-at-student-1"}
+CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
+    "nothing": (lambda project: None, set()),
+    "`recipe.lr`": (params_change(recipe__lr=0.04), AFTER_TRAIN),
+    "`recipe.threads`": (params_change(recipe__threads=2), AFTER_TRAIN),
+    "one student's network": (params_change(networks__student__conv="G(2)"), AFTER_DISTIL),
+    "the method's beta": (params_change(methods__at__beta=20.0), AFTER_DISTIL),
+    "a seed added": (params_change(seeds=[0, 1]), NEW_SEED | {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "a title": (params_change(titles={"train/teacher": "The teacher"}), {REPORT}),
+    "the data set": (params_change(dataset__validation=500), ALL),
+    "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),
+    "code of preparing": (comment("moonshine/data/prepare.py"), ALL),
+    "code of training": (comment("moonshine/training/loop.py"), AFTER_TRAIN),
+    "code of distillation": (comment("moonshine/distillation/attention_transfer.py"), AFTER_DISTIL),
+    "code of evaluation": (comment("moonshine/models/cost.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "code of the report": (comment("moonshine/report/tables.py"), {REPORT}),
+    "code that changes no result": (comment("moonshine/progress.py"), set()),
+    "the image (its lock of packages)": (altered("requirements/runtime.lock"), ALL),
+    "the teacher altered by hand": (altered("models/toy/train/teacher/seed0.safetensors"), AFTER_TRAIN),
+    "a metrics file altered by hand": (
+        altered("results/toy/metrics/train/teacher.json"),
+        {EVALUATE_TRAIN, REPORT},
+    ),
+    "prepared data altered by hand": (altered("data/digits/val.arrow"), ALL),
+    "a student deleted": (deleted("models/toy/distil/at/student/seed0.safetensors"), AFTER_DISTIL),
+    "a curve deleted": (deleted("results/toy/curves/train/teacher/seed0.csv"), AFTER_TRAIN),
+    "the results page deleted": (deleted("results/toy/README.md"), {REPORT}),
+    "another experiment, and back": (there_and_back, set()),
+}
+QUICK = {"nothing", "one student's network", "the teacher altered by hand", "a curve deleted"}
+
+
+def planned_by_dvc(project: Path) -> set[str]:
+    """The stages of `dvc status` and all that depend on them."""
+    listed = json.loads(run("dvc", "status", "--json", cwd=project).stdout)
+    with Repo(str(project)) as repo:
+        graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.name for stage in repo.index.graph})
+    return set(listed).union(*(networkx.ancestors(graph, name) for name in listed))
+
+
+def planned_by_snakemake(project: Path) -> set[str]:
+    """Rule and wildcards of every job of `snakemake -n`, as DVC names them."""
+    plan = run("snakemake", "--dry-run", cwd=project).stdout
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", plan, re.MULTILINE)
+    wildcards = [re.search(r"^    wildcards: (.*)$", fields, re.MULTILINE) for _, fields in jobs]
+    values = [re.findall(r"\w+=([^,]+)", found[1]) if found else [] for found in wildcards]
+    return {f"{rule}@{'-'.join(words)}" for (rule, _), words in zip(jobs, values) if rule != "all"}
+
+
+def plans_after(change: str, finished: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """What DVC and Snakemake plan after a change and `moonshine sync`."""
+    project = copy_finished(finished, folder)
+    CHANGES[change][0](project)
+    said = moonshine("sync", cwd=project).stderr
+    by_dvc, by_snakemake = planned_by_dvc(project), planned_by_snakemake(project)
+    assert (f"{len(by_dvc)} stages" if by_dvc else "nothing to be run") in said
+    return by_dvc, by_snakemake
+
+
+@pytest.mark.parametrize("change", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CHANGES])
+def test_both_engines_plan_the_same_after_a_change(change: str, by_snakemake: Path, tmp_path: Path) -> None:
+    by_dvc, by_snakemake_ = plans_after(change, by_snakemake, tmp_path / "project")
+    assert by_dvc == by_snakemake_ == CHANGES[change][1]
+
+
+def as_table(plans: dict[str, set[str]]) -> str:
+    """Markdown: a line for each change, a column for each stage."""
+    columns = ["prepare", "train", "distil", "evaluate_train", "evaluate_distil", "report"]
+    lines = ["| What changed | " + " | ".join(columns) + " |", "|---|" + " :-: |" * len(columns)]
+    for change, stages in plans.items():
+        kinds = {stage.split("@")[0] for stage in stages}
+        cells = ["both" if column in kinds else "" for column in columns]
+        lines.append(f"| {change} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def test_the_documented_table_is_the_one_that_is_tested() -> None:
+    assert (
+        as_table({change: stages for change, (_, stages) in CHANGES.items()})
+        in (ROOT / "docs" / "engines.md").read_text()
+    )
