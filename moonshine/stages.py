@@ -72,11 +72,14 @@ CODE: dict[str, tuple[str, ...]] = {
         "report/style.py",
     ),
     "report": (
+        "report/attention.py",
         "report/comparison.py",
+        "report/curves.py",
         "report/figures.py",
         "report/page.py",
         "report/report.py",
         "report/rows.py",
+        "report/style.py",
         "report/tables.py",
     ),
 }

@@ -30,6 +30,7 @@ def params() -> dict[str, Any]:
     params = toy_params()
     params.update(seeds=[0, 1, 2], train=["teacher", "student"])
     params["titles"]["train/student"] = "From scratch"
+    params["attention_maps"]["scratch"] = "train/student/seed0"
     published = {"name": "Paper", "source": "Somebody, 2018, table 1", "values": {"distil/at/student": {"top1": 7.5}}}
     rows = list(TOP1)
     params["tables"][0].update(rows=rows, columns=["parameters", "size", "top1", "top5"], published=[published])
@@ -61,11 +62,45 @@ def write_metrics(project: Path, row: str, content: Any) -> Path:
     return path
 
 
+def write_curves(project: Path) -> None:
+    """Two epochs a row and seed, as a stage publishes them."""
+    for row in TOP1:
+        parts = {f"attention_{group}": 0.01 / group for group in (1, 2, 3, 4)} if row.startswith("distil") else {}
+        for seed in (0, 1, 2):
+            path = project / "results/toy/curves" / row / f"seed{seed}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lines = [",".join(["epoch", "lr", "train_top1", "val_top1", *parts])]
+            lines += [",".join(map(str, [epoch, 0.1, 60 / epoch, 50 / epoch, *parts.values()])) for epoch in (1, 2)]
+            path.write_text("\n".join(lines) + "\n")
+
+
+def write_attention_maps(project: Path) -> None:
+    folder = project / "results/toy/attention-maps"
+    folder.mkdir(parents=True)
+    models = {
+        "teacher": "train/teacher/seed0",
+        "scratch": "train/student/seed0",
+        "distilled": "distil/at/student/seed0",
+    }
+    distance = {"scratch": [0.5, 0.4, 0.3, 0.2], "distilled": [0.25, 0.125, 0.06, 0.03]}
+    content = {
+        "n": 600,
+        "images": [{}, {}],
+        "distance": distance,
+        "models": {k: {"model": v} for k, v in models.items()},
+    }
+    (folder / "distances.json").write_text(json.dumps(content))
+    for name in ("maps.svg", "maps-dark.svg"):
+        (folder / name).write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"/>')
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     write_params(tmp_path, params())
     for row, top1 in TOP1.items():
         write_metrics(tmp_path, row, metrics(row, top1))
+    write_curves(tmp_path)
+    write_attention_maps(tmp_path)
     return tmp_path
 
 
@@ -98,7 +133,7 @@ def page(project: Path) -> str:
 
 
 def table_line(project: Path, title: str) -> list[str]:
-    (line,) = [line for line in page(project).splitlines() if line.startswith(f"| {title} ")]
+    line = next(line for line in page(project).splitlines() if line.startswith(f"| {title} "))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -214,6 +249,39 @@ def test_metrics_that_do_not_fit_together_are_refused(
         assert (result.returncode, "Traceback" in result.stderr) == (3, False)
         assert message in result.stderr
     assert not (project / "results/toy/README.md").exists()
+
+
+def test_attention_distances_stand_on_the_page(project: Path, moonshine: Moonshine) -> None:
+    moonshine("report", cwd=project)
+    assert table_line(project, "From scratch")[1:] == ["3.00k", "12.0kB", "9.00 ± 1.00", "", "", "1.00 ± 0.00", ""]
+    assert "| Student                     |     0.250 |   0.125 |   0.060 |   0.030 |" in page(project)
+
+
+def test_attention_maps_of_other_models_are_refused(project: Path, moonshine: Moonshine) -> None:
+    changed = params()
+    changed["attention_maps"]["distilled"] = "distil/at/student/seed1"
+    write_params(project, changed)
+    result = moonshine("report", cwd=project, fails=True)
+    assert result.returncode == 3
+    assert "made of other models than params.yaml names; run `moonshine attention_maps`" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("25.0", "nan", "not finite"),
+        ("\n2,", "\n3,", "epochs"),
+        ("val_top1", "val", "damaged"),
+        ("25.0", "?", "damaged"),
+    ],
+)
+def test_damaged_curves_are_refused(project: Path, old: str, new: str, message: str, moonshine: Moonshine) -> None:
+    path = project / "results/toy/curves/train/student/seed1.csv"
+    path.write_text(path.read_text().replace(old, new))
+    result = moonshine("report", cwd=project, fails=True)
+    assert result.returncode == 3
+    assert "curves/train/student/seed1.csv: " in result.stderr
+    assert message in result.stderr
 
 
 def test_a_truncated_metrics_file_is_named(project: Path, moonshine: Moonshine) -> None:

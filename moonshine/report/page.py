@@ -4,7 +4,9 @@ from tabulate import tabulate
 
 from moonshine.params import Params
 from moonshine.params.schema import Table
+from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
+from moonshine.report.figures import FIGURES, Measured, drawable
 from moonshine.report.rows import Row
 from moonshine.report.tables import Cell, table_columns
 
@@ -14,7 +16,7 @@ NOT_RUN_YET = (
 )
 
 
-def markdown_page(params: Params, rows: dict[str, Row]) -> str:
+def markdown_page(params: Params, rows: dict[str, Row], measured: Measured, attention: Attention | None) -> str:
     """The page as Markdown."""
     blocks = [f"# Results: {params.experiment}"]
     if any(row.metrics is None for row in rows.values()):
@@ -24,12 +26,31 @@ def markdown_page(params: Params, rows: dict[str, Row]) -> str:
         blocks += _table(table, rows)
     if params.tables:
         blocks += ["## Reading the differences", explanation(params)]
-    if any(row.metrics for row in rows.values()):
-        blocks += [
-            "## Error against parameters",
-            "![top-1 error over parameters](figures/error-against-parameters.svg)",
-        ]
+    for name in drawable(measured):
+        title, caption, _ = FIGURES[name]
+        blocks += [f"## {title}", caption, picture(f"figures/{name}", title)]
+    if attention:
+        maps = picture("attention-maps/maps", "attention maps")
+        blocks += ["## Attention maps", attention.caption, maps, _distances(attention)]
     return "\n\n".join(blocks) + "\n"
+
+
+def _distances(attention: Attention) -> str:
+    groups = range(len(attention.distances["distilled"]))
+    lines = [
+        [attention.titles[role], *(f"{values[group]:.3f}" for group in groups)]
+        for role, values in attention.distances.items()
+    ]
+    headers = [f"Mean distance over {attention.images:,} images", *(f"Group {group + 1}" for group in groups)]
+    return tabulate(lines, headers, "pipe", disable_numparse=True, colalign=["left", *["right"] * len(groups)])
+
+
+def picture(path: str, text: str) -> str:
+    """Markdown for a figure that follows the reader's light or dark theme."""
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{path}-dark.svg">'
+        f'<img alt="{text}" src="{path}.svg"></picture>'
+    )
 
 
 def protocol(params: Params, rows: dict[str, Row]) -> str:

@@ -6,13 +6,14 @@ from moonshine import artefacts
 from moonshine.files import write_bytes, write_text
 from moonshine.params import Params
 from moonshine.progress import say
-from moonshine.report.figures import error_against_parameters
+from moonshine.report.attention import read_attention
+from moonshine.report.curves import read_curves
+from moonshine.report.figures import Measured, figure_files
 from moonshine.report.page import markdown_page
-from moonshine.report.rows import read_rows
+from moonshine.report.rows import Row, read_rows
 from moonshine.report.tables import table_csv
 
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own note in folders that it declares
-FIGURE = "error-against-parameters.svg"
 
 
 def report(params: Params, partial: bool = False) -> None:
@@ -21,14 +22,27 @@ def report(params: Params, partial: bool = False) -> None:
     `partial` writes it with rows that have not run, which the page then says.
     """
     rows = read_rows(params, partial)
+    measured = _measured(params, rows, partial)
     folder = artefacts.results_folder(params.experiment)
     tables = {f"{table.name}.csv": table_csv(table, rows).encode() for table in params.tables}
-    figures = {FIGURE: error_against_parameters(rows)} if any(row.metrics for row in rows.values()) else {}
     _write_folder(folder / "tables", tables)
-    _write_folder(folder / "figures", figures)
-    write_text(folder / "README.md", markdown_page(params, rows))
+    _write_folder(folder / "figures", figure_files(measured))
+    attention = read_attention(params, partial)
+    write_text(folder / "README.md", markdown_page(params, rows, measured, attention))
     missing = sum(row.metrics is None for row in rows.values())
     say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows, {missing} not run")
+
+
+def _measured(params: Params, rows: dict[str, Row], partial: bool) -> Measured:
+    row, _, seed = params.teacher.partition("/seed")
+    teacher = rows.get(row)
+    return Measured(
+        rows=[row for row in rows.values() if row.metrics],
+        curves=read_curves(params, partial),
+        teacher=teacher if teacher and teacher.metrics else None,
+        teacher_seed=seed or None,
+        recipe=params.recipe,
+    )
 
 
 def _write_folder(folder: Path, files: dict[str, bytes]) -> None:

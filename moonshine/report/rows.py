@@ -47,6 +47,11 @@ class Row:
         values = self.by_seed(key).values()
         return statistics.stdev(values) if len(values) > 1 else None
 
+    def cost(self, key: str) -> int:
+        """parameters, learnable or macs."""
+        assert self.metrics is not None
+        return int(self.metrics[key])
+
     @property
     def bytes_on_disk(self) -> float | None:
         """Size of the model file, the mean over seeds; None where the metrics don't say."""

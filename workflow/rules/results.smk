@@ -71,6 +71,16 @@ rule attention_maps:
 rule report:
     input:
         code("report"),
+        maps=multiext(
+            "results/{experiment}/attention-maps/",
+            "maps.svg",
+            "maps-dark.svg",
+            "distances.json",
+        ),
+        curves=trained("results/{experiment}/curves/train/{network}/seed{seed}.csv")
+        + distilled(
+            "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv"
+        ),
         metrics=all_rows("results/{experiment}/metrics/{row}.json"),
     output:
         page="results/{experiment}/README.md",
@@ -84,6 +94,10 @@ rule report:
         distil=config["distil"],
         titles=config["titles"],
         tables=config["tables"],
+        attention_maps=config["attention_maps"],
+        teacher=config["teacher"],
+        networks=config["networks"],
+        methods=config["methods"],
         recipe=config["recipe"],
         dataset=config["dataset"],
     shell:

@@ -1,0 +1,57 @@
+"""The curves of an experiment: what each row went through, epoch by epoch and seed by seed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from moonshine import artefacts
+from moonshine.errors import DataError
+from moonshine.params import Params
+
+ATTENTION = "attention_"
+SHOWN = ("epoch", "lr", "train_top1", "val_top1")
+
+
+def read_curves(params: Params, partial: bool = False) -> dict[str, pd.DataFrame]:
+    """Row -> its history, a line for each seed and epoch; published rows have none.
+
+    `partial` lets curves be absent. Raises DataError (exit code 3) for a curve that is absent otherwise, damaged, not
+    finite, or of another number of epochs than the recipe's.
+    """
+    curves = {}
+    for row in params.rows:
+        if row.startswith("fetch/"):
+            continue
+        paths = {seed: artefacts.curve(params.experiment, row, seed) for seed in params.seeds}
+        if partial and not all(path.exists() for path in paths.values()):
+            continue
+        frames = [_read(path, params.recipe.epochs).assign(seed=seed) for seed, path in paths.items()]
+        curves[row] = pd.concat(frames, ignore_index=True)
+    return curves
+
+
+def attention_groups(curve: pd.DataFrame) -> list[str]:
+    """Columns with the attention loss of a group, first group first."""
+    return [column for column in sorted(curve.columns) if column.startswith(ATTENTION)]
+
+
+def over_seeds(curve: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Mean, min and max over the seeds, by epoch."""
+    return curve.groupby("epoch")[column].agg(["mean", "min", "max"])
+
+
+def _read(path: Path, epochs: int) -> pd.DataFrame:
+    again = "run the stage that trains it, or `dvc pull` and that stage"
+    try:
+        frame = pd.read_csv(path)
+        shown = frame[[*SHOWN, *attention_groups(frame)]].astype(float)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; {again}") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: damaged ({' '.join(str(error).split())}); {again}") from None
+    if list(shown["epoch"]) != list(range(1, epochs + 1)):
+        raise DataError(f"{path}: has {len(shown)} epochs, params.yaml {epochs}; {again}")
+    if not np.isfinite(shown.to_numpy()).all():
+        raise DataError(f"{path}: a value is not finite; {again}")
+    return shown
