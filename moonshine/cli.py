@@ -9,8 +9,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moonshine import artefacts, progress
-from moonshine.errors import DataError, Interrupted, LockedError, MachineError, MoonshineError, ParamsError
+from moonshine import artefacts, processes, progress
+from moonshine.errors import (
+    DataError,
+    DivergedError,
+    Interrupted,
+    LockedError,
+    MachineError,
+    MoonshineError,
+    ParamsError,
+)
 from moonshine.files import explain
 
 
@@ -18,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (docs/errors.md)."""
     options = build_parser().parse_args(arguments)
     try:
+        if processes.COUNT > 1 and options.run not in (_train, _distil):
+            raise ParamsError("torchrun starts train and distil; run other commands without it")
         options.run(options)
     except MoonshineError as error:
         return _fail(error)
@@ -33,9 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(error: MoonshineError) -> int:
-    """Say what is wrong, one line a mistake. Whoever finds a folder locked leaves its owner's log alone."""
+    """Say what is wrong, one line a mistake; of a mistake that all processes of a training make, the first tells.
+
+    Whoever finds a folder locked leaves its owner's log alone.
+    """
     for line in str(error).splitlines():
-        progress.say(f"error: {line}", log=not isinstance(error, LockedError))
+        if processes.FIRST:
+            progress.say(f"error: {line}", log=not isinstance(error, LockedError))
+        elif not isinstance(error, (DivergedError, Interrupted)):
+            print(f"error: process {processes.RANK}: {line}", file=sys.stderr)
     return error.exit_code
 
 
@@ -130,6 +146,7 @@ def _prepare(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     params = _read(options)
     _require_row(params, f"train/{options.network}", options.seed)
+    _in_processes(params.recipe.processes or 1)
     _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
     from moonshine.training.train import train
 
@@ -145,6 +162,7 @@ def _distil(options: argparse.Namespace) -> None:
     students = list(dict.fromkeys(students))  # a lock cannot tell a student from itself
     for student in students:
         _require_row(params, f"distil/{student}", options.seed)
+    _in_processes(params.recipe.processes or 1)
     from moonshine.training.distil import distil, distil_together
 
     if options.together:
@@ -211,11 +229,22 @@ def _require_row(params, row: str, seed: int | None = None) -> None:  # type: ig
         raise ParamsError(f"--seed {seed}: params.yaml has seeds {params.seeds}")
 
 
+def _in_processes(count: int) -> None:
+    """Go on in `count` processes, and there only; torchrun may have started them already."""
+    if processes.LOCAL_RANK is None and count > 1:
+        from moonshine.torchrun import run_processes
+
+        sys.exit(run_processes(count))
+    if count != processes.COUNT:
+        raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
+
+
 def _start(log: str) -> None:
     """For commands that work for long: stop on request, and keep a log."""
     from moonshine import signals
 
-    signals.install_handlers()
+    if processes.COUNT == 1:  # several first meet, and then stop together
+        signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
 
 

@@ -1,18 +1,49 @@
 """The device that a stage computes on."""
 
+import functools
+import os
+
 import torch
 
+from moonshine import processes
 from moonshine.errors import MachineError
+from moonshine.gpu_claims import claim_free_gpu, claim_gpu
 from moonshine.params.schema import Machine
 
 
 def choose_device(machine: Machine) -> torch.device:
-    """`auto` takes the GPU if there is one; `cuda` without one is MachineError (exit code 5), never a silent CPU."""
-    available = torch.cuda.is_available()
-    if machine.device == "cuda" and not available:
-        cause = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
+    """`auto` takes a GPU if there is one, `cuda` insists: MachineError (exit code 5), never a silent CPU.
+
+    So does `auto` where a cluster or the user granted a GPU that this process cannot see, as in a container that was
+    started without its driver.
+    """
+    if machine.device == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", _claimed_gpu())
+    cause = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
+    if machine.device == "cuda":
         raise MachineError(f"machine.device: cuda, but {cause}; set it to auto or cpu, or run where a GPU is")
-    return torch.device("cuda" if available and machine.device != "cpu" else "cpu")
+    if granted := _granted_gpus():
+        raise MachineError(f"{granted}, but {cause}; in a container, start it with --nv or --gpus, or set it empty")
+    return torch.device("cpu")
+
+
+def _granted_gpus() -> str | None:
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return f"CUDA_VISIBLE_DEVICES is {devices}" if devices not in ("", "-1", "NoDevFiles") else None
+
+
+@functools.cache
+def _claimed_gpu() -> int:
+    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+    if processes.LOCAL_RANK is None:
+        index = claim_free_gpu(uuids)
+    else:
+        index = processes.LOCAL_RANK
+        claim_gpu(uuids, index)
+    torch.cuda.set_device(index)
+    return index
 
 
 def set_up(threads: int) -> None:

@@ -10,6 +10,8 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from moonshine import processes
+
 SECONDS_BETWEEN_LINES = 20.0
 
 Item = TypeVar("Item")
@@ -21,11 +23,17 @@ _log_file: TextIO | None = None
 def keep_log(path: Path) -> None:
     """From now on every message is also appended to this file, which is opened by the first of them."""
     global _log_path
-    _log_path = path
+    if processes.FIRST:
+        _log_path = path
 
 
 def say(message: str, log: bool = True) -> None:
-    """Print one line, above the bar if there is one, and keep it in the log. The work goes on where neither works."""
+    """Print one line, above the bar if there is one, and keep it in the log. The work goes on where neither works.
+
+    Of several processes only the first speaks.
+    """
+    if not processes.FIRST:
+        return
     try:
         tqdm.write(message, file=sys.stderr)
         sys.stderr.flush()
@@ -59,7 +67,8 @@ class Progress:
         self.title, self.total, self.done, self.unit = title, total, done, unit
         self._first, self._start = done, time.monotonic()
         self._last_line = self._start
-        self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=None, leave=False, file=sys.stderr)
+        hidden = None if processes.FIRST else True  # None: unless this is a terminal
+        self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=hidden, leave=False, file=sys.stderr)
 
     def update(self, count: int = 1, note: str = "") -> None:
         self.done += count

@@ -11,7 +11,7 @@ from moonshine.errors import Interrupted
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
-_received: int | None = None
+_received = 0
 
 
 def _remember(signal_number: int, frame: FrameType | None) -> None:
@@ -25,17 +25,21 @@ def install_handlers() -> None:
         signal.signal(stop_signal, _remember)
 
 
-def stop_requested() -> bool:
-    return _received is not None
+def received() -> int:
+    """The number of the first signal that asked to stop, or 0."""
+    return _received
 
 
-def stop_now(message: str) -> Interrupted:
-    """The exception that ends the process with 128 + signal, to be raised once the work is safe."""
-    assert _received is not None
-    return Interrupted(_received, f"stopped by {signal.Signals(_received).name}: {message}")
+def stop_now(message: str, number: int | None = None) -> Interrupted:
+    """The exception that ends the process with 128 + signal, to be raised once the work is safe.
+
+    `number` is that of a signal which another process of this training received.
+    """
+    number = number or _received
+    return Interrupted(number, f"stopped by {signal.Signals(number).name}: {message}")
 
 
 def poll(message: str = "nothing is lost, run the same command again") -> None:
     """Raise Interrupted if a stop was requested; for loops that have nothing to save."""
-    if stop_requested():
+    if _received:
         raise stop_now(message)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from moonshine import processes
 from moonshine.data.augmentation import EpochAugmentation
 from moonshine.data.order import epoch_order
 from moonshine.data.store import Split
@@ -36,18 +37,20 @@ class SmallImages:
     ) -> Iterator[Batch]:
         """Batches `first`, first + 1, ... of an epoch: float images (batch, channels, height, width), int64 labels.
 
-        Every image comes exactly once an epoch; the last batch may be smaller.
+        Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
         """
         augment = EpochAugmentation(augmentation, seed, epoch, len(self))
         order = epoch_order(seed, epoch, len(self))
-        for indices in order.split(batch_size)[first:]:
+        for batch in order.split(batch_size)[first:]:
+            indices = processes.share(batch)
             on_device = indices.to(self.device)
             yield self._normalise(augment(self.images[on_device], indices)), self.labels[on_device]
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every image exactly once, in the order of the file."""
-        for images, labels in zip(self.images.split(batch_size), self.labels.split(batch_size)):
-            yield self._normalise(images), labels
+        """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
+        several = batch_size * processes.COUNT
+        for images, labels in zip(self.images.split(several), self.labels.split(several)):
+            yield self._normalise(processes.share(images)), processes.share(labels)
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self._mean) / self._std

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from moonshine import processes
 from moonshine.data.loading import SmallImages
 from moonshine.errors import DataError
 
@@ -13,7 +14,7 @@ BATCH_SIZE = 200
 
 
 def measure(network: nn.Module, data: SmallImages, before_each_batch: Callable[[], None]) -> dict[str, float]:
-    """Top-1 and top-5 error in per cent, mean cross-entropy and n, every image counted exactly once.
+    """Top-1 and top-5 error in per cent, mean cross-entropy and n, every image counted exactly once by one process.
 
     `before_each_batch` may stop it by raising. Raises DataError (exit code 3) if the count is not the manifest's. The
     network is left in the mode it was in.
@@ -25,14 +26,17 @@ def measure(network: nn.Module, data: SmallImages, before_each_batch: Callable[[
     with torch.inference_mode():
         for images, labels in data.evaluation_batches(BATCH_SIZE):
             before_each_batch()
+            if len(labels) == 0:
+                continue  # the other processes got the last images
             logits = network(images).float()
             best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
             loss = cross_entropy(logits, labels, reduction="sum")
             totals += torch.stack([loss.double(), best[:, 0].sum().double(), best.sum().double()])
             count += len(labels)
     network.train(was_training)
+    count = int(processes.summed(torch.tensor(count)))
     expected = data.manifest["splits"]["val"]["count"]
     if count != expected:
         raise DataError(f"evaluated {count} images, but the manifest says {expected}")
-    loss, top1, top5 = (totals / count).tolist()
+    loss, top1, top5 = (processes.summed(totals) / count).tolist()
     return {"loss": loss, "top1": 100 * (1 - top1), "top5": 100 * (1 - top5), "n": count}

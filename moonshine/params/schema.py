@@ -119,7 +119,9 @@ class Recipe(Section):
     compile: bool
     """Compile the training step with torch.compile."""
     threads: Count
-    """CPU threads of one job. Another number rounds differently, so it is part of the recipe."""
+    """CPU threads of one process. Another number rounds differently, so it is part of the recipe."""
+    processes: Count | None = None
+    """Processes that share each batch, one for each GPU; None is one. Another number rounds differently, too."""
 
     @model_validator(mode="after")
     def _steps_ascend_within_training(self) -> "Recipe":
@@ -127,6 +129,12 @@ class Recipe(Section):
             raise ValueError("lr_steps: must ascend")
         if self.lr_steps and self.lr_steps[-1] >= self.epochs:
             raise ValueError(f"lr_steps: {self.lr_steps[-1]} is not before the last of {self.epochs} epochs")
+        return self
+
+    @model_validator(mode="after")
+    def _every_process_gets_images(self) -> "Recipe":
+        if self.processes and self.processes > self.batch_size:
+            raise ValueError(f"processes: {self.processes} cannot share a batch of {self.batch_size}")
         return self
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from moonshine import artefacts
+from moonshine import artefacts, processes
 from moonshine.data.store import read_manifest
 from moonshine.errors import DataError
 from moonshine.params import Params
@@ -15,7 +15,8 @@ from moonshine.training.run_folder import RunFolder
 def distil(params: Params, student: str, seed: int) -> None:
     """Train one student, `<method>/<network>`, unless a finished run is there already, and publish it."""
     (run,) = distil_together(params, [student], seed)
-    publish(params, run)
+    if processes.FIRST:
+        publish(params, run)
 
 
 def distil_together(params: Params, students: Iterable[str], seed: int) -> list[RunFolder]:

@@ -1,7 +1,8 @@
 """The identity of a run: what determines its bytes, and nothing else.
 
 Not in it are paths, logging and checkpoint intervals, and the device: a finished run may be published where its GPU
-is not. The number of processes is, and torch's version, for each rounds differently. Nothing here imports torch.
+is not. The recipe has the number of processes, and torch's version is in it too, for each rounds differently. Nothing
+here imports torch.
 """
 
 import hashlib
@@ -31,7 +32,6 @@ def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
         "code": {module: sha256(PACKAGE / module) for module in CODE[stage]},
         "torch": version("torch"),
         "torchvision": version("torchvision"),
-        "processes": 1,
     }
     if method:
         identity["method"] = params.methods[method[0]].model_dump()

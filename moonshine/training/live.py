@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from moonshine import processes
 from moonshine.errors import MoonshineError
 from moonshine.files import write_json, write_text
 from moonshine.training.publish import curve_csv
@@ -21,7 +22,7 @@ SECONDS_BETWEEN_HEARTBEATS = 10.0
 
 
 class LiveRun:
-    """What one run in training shows of itself."""
+    """What one run in training shows of itself; of several processes the first shows it."""
 
     def __init__(self, folder: Path, steps: int, first_step: int):
         """`steps` is the number of optimiser steps of the whole run, `first_step` how many were done before."""
@@ -32,10 +33,12 @@ class LiveRun:
     @property
     def due(self) -> bool:
         """Whether the last heartbeat is old; asking a device for its sums at every step would slow it down."""
-        return time.monotonic() - self._last >= SECONDS_BETWEEN_HEARTBEATS
+        return processes.FIRST and time.monotonic() - self._last >= SECONDS_BETWEEN_HEARTBEATS
 
     def beat(self, epoch: int, step: int, **noted: Any) -> None:
         """Write the heartbeat: `step` steps are done, and epoch `epoch` is under way; `noted` is shown with it."""
+        if not processes.FIRST:
+            return
         self._last = time.monotonic()
         rate = (step - self._first) / max(self._last - self._start, 1e-9)
         heartbeat = {
@@ -52,5 +55,7 @@ class LiveRun:
             write_json(self._folder / HEARTBEAT, heartbeat, attempts=1)
 
     def finish_epoch(self, history: Sequence[dict[str, float]]) -> None:
+        if not processes.FIRST:
+            return
         with contextlib.suppress(MoonshineError):
             write_text(self._folder / CURVE, curve_csv(history), attempts=1)

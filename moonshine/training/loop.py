@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from moonshine import signals
+from moonshine import processes, signals
 from moonshine.data.loading import SmallImages
 from moonshine.errors import DivergedError
 from moonshine.evaluation.measure import measure
@@ -79,13 +79,14 @@ class TrainingLoop:
             self._stop_if_asked()
             if not self.trainees:
                 return
+            size = min(self.recipe.batch_size, len(self.train) - batch * self.recipe.batch_size)
             ready = [t for t in self.trainees if (t.epoch, t.batch) == (epoch, batch)]
             signals_of_teacher = self.teacher(images) if self.teacher else None
             for trainee in ready:
-                trainee.step(images, labels, signals_of_teacher)
+                trainee.step(images, labels, signals_of_teacher, processes.weight_of_share(len(labels), size))
             if (batch + 1) % STEPS_BETWEEN_CHECKS[self.train.device.type] == 0:
                 self._drop_diverged()
-            progress.update(len(labels), self._note(epoch))
+            progress.update(size, self._note(epoch))
             self._beat_if_due()
             self._save_if_due(epoch, batch + 1)
         self._drop_diverged()
@@ -94,6 +95,7 @@ class TrainingLoop:
         for trainee in list(self.trainees):
             if trainee.epoch != epoch:
                 continue
+            processes.share_statistics(trainee.network)
             measured = measure(trainee.network, self.val, self._stay_safe)
             if not math.isfinite(measured["loss"]):
                 self._drop(trainee, trainee.diverged("validation loss"))
@@ -140,9 +142,9 @@ class TrainingLoop:
         return f"epoch {epoch} {means}"
 
     def _stop_if_asked(self) -> None:
-        if signals.stop_requested():
+        if stopped := processes.largest(signals.received()):
             self._save_all()
-            raise signals.stop_now("a checkpoint is saved, the same command goes on from it")
+            raise signals.stop_now("a checkpoint is saved, the same command goes on from it", stopped)
 
     def _save_if_due(self, epoch: int, batch: int) -> None:
         if self.checkpoint_steps and self._step(epoch, batch) % self.checkpoint_steps == 0:
@@ -150,7 +152,7 @@ class TrainingLoop:
         self._save_if_time()
 
     def _save_if_time(self) -> None:
-        if time.monotonic() - self._last_save >= self.checkpoint_seconds:
+        if processes.largest(time.monotonic() - self._last_save >= self.checkpoint_seconds):
             self._save_all()
 
     def _stay_safe(self) -> None:
@@ -169,7 +171,9 @@ class TrainingLoop:
                 continue
             # validations count, so that the states before and after one have numbers of their own
             number = self._step(trainee.epoch, trainee.batch) + trainee.epoch - 1
-            save_checkpoint(folder.path, number, trainee.state())
+            if processes.FIRST:
+                save_checkpoint(folder.path, number, trainee.state())
+        processes.wait_for_all()  # none may end, and take the others with it, before all is saved
         self._last_save = time.monotonic()
 
     def _step(self, epoch: int, batch: int) -> int:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from moonshine import artefacts
+from moonshine import artefacts, processes
 from moonshine.errors import CheckpointError, DataError
 from moonshine.files import read_checked_json, sha256, write_bytes, write_checked_json
 from moonshine.locks import hold_lock
@@ -21,6 +21,8 @@ class RunFolder:
         self.row, self.seed, self.identity = row, seed, run_identity(params, row, seed)
         self.parent = artefacts.run_folder(params.experiment, row, seed)
         self.path = self.parent / identity_hash(self.identity)
+        if not processes.FIRST:
+            return  # the first process holds the lock and writes for all
         hold_lock(self.parent)
         if not (self.path / IDENTITY).exists():
             self._say_why_anew()
@@ -59,7 +61,7 @@ class RunFolder:
 
     def _remove_checkpoints(self) -> None:
         for path in [*self.path.glob("step-*"), *self.path.glob(".*.tmp-*")]:
-            path.unlink()
+            path.unlink(missing_ok=True)  # several processes may do so
 
 
 def older_runs(parent: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
-from moonshine import artefacts
+from moonshine import artefacts, processes
 from moonshine.data.loading import SmallImages
 from moonshine.device import choose_device, set_up
-from moonshine.errors import CheckpointError
+from moonshine.errors import CheckpointError, ParamsError
 from moonshine.models.model_file import describe_model, model_bytes
 from moonshine.params import Params
 from moonshine.progress import say
@@ -31,11 +31,23 @@ def train_runs(
 
     `make_objective` gets a row, `make_teacher` the device.
     """
-    started = time.time()
     device = choose_device(params.machine)
     set_up(params.recipe.threads)
+    with processes.joined(device):
+        _train_on(device, params, runs, make_objective, make_teacher)
+
+
+def _train_on(
+    device: torch.device,
+    params: Params,
+    runs: Sequence[RunFolder],
+    make_objective: MakeObjective,
+    make_teacher: MakeTeacher | None,
+) -> None:
+    started = time.time()
     folder = artefacts.data_folder(params.dataset.name)
     train, val = SmallImages(folder, "train", device), SmallImages(folder, "val", device)
+    _require_work_for_all(len(train), params.recipe.batch_size)
     teacher = make_teacher(device) if make_teacher else None
     failures = []
     for group in _groups(params, runs, make_objective, teacher, train):
@@ -48,11 +60,21 @@ def train_runs(
         )
         failures += loop.run()
         for trainee in loop.trainees:
-            name = artefacts.model_name(trainee.row, trainee.seed)
-            model = model_bytes(trainee.network, describe_model(name, trainee.architecture, train.manifest))
-            trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
+            if processes.FIRST:
+                name = artefacts.model_name(trainee.row, trainee.seed)
+                model = model_bytes(trainee.network, describe_model(name, trainee.architecture, train.manifest))
+                trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
     if failures:
         raise failures[0]
+
+
+def _require_work_for_all(images: int, batch_size: int) -> None:
+    smallest = images % batch_size or batch_size
+    if smallest < processes.COUNT:
+        raise ParamsError(
+            f"recipe.batch_size: {batch_size} leaves a last batch of {smallest} of {images} images, too few for "
+            f"{processes.COUNT} processes; choose another"
+        )
 
 
 def _groups(
@@ -74,14 +96,14 @@ def _groups(
         needs.append(measure_need(trainee, images, labels, signals))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
         del trainee
-    groups = groups_that_fit(needs, free_bytes(train.device))
+    groups = processes.of_first(groups_that_fit(needs, free_bytes(train.device)))
     return [[runs[index] for index in group] for group in groups]
 
 
 def _resume(params: Params, run: RunFolder, objective: Objective, device: torch.device) -> Trainee:
     """The network of a run where its newest checkpoint left it, or at the start."""
     trainee = Trainee(run.row, run.identity["network"], objective, params.recipe, run.seed, device)
-    if state := load_newest_checkpoint(run.path):
+    if state := processes.of_first(load_newest_checkpoint(run.path) if processes.FIRST else None):
         try:
             trainee.load_state(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,5 +1,6 @@
 """`moonshine train`: a network from scratch, on the labels alone."""
 
+from moonshine import processes
 from moonshine.params import Params
 from moonshine.training.publish import publish
 from moonshine.training.run_folder import RunFolder
@@ -15,4 +16,5 @@ def train(params: Params, network: str, seed: int) -> None:
 
         check_networks(params)
         train_runs(params, [run], lambda row: CrossEntropy(), None)
-    publish(params, run)
+    if processes.FIRST:
+        publish(params, run)

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from moonshine import processes
 from moonshine.data.order import derived_seed
 from moonshine.errors import DivergedError
 from moonshine.models.networks import initialise, place
@@ -36,7 +37,8 @@ class Trainee:
         network = initialise(architecture, derived_seed("initialisation", seed))
         self.network = place(network, device).train()
         objective.attach(self.network)
-        self._forward = torch.compile(self.network) if recipe.compile else self.network
+        replica = processes.replicated(self.network)
+        self._forward = torch.compile(replica) if recipe.compile else replica
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
@@ -54,26 +56,37 @@ class Trainee:
         # loss, its parts, correct predictions, images: summed on the device, read when somebody looks
         self._sums = torch.zeros(len(self.objective.parts) + 3, dtype=torch.float64, device=self.device)
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> None:
-        """Learn from one batch. A non-finite loss or gradient stops all updates from that one on; see `check`."""
+    def step(self, images: torch.Tensor, labels: torch.Tensor, teacher: Any, weight: float = 1.0) -> None:
+        """Learn from one batch, or from this process's share of it, whose loss counts `weight`.
+
+        A non-finite loss or gradient stops all updates from that one on; see `check`.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.epoch)
         # what is random inside a network (dropout) depends on the step alone, never on what ran before
-        torch.manual_seed(derived_seed("step", self.seed, self.epoch, self.batch))
+        torch.manual_seed(derived_seed("step", self.seed, self.epoch, self.batch) + processes.RANK)
         precision = PRECISIONS[self.recipe.precision]
         with torch.autocast(self.device.type, precision, enabled=precision != torch.float32):
             logits = self._forward(images)
         loss, parts = self.objective(logits, labels, teacher, self.epoch)
-        self._scaler.scale(loss).backward()
-        batch_means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
+        self._scaler.scale(loss if weight == 1 else loss * weight).backward()
+        means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
+        sums = self._summed(means, logits.detach(), labels)
         if not self._scaler.is_enabled():  # float16 gradients may overflow; their scaler skips the step
+            batch_means = sums[:-2] / sums[-1]
             self._optimizer.found_inf = self._note_fault(batch_means)  # type: ignore[attr-defined]  # as GradScaler
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)  # now, so that the next forward pass has their memory
-        correct = (logits.detach().argmax(1) == labels).sum()
-        self._sums += torch.cat([batch_means * len(labels), correct.double()[None], correct.new_tensor([len(labels)])])
+        self._sums += sums
         self.batch += 1
+
+    @staticmethod
+    def _summed(means: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What the batch adds to the epoch's sums, over all processes."""
+        correct = (logits.argmax(1) == labels).sum()
+        of_share = [means * len(labels), correct.double()[None], correct.new_tensor([len(labels)])]
+        return processes.summed(torch.cat(of_share))
 
     def _note_fault(self, batch_means: torch.Tensor) -> torch.Tensor:
         """1 if this step or one before was not finite, which tells the fused optimiser to leave the weights alone.
@@ -113,7 +126,8 @@ class Trainee:
     def check_weights(self) -> None:
         """Raise DivergedError (exit code 7) if a weight or a statistic is not finite. Waits for the device."""
         tensors = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
-        if not torch.isfinite(torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))):
+        largest = torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))
+        if not torch.isfinite(processes.summed(largest)):
             raise self.diverged("a weight")
 
     def training_means(self) -> dict[str, float]:

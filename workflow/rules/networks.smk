@@ -8,7 +8,7 @@ rule train:
         curve="results/{experiment}/curves/train/{network}/seed{seed}.csv",
     log:
         "logs/{experiment}/train/{network}/seed{seed}.log",
-    threads: config["recipe"]["threads"]
+    threads: config["recipe"]["threads"] * (config["recipe"].get("processes") or 1)
     params:
         recipe=config["recipe"],
         network=lambda wildcards: config["networks"][wildcards.network],
@@ -27,7 +27,7 @@ rule distil:
         curve="results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
     log:
         "logs/{experiment}/distil/{method}/{network}/seed{seed}.log",
-    threads: config["recipe"]["threads"]
+    threads: config["recipe"]["threads"] * (config["recipe"].get("processes") or 1)
     params:
         recipe=config["recipe"],
         network=lambda wildcards: config["networks"][wildcards.network],

@@ -1,0 +1,67 @@
+"""Started by torchrun in two processes: takes the steps that a test compares with those of a single process.
+
+Arguments: a folder with prepared data, and one for what each process saw.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from moonshine import processes
+from moonshine.data.loading import SmallImages
+from moonshine.distillation.objective import Distillation
+from moonshine.distillation.teacher import TeacherSignals
+from moonshine.models.architecture import describe
+from moonshine.params import read_params
+from moonshine.training.trainee import Trainee
+
+BATCH_SIZE = 100
+
+
+def seen_images(data: SmallImages, params) -> list[list[list[int]]]:  # type: ignore[no-untyped-def]
+    """Epoch -> batch -> labels, which the caller has made the images' own numbers."""
+    augmentation = params.recipe.augmentation
+    return [
+        [labels.tolist() for _, labels in data.training_batches(augmentation, 0, epoch, BATCH_SIZE)] for epoch in (1, 2)
+    ]
+
+
+def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+    """Of a distillation with batch norm in eval mode, where each image counts for itself.
+
+    After the first step, without weight decay, they are what momentum remembers.
+    """
+    architecture = describe(params.networks["student"], 10, 1)
+    objective = Distillation(params.methods["at"], ("layer1", "layer2", "layer3", "layer4"))
+    recipe = params.recipe.model_copy(update={"weight_decay": 0.0})
+    trainee = Trainee("distil/at/student", architecture, objective, recipe, 0, torch.device("cpu"))
+    trainee.network.eval()
+    images, labels = next(data.training_batches(params.recipe.augmentation, 0, 1, size))
+    maps = [images.abs().mean(1).flatten(1)[:, :positions] for positions in (144, 36, 9, 4)]
+    trainee.step(
+        images, labels, TeacherSignals(images.new_zeros(0), maps), processes.weight_of_share(len(labels), size)
+    )
+    remembered = trainee.state()["optimizer"]["state"]
+    return {name: remembered[i]["momentum_buffer"] for i, (name, _) in enumerate(trainee.network.named_parameters())}
+
+
+def main() -> None:
+    os.chdir(sys.argv[1])
+    torch.set_num_threads(1)
+    params = read_params(Path("params.yaml"))
+    train, val = (SmallImages(Path("data/digits"), split, torch.device("cpu")) for split in ("train", "val"))
+    folder = Path(sys.argv[2])
+    with processes.joined(torch.device("cpu")):
+        torch.save(gradients_of_one_step(train, params, 7), folder / f"gradients-{processes.RANK}.pt")
+        for data in (train, val):
+            data.labels = torch.arange(len(data))
+        evaluated = [label for _, labels in val.evaluation_batches(BATCH_SIZE) for label in labels.tolist()]
+        seen = {"train": seen_images(train, params), "val": evaluated}
+        (folder / f"seen-{processes.RANK}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
