@@ -40,7 +40,7 @@ def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, tor
     trainee = Trainee("distil/at/student", architecture, objective, recipe, 0, torch.device("cpu"))
     trainee.network.eval()
     images, labels = next(data.training_batches(params.recipe.augmentation, 0, 1, size))
-    maps = [images.abs().mean(1).flatten(1)[:, :positions] for positions in (144, 36, 9, 4)]
+    maps = [images.abs().mean(1)[:, :side, :side] for side in (12, 6, 3, 2)]
     trainee.step(
         images, labels, TeacherSignals(images.new_zeros(0), maps), processes.weight_of_share(len(labels), size)
     )
