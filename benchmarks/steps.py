@@ -1,5 +1,9 @@
-"""Distillation steps of this project, and the same steps by torchdistill's training box."""
+"""Distillation steps and epochs of this project, and the same by torchdistill's training box.
 
+Tasks for `benchmarks.worker`. `pixels` is 224 (ImageNet's networks), 28 or 14 (narrow ones with a 3x3 stem).
+"""
+
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -8,31 +12,38 @@ from typing import Any
 
 import torch
 
-BATCH = {"224": 16, "28": 128}
-STEPS = {"224": 1, "28": 4}
+from benchmarks.worker import Round
+from moonshine.params.schema import Augmentation
+
+AUGMENTATION = Augmentation(pad=1, flip=True)
+BATCH = {"224": 16, "28": 128, "14": 128}
+STEPS = {"224": 1, "28": 4, "14": 16}
 LABEL_LOSS = {
     "input": {"is_from_teacher": False, "module_path": ".", "io": "output"},
     "target": {"uses_label": True},
 }
-NARROW = [16, 32, 64, 128]
+NARROW = {"28": [16, 32, 64, 128], "14": [8, 16, 32, 64]}
 
 
 def description(name: str, pixels: str) -> dict[str, Any]:
-    """Plain values of an architecture: ImageNet's networks at 224 pixels, narrow ones with a 3x3 stem at 28."""
-    small: dict[str, Any] = {"stem": "3x3", "channels": NARROW} if pixels == "28" else {}
-    cheap = {"conv": "G(N)"} if name.endswith("-sep") else {}
+    """Plain values of an architecture."""
+    small = pixels in NARROW
+    widths = NARROW.get(pixels, [64, 128, 256, 512])
+    if name.endswith("-half"):
+        widths = [widths[0], *(width // 2 for width in widths[1:])]
     return {
-        "arch": name.removesuffix("-sep"),
+        "arch": name.removesuffix("-sep").removesuffix("-half"),
         "classes": 10 if small else 1000,
         "in_channels": 1 if small else 3,
-        **small,
-        **cheap,
+        "channels": widths,
+        **({"stem": "3x3"} if small else {}),
+        **({"conv": "G(N)"} if name.endswith("-sep") else {}),
     }
 
 
 def batch(pixels: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    channels, classes = (1, 10) if pixels == "28" else (3, 1000)
+    channels, classes = (1, 10) if pixels in NARROW else (3, 1000)
     images = torch.randn(BATCH[pixels], channels, int(pixels), int(pixels), generator=generator)
     return images, torch.randint(0, classes, (BATCH[pixels],), generator=generator)
 
@@ -50,15 +61,24 @@ def write_teacher(pixels: str, path: str) -> None:
     Path(path).write_bytes(model_bytes(network("resnet34", pixels), described))
 
 
-def ours(pixels: str, *students: str) -> Any:
-    """Steps of the students with one forward pass of the teacher."""
-    from moonshine.distillation.objective import Distillation
+def make_teacher(pixels: str) -> Any:
     from moonshine.distillation.teacher import Teacher
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "teacher.safetensors"
+        # by a process of its own, whose memory is not counted here
+        code = f"from benchmarks.steps import write_teacher; write_teacher({pixels!r}, {str(path)!r})"
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return Teacher(path, "teacher", torch.device("cpu"), torch.float32)
+
+
+def make_trainee(pixels: str, student: str) -> Any:
+    from moonshine.distillation.objective import Distillation
     from moonshine.models.attention_points import attention_points
-    from moonshine.params.schema import Augmentation, Method, Recipe
+    from moonshine.params.schema import Method, Recipe
     from moonshine.training.trainee import Trainee
 
-    device = torch.device("cpu")
+    architecture = description(student, pixels)
     recipe = Recipe(
         epochs=100,
         batch_size=BATCH[pixels],
@@ -67,24 +87,18 @@ def ours(pixels: str, *students: str) -> Any:
         lr_factor=0.1,
         momentum=0.9,
         weight_decay=1e-4,
-        augmentation=Augmentation(flip=True),
+        augmentation=AUGMENTATION,
         precision="float32",
         compile=False,
         threads=torch.get_num_threads(),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "teacher.safetensors"
-        # by a process of its own, whose memory is not counted here
-        subprocess.run(
-            [sys.executable, "-c", f"import benchmarks.steps as s; s.write_teacher({pixels!r}, {str(path)!r})"]
-        )
-        teacher = Teacher(path, device, torch.float32)
-    trainees = []
-    for student in students:
-        architecture = description(student, pixels)
-        method = Method(beta=750.0, groups=[1, 2, 3, 4])
-        objective = Distillation(method, attention_points(architecture))
-        trainees.append(Trainee(student, architecture, objective, recipe, 0, device))
+    objective = Distillation(Method(beta=750.0, groups=[1, 2, 3, 4]), attention_points(architecture))
+    return Trainee(student, architecture, objective, recipe, 0, torch.device("cpu"))
+
+
+def ours(pixels: str, *students: str) -> Round:
+    """Steps of the students with one forward pass of the teacher."""
+    teacher, trainees = make_teacher(pixels), [make_trainee(pixels, student) for student in students]
     images, labels = batch(pixels)
 
     def run_round() -> None:
@@ -97,8 +111,35 @@ def ours(pixels: str, *students: str) -> Any:
     return run_round
 
 
-def torchdistill(pixels: str, student: str) -> Any:
-    """The same by torchdistill 1.1.5, configured as its own ATLoss example; the networks are equal."""
+def ours_apart(pixels: str, *students: str) -> Round:
+    """The same students, each with a teacher's forward pass of its own."""
+    rounds = [ours(pixels, student) for student in students]
+
+    def run_round() -> None:
+        for run in rounds:
+            run()
+
+    return run_round
+
+
+def our_epoch(pixels: str, folder: str, student: str) -> Round:
+    """An epoch over a prepared data set, augmented as whole batches."""
+    from moonshine.data.loading import SmallImages
+
+    teacher, trainee = make_teacher(pixels), make_trainee(pixels, student)
+    data = SmallImages(Path(folder), "train", torch.device("cpu"))
+    epochs = itertools.count(1)
+
+    def run_round() -> None:
+        for images, labels in data.training_batches(AUGMENTATION, 0, next(epochs), BATCH[pixels]):
+            trainee.step(images, labels, teacher(images))
+            trainee.check()
+
+    return run_round
+
+
+def make_box(pixels: str, student: str) -> Any:
+    """torchdistill 1.1.5, configured as its documentation has ATLoss and labels; the networks are equal to ours."""
     from torchdistill.core.distillation import get_distillation_box
 
     groups = ["layer1", "layer2", "layer3", "layer4"]
@@ -107,37 +148,70 @@ def torchdistill(pixels: str, student: str) -> Any:
         for group in groups
     }
     hooks = {"forward_hook": {"input": [], "output": groups}, "forward_proc": "forward_batch_only"}
+    label_loss = {
+        "criterion": {"key": "CrossEntropyLoss", "kwargs": {"reduction": "mean"}},
+        "criterion_wrapper": {"key": "SimpleLossWrapper", "kwargs": LABEL_LOSS},
+        "weight": 1.0,
+    }
+    attention = {"criterion": {"key": "ATLoss", "kwargs": {"at_pairs": pairs, "mode": "code"}}, "weight": 750.0}
     config = {
         "num_epochs": 1,
         "teacher": {**hooks, "requires_grad": False, "sequential": []},
         "student": {**hooks, "requires_grad": True, "sequential": []},
         "optimizer": {"key": "SGD", "kwargs": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}},
-        "criterion": {
-            "key": "WeightedSumLoss",
-            "kwargs": {
-                "sub_terms": {
-                    "ce": {
-                        "criterion": {"key": "CrossEntropyLoss", "kwargs": {"reduction": "mean"}},
-                        "criterion_wrapper": {"key": "SimpleLossWrapper", "kwargs": LABEL_LOSS},
-                        "weight": 1.0,
-                    },
-                    "at": {
-                        "criterion": {"key": "ATLoss", "kwargs": {"at_pairs": pairs, "mode": "code"}},
-                        "weight": 750.0,
-                    },
-                }
-            },
-        },
+        "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"ce": label_loss, "at": attention}}},
     }
     box = get_distillation_box(
         network("resnet34", pixels), network(student, pixels), {}, config, torch.device("cpu"), None, False, 1
     )
     box.teacher_model.eval()
     box.student_model.train()
+    return box
+
+
+def torchdistill(pixels: str, student: str) -> Round:
+    """The same steps by torchdistill."""
+    box = make_box(pixels, student)
     images, labels = batch(pixels)
 
     def run_round() -> None:
         for _ in range(STEPS[pixels]):
+            box.post_forward_process(box.forward_process(images, labels, None))
+
+    return run_round
+
+
+def torchdistill_epoch(pixels: str, folder: str, student: str) -> Round:
+    """An epoch over the same images, augmented one by one with torchvision's transforms, as its examples do."""
+    from PIL import Image
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+
+    from moonshine.data.store import Split
+
+    split = Split(Path(folder), "train")
+    normalisation = split.manifest["normalisation"]
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(int(pixels), padding=AUGMENTATION.pad),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(normalisation["mean"], normalisation["std"]),
+        ]
+    )
+    pictures = [Image.fromarray(image[0]) for image in split.pixels]
+
+    class Pictures(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(pictures)
+
+        def __getitem__(self, index: int) -> Any:
+            return transform(pictures[index]), int(split.labels[index])
+
+    loader, box = DataLoader(Pictures(), BATCH[pixels], shuffle=True), make_box(pixels, student)
+
+    def run_round() -> None:
+        for images, labels in loader:
             box.post_forward_process(box.forward_process(images, labels, None))
 
     return run_round

@@ -1,0 +1,97 @@
+"""`make bench`: every figure of docs/performance.md as a ratio against a named peer, measured in turns with it."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.engines import nothing_to_do
+from benchmarks.pairs import ROUNDS, Comparison, Worker, compare_calls, compare_workers, timed
+
+THREE = ("resnet18", "resnet34-sep", "resnet18-half")
+STEPS = "benchmarks.steps"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--peer", default=sys.executable, help="Python with torchdistill installed")
+    parser.add_argument("--only", nargs="*", default=list(ROWS), choices=list(ROWS), help="groups of rows")
+    options = parser.parse_args()
+    print(f"Convolution peak: {convolution_peak():.0f} GFLOP/s on one thread\n")
+    print("| What | Peer | Speed-up, median of pairs (lowest to highest) | Memory |")
+    print("|---|---|---|---|")
+    for name in options.only:
+        ROWS[name](options.peer)
+
+
+def row(what: str, peer: str, comparison: Comparison) -> None:
+    memory = f"{comparison.memory:.2f}" if comparison.memory else ""
+    print(f"| {what} | {peer} | {comparison} | {memory} |", flush=True)
+
+
+def steps(peer: str) -> None:
+    for pixels, student in (("224", "resnet18"), ("224", "resnet34-sep"), ("28", "resnet18"), ("28", "resnet34-sep")):
+        ours = Worker(sys.executable, STEPS, "ours", pixels, student, threads=1)
+        theirs = Worker(peer, STEPS, "torchdistill", pixels, student, threads=1)
+        row(f"step, {student}, {pixels} px", "torchdistill 1.1.5", compare_workers(ours, theirs))
+
+
+def together(peer: str) -> None:
+    ours = Worker(sys.executable, STEPS, "ours", "224", *THREE, threads=1)
+    apart = Worker(sys.executable, STEPS, "ours_apart", "224", *THREE, threads=1)
+    row("three students, one teacher, 224 px", "the same one by one", compare_workers(ours, apart))
+
+
+def epochs(peer: str) -> None:
+    for pixels, student in (("28", "resnet18"), ("14", "resnet18"), ("14", "resnet34-sep")):
+        with tempfile.TemporaryDirectory() as folder:
+            data = prepared_digits(Path(folder), int(pixels))
+            ours = Worker(sys.executable, STEPS, "our_epoch", pixels, str(data), student, threads=1)
+            theirs = Worker(peer, STEPS, "torchdistill_epoch", pixels, str(data), student, threads=1)
+            row(f"epoch, {student}, {pixels} px", "torchdistill 1.1.5, PIL", compare_workers(ours, theirs))
+
+
+def prepared_digits(folder: Path, size: int) -> Path:
+    import yaml
+
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["dataset"]["size"] = size
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    timed([sys.executable, "-m", "moonshine", "prepare"], cwd=folder, env={"PYTHONPATH": str(Path.cwd())})
+    return folder / "data" / params["dataset"]["name"]
+
+
+def start(peer: str) -> None:
+    help_, bare = [sys.executable, "-m", "moonshine", "--help"], [sys.executable, "-c", "pass"]
+    row("`moonshine --help`", "`python -c pass`", compare_calls(lambda: timed(help_), lambda: timed(bare)))
+
+
+def engines(peer: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for command, comparison in nothing_to_do(Path.cwd(), Path(folder) / "bare").items():
+            row(f"nothing to do, `{command}`", "the engine on as many empty stages", comparison)
+
+
+def convolution_peak() -> float:
+    """GFLOP/s of a 3x3 convolution with 128 channels on 28 x 28 pixels: what convolutions reach here at best."""
+    import time
+
+    torch.set_num_threads(1)
+    images = torch.randn(32, 128, 28, 28).to(memory_format=torch.channels_last)
+    layer = torch.nn.Conv2d(128, 128, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    operations = 2 * 32 * 28 * 28 * 128 * 128 * 9
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(ROUNDS + 1):
+            begin = time.perf_counter()
+            layer(images)
+            seconds.append(time.perf_counter() - begin)
+    return operations / min(seconds) / 1e9
+
+
+ROWS = {"steps": steps, "together": together, "epochs": epochs, "start": start, "engines": engines}
+
+if __name__ == "__main__":
+    main()
