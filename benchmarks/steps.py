@@ -49,9 +49,9 @@ def batch(pixels: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def network(name: str, pixels: str) -> torch.nn.Module:
-    from moonshine.models.networks import build_network, initialise
+    from moonshine.models.networks import initialise
 
-    return initialise(build_network(description(name, pixels)), 0)
+    return initialise(description(name, pixels), 0)
 
 
 def write_teacher(pixels: str, path: str) -> None:
