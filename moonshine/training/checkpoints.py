@@ -61,7 +61,7 @@ def load_newest_checkpoint(folder: Path) -> dict[str, Any] | None:
         try:
             return _load(path, step)
         except DataError as error:
-            say(f"warning: {error}; set aside, using the checkpoint before")
+            say(f"warning: {error}; set aside, using the one before")
             _set_aside(path)
     if committed or any(folder.glob("*.corrupt")):
         raise DataError(f"{folder}: every checkpoint is damaged; delete this folder to start the run from scratch")
