@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from moonshine.errors import CheckpointError, DataError
+from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.models.networks import build_network
 
 METADATA_KEY = "moonshine"
@@ -55,7 +55,7 @@ def read_description(path: Path) -> dict[str, Any]:
             description = json.loads((file.metadata() or {})[METADATA_KEY])
     except FileNotFoundError:
         raise DataError(f"{path}: no such model; run its stage or `dvc pull`") from None
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a readable safetensors file ({error}); delete it and run its stage") from None
     except KeyError:
         raise CheckpointError(f"{path}: a safetensors file, but not one of this project's models") from None
@@ -91,7 +91,7 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str
         raise DataError(f"{path}: is the model {description.get('name')!r}; delete it and run its stage or `dvc pull`")
     try:
         network = build_network(description["architecture"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (ParamsError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: this version cannot build {description['architecture']}: {error}") from None
     check_state(network, state, path)
     network.load_state_dict(state, assign=True)

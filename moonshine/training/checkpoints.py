@@ -80,9 +80,8 @@ def _load(path: Path, step: int) -> dict[str, Any]:
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         found = {key: checkpoint[key] for key in ("format", "run", "step")}
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise SecurityError(f"{path}: holds more than tensors and plain values ({reason}); delete it") from None
+    except pickle.UnpicklingError:  # torch's own message tells how to load it nevertheless
+        raise SecurityError(f"{path}: holds more than tensors and plain values; delete it") from None
     except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: no checkpoint of this program ({error}); delete {path.parent}") from None
     expected = {"format": FORMAT, "run": path.parent.name, "step": step}
@@ -95,8 +94,10 @@ def _refuse_bomb(path: Path, content: bytes) -> None:
     """torch stores without compression; an archive that unpacks to more than its size wants to exhaust memory."""
     try:
         members = zipfile.ZipFile(io.BytesIO(content)).infolist()
-    except (zipfile.BadZipFile, ValueError) as error:
-        raise CheckpointError(f"{path}: no checkpoint of this program ({error}); delete {path.parent}") from None
+    except (zipfile.BadZipFile, ValueError):
+        members = []
+    if not any(member.filename.endswith("/data.pkl") for member in members):
+        raise CheckpointError(f"{path}: no checkpoint of this program; delete {path.parent}")
     stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
     if not stored or sum(member.file_size for member in members) > len(content):
         raise SecurityError(f"{path}: unpacks to more than its size; delete it")
