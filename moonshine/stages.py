@@ -21,8 +21,10 @@ _MODELS = (
 )
 _TRAINING = (
     "data/augmentation.py",
+    "data/large_images.py",
     "data/loading.py",
     "data/order.py",
+    "data/photographs.py",
     "data/store.py",
     "evaluation/measure.py",
     *_MODELS,
@@ -36,7 +38,13 @@ _TRAINING = (
 )
 
 CODE: dict[str, tuple[str, ...]] = {
-    "prepare": ("data/prepare.py", "data/prepared.py", "data/store.py"),
+    "prepare": (
+        "data/photograph_store.py",
+        "data/photographs.py",
+        "data/prepare.py",
+        "data/prepared.py",
+        "data/store.py",
+    ),
     "train": (*_TRAINING, "training/train.py"),
     "distil": (
         "distillation/attention_transfer.py",
@@ -50,8 +58,10 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": (
         "data/augmentation.py",
+        "data/large_images.py",
         "data/loading.py",
         "data/order.py",
+        "data/photographs.py",
         "data/store.py",
         "evaluation/evaluate.py",
         "evaluation/measure.py",
@@ -61,8 +71,10 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "attention_maps": (
         "data/augmentation.py",
+        "data/large_images.py",
         "data/loading.py",
         "data/order.py",
+        "data/photographs.py",
         "data/store.py",
         "distillation/attention_transfer.py",
         "evaluation/attention_maps.py",
@@ -94,6 +106,7 @@ EXEMPT = {
     "__main__.py": "starts the command line",
     "artefacts.py": "says where artefacts lie; the graph declares each place",
     "cli.py": "parses the command line and calls a stage",
+    "cpus.py": "counts CPUs",
     "data/archives.py": "reads members of archives whose checksums params.yaml pins",
     "data/raw.py": "finds files whose checksums params.yaml pins",
     "device.py": "picks the device, which the run's identity names",

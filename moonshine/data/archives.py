@@ -11,6 +11,7 @@ from moonshine.data.raw import RawFile
 from moonshine.errors import DataError, SecurityError
 
 LARGEST_MEMBER = 1 << 28
+LARGEST_TAR = 1 << 33
 
 
 def read_members(archive: RawFile, names: Iterable[str]) -> dict[str, bytes]:
@@ -27,16 +28,18 @@ def read_members(archive: RawFile, names: Iterable[str]) -> dict[str, bytes]:
     return found
 
 
-def members(file: IO[bytes], path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """(name, content) of each regular file of a tar, compressed or not, in one pass; `path` is for messages.
+def members(
+    file: IO[bytes], path: Path | str, compressed: bool = True, largest: int = LARGEST_MEMBER
+) -> Iterator[tuple[str, IO[bytes]]]:
+    """(name, content) of each regular file of a tar in one pass; `path` is for messages.
 
     A content can be read until the next member is asked for. Nothing is written anywhere, yet a member whose name
-    leads out of the archive, a link, a device, a name used twice or a member too large is refused.
+    leads out of the archive, a link, a device, a name used twice or a member of more than `largest` bytes is refused.
     """
     seen = set()
-    with _tar(file, path) as tar:
+    with _tar(file, path, compressed) as tar:
         for member in tar:
-            _refuse_hostile(member, path)
+            _refuse_hostile(member, path, largest)
             if member.isdir():
                 continue
             if member.name in seen:
@@ -48,19 +51,19 @@ def members(file: IO[bytes], path: Path) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 @contextmanager
-def _tar(file: IO[bytes], path: Path) -> Iterator[tarfile.TarFile]:
+def _tar(file: IO[bytes], path: Path | str, compressed: bool) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(fileobj=file, mode="r|*") as tar:
+        with tarfile.open(fileobj=file, mode="r|*" if compressed else "r|") as tar:
             yield tar
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(f"{path}: truncated or damaged ({error}); get it again") from None
 
 
-def _refuse_hostile(member: tarfile.TarInfo, path: Path) -> None:
+def _refuse_hostile(member: tarfile.TarInfo, path: Path | str, largest: int) -> None:
     parts = member.name.split("/")
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise SecurityError(f"{path}: {member.name!r} is a link, a device or the like; get the archive again")
     if member.name.startswith("/") or ".." in parts or "\\" in member.name or "\0" in member.name:
         raise SecurityError(f"{path}: {member.name!r} leads out of the archive; get the archive again")
-    if not 0 <= member.size <= LARGEST_MEMBER:
+    if not 0 <= member.size <= largest:
         raise SecurityError(f"{path}: {member.name!r} claims {member.size:,} bytes; get the archive again")

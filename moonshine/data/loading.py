@@ -7,9 +7,11 @@ from typing import Any
 import torch
 
 from moonshine import processes
+from moonshine.cpus import usable_cpus
 from moonshine.data.augmentation import EpochAugmentation
+from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
-from moonshine.data.store import Split
+from moonshine.data.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -54,3 +56,16 @@ class SmallImages:
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
         return (images - self._mean) / self._std
+
+
+Images = SmallImages | LargeImages
+
+
+def open_images(folder: Path, split: str, device: torch.device, workers: int | None) -> Images:
+    """A prepared split, by the manifest's encoding; `workers` processes load photographs, None is one for each CPU.
+
+    Several processes of one training share the CPUs out.
+    """
+    if read_manifest(folder)["encoding"] == "raw":
+        return SmallImages(folder, split, device)
+    return LargeImages(folder, split, device, max(1, usable_cpus() // processes.COUNT) if workers is None else workers)

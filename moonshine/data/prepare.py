@@ -2,22 +2,31 @@
 
 import dataclasses
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from moonshine import artefacts
+from moonshine.cpus import usable_cpus
+from moonshine.data.photograph_store import PhotographSource, write_photographs
 from moonshine.data.prepared import Prepared
 from moonshine.data.raw import find_files
-from moonshine.data.store import SPLITS, write_split
+from moonshine.data.store import SPLITS, split_path, write_split
 from moonshine.errors import DataError, ParamsError
 from moonshine.files import require_room, write_checked_json
 from moonshine.locks import hold_lock
-from moonshine.params.schema import Dataset, Params
+from moonshine.params.schema import PHOTOGRAPHS, Dataset, Params
 from moonshine.progress import say
 
 SUBSET_SEED = 0
+IMAGENET_NORMALISATION = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+"""What torchvision's published networks were trained with, so that they fit; by channel, on the scale 0..1."""
 
 
 def prepare(params: Params) -> None:
@@ -26,6 +35,14 @@ def prepare(params: Params) -> None:
     folder = artefacts.data_folder(settings.name)
     hold_lock(artefacts.RUNS / "prepare" / settings.name)
     source = importlib.import_module(f"moonshine.data.sources.{settings.source}")
+    write = _photographs if settings.source in PHOTOGRAPHS else _small_images
+    manifest = {"format": 1, "name": settings.name, **write(params, source, folder)}
+    write_checked_json(artefacts.manifest(settings.name), manifest)
+
+
+def _small_images(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
+    """Write the splits from memory; returns the rest of the manifest."""
+    settings = params.dataset
     prepared: Prepared = source.prepare(settings, find_files(params))
     _check(prepared, settings)
     if settings.training:
@@ -37,12 +54,11 @@ def prepare(params: Params) -> None:
     for split in SPLITS:
         labels, ids = prepared.labels[split], prepared.ids[split]
         rows = ((image.tobytes(), int(label), id_) for image, label, id_ in zip(images[split], labels, ids))
-        splits[split] = write_split(folder, split, rows, images[split][0].size)
+        with _nothing_half_made(folder):
+            splits[split] = write_split(folder, split, rows, images[split][0].size)
         say(f"{folder}: {split}: {len(labels):,} images of {shape} (channels, height, width)")
     mean, std = _normalisation(images["train"])
-    manifest = {
-        "format": 1,
-        "name": settings.name,
+    return {
         "classes": prepared.classes,
         "encoding": "raw",
         "shape": shape,
@@ -50,7 +66,40 @@ def prepare(params: Params) -> None:
         "splits": splits,
         "origin": prepared.origin,
     }
-    write_checked_json(artefacts.manifest(settings.name), manifest)
+
+
+def _photographs(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
+    """Write the splits as they stream from the source; returns the rest of the manifest."""
+    settings = params.dataset
+    photographs: PhotographSource = source.open_source(params)
+    _require_as_params_say(settings, len(photographs.classes), 3)
+    if settings.resize is None:
+        require_room(folder, photographs.bytes, "the prepared images")
+    workers = usable_cpus() if params.machine.workers is None else params.machine.workers
+    assert settings.evaluation is not None
+    with _nothing_half_made(folder):
+        splits = write_photographs(folder, photographs, settings.resize, workers)
+    return {
+        "classes": photographs.classes,
+        "encoding": "jpeg",
+        "shape": [3, settings.size, settings.size],
+        "evaluation": settings.evaluation.model_dump(),
+        "normalisation": IMAGENET_NORMALISATION,
+        "splits": splits,
+        "origin": {**photographs.origin, "resize": settings.resize},
+    }
+
+
+@contextmanager
+def _nothing_half_made(folder: Path) -> Iterator[None]:
+    """While splits are written there is no manifest, and after an error there are no splits."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    try:
+        yield
+    except BaseException:
+        for split in SPLITS:
+            split_path(folder, split).unlink(missing_ok=True)
+        raise
 
 
 def _subset(prepared: Prepared, count: int) -> Prepared:
@@ -79,12 +128,17 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
     return np.stack(scaled).reshape(*images.shape[:2], size, size)
 
 
+def _require_as_params_say(settings: Dataset, classes: int, channels: int) -> None:
+    """From params.yaml networks are described without data, so what it says of the images must be true."""
+    for key, expected, found in (("classes", settings.classes, classes), ("channels", settings.channels, channels)):
+        if found != expected:
+            raise ParamsError(f"dataset.{key}: {expected}, but {settings.source} has {found}")
+
+
 def _check(prepared: Prepared, settings: Dataset) -> None:
-    """What params.yaml says of the images, from which networks are described without data, must be true."""
+    """Labels within the classes, every class in both splits, no id twice."""
     name = settings.name
-    for key, found in (("classes", len(prepared.classes)), ("channels", prepared.images["train"].shape[1])):
-        if getattr(settings, key) != found:
-            raise ParamsError(f"dataset.{key}: {getattr(settings, key)}, but {settings.source} has {found}")
+    _require_as_params_say(settings, len(prepared.classes), prepared.images["train"].shape[1])
     for split in SPLITS:
         labels = prepared.labels[split]
         if labels.min() < 0 or labels.max() >= len(prepared.classes):

@@ -6,7 +6,9 @@ The manifest says what the files must be (hash, count) and what a network needs 
 normalisation), and where it all came from.
 """
 
+import os
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ class Split:
 
     def __init__(self, folder: Path, split: str):
         self.manifest = read_manifest(folder)
-        self.name, path = split, split_path(folder, split)
+        self.name, self.path = split, split_path(folder, split)
+        path = self.path
         try:
             if self.manifest["encoding"] == "raw" and sha256(path) != self.manifest["splits"][split]["sha256"]:
                 raise DataError(f"{path}: damaged, its sha256 is not the manifest's; run `moonshine prepare`")
@@ -87,6 +90,30 @@ class Split:
     @property
     def ids(self) -> list[str]:
         return self._table["id"].to_pylist()
+
+    def encoded(self, index: int) -> bytes:
+        """One image of a JPEG data set. It is read, not mapped, so that reading many takes no memory."""
+        start, length = self._positions[index].tolist()
+        content = os.pread(self._file, length, start)
+        if len(content) != length:
+            raise DataError(f"{self.path}: cut short while it was read; run `moonshine prepare`")
+        return content
+
+    @cached_property
+    def _file(self) -> int:
+        return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    @cached_property
+    def _positions(self) -> np.ndarray:
+        """Where in the file each image lies: (start, length), int64, shape (images, 2)."""
+        mapped = pa.memory_map(str(self.path)).read_buffer()
+        table = pa.ipc.open_file(mapped).read_all()
+        blocks = []
+        for chunk in table["image"].chunks:
+            _, offsets, data = chunk.buffers()
+            ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+            blocks.append(np.stack([data.address - mapped.address + ends[:-1], np.diff(ends)], axis=1))
+        return np.concatenate(blocks)
 
     @property
     def pixels(self) -> np.ndarray:

@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from moonshine import artefacts, signals
-from moonshine.data.loading import SmallImages
+from moonshine.data.loading import Images, open_images
 from moonshine.device import choose_device, set_up
 from moonshine.distillation.attention_transfer import attention_map
 from moonshine.errors import DataError, ParamsError
@@ -29,7 +29,7 @@ def attention_maps(params: Params) -> None:
     """
     settings, device = params.attention_maps, choose_device(params.machine)
     set_up(params.recipe.threads)
-    data = SmallImages(artefacts.data_folder(params.dataset.name), "val", device)
+    data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     if (last := max(settings.images)) >= len(data):
         raise ParamsError(f"attention_maps.images: {last}, but the last validation image is {len(data) - 1}")
     models = {"teacher": params.teacher, "scratch": settings.scratch, "distilled": settings.distilled}
@@ -62,7 +62,7 @@ def attention_maps(params: Params) -> None:
 class Looker:
     """A published model whose attention maps are read."""
 
-    def __init__(self, params: Params, model: str, data: SmallImages, device: torch.device):
+    def __init__(self, params: Params, model: str, data: Images, device: torch.device):
         path = artefacts.model(params.experiment, model)
         network, description = load_model(path, model)
         if description["input"] != data.manifest["shape"]:
@@ -79,7 +79,7 @@ class Looker:
 
 
 def _compare(
-    lookers: dict[str, Looker], data: SmallImages, chosen: list[int]
+    lookers: dict[str, Looker], data: Images, chosen: list[int]
 ) -> tuple[list[Example], dict[str, list[float]]]:
     """The chosen images as examples, and for each student the mean distance of each group over all images."""
     groups = len(lookers["teacher"].points)
@@ -120,7 +120,7 @@ def _example(
     at: int,
     maps: dict[str, Maps],
     distances: dict[str, torch.Tensor],
-    data: SmallImages,
+    data: Images,
 ) -> Example:
     mean, std = (torch.tensor(data.manifest["normalisation"][key]).view(-1, 1, 1) for key in ("mean", "std"))
     return Example(

@@ -5,7 +5,7 @@ import statistics
 from typing import Any
 
 from moonshine import artefacts, signals
-from moonshine.data.loading import SmallImages
+from moonshine.data.loading import open_images
 from moonshine.device import choose_device, set_up
 from moonshine.errors import DataError
 from moonshine.evaluation.measure import measure
@@ -23,7 +23,7 @@ def evaluate(params: Params, row: str) -> None:
     """Write results/<experiment>/metrics/<row>.json, and the same numbers alone, flat, to .../scores/<row>.json."""
     device = choose_device(params.machine)
     set_up(params.recipe.threads)
-    data = SmallImages(artefacts.data_folder(params.dataset.name), "val", device)
+    data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     seeds: dict[str, dict[str, Any]] = {}
     for seed in params.seeds:
         path = artefacts.model(params.experiment, row, seed)

@@ -7,13 +7,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from moonshine import processes
-from moonshine.data.loading import SmallImages
+from moonshine.data.loading import Images
 from moonshine.errors import DataError
 
 BATCH_SIZE = 200
 
 
-def measure(network: nn.Module, data: SmallImages, before_each_batch: Callable[[], None]) -> dict[str, float]:
+def measure(network: nn.Module, data: Images, before_each_batch: Callable[[], None]) -> dict[str, float]:
     """Top-1 and top-5 error in per cent, mean cross-entropy and n, every image counted exactly once by one process.
 
     `before_each_batch` may stop it by raising. Raises DataError (exit code 3) if the count is not the manifest's. The

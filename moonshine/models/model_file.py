@@ -23,15 +23,18 @@ def describe_model(name: str, architecture: dict[str, Any], manifest: dict[str, 
 
     "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
     (mean and std of each channel on the scale 0..1), "classes" (names by label). Preprocessing is "resize", the whole
-    image to (height, width), for small images; for photographs "shorter_side" to 256 where 224 are seen, and "crop".
+    image to (height, width), for small images; for photographs "shorter_side" and "crop".
     """
     height, width = manifest["shape"][1:]
-    photographs = {"shorter_side": round(height * 256 / 224), "crop": [height, width]}
+    if manifest["encoding"] == "raw":
+        preprocessing = {"resize": [height, width]}
+    else:
+        preprocessing = {"shorter_side": manifest["evaluation"]["resize"], "crop": [height, width]}
     return {
         "name": name,
         "architecture": architecture,
         "input": manifest["shape"],
-        "preprocessing": {"resize": [height, width]} if manifest["encoding"] == "raw" else photographs,
+        "preprocessing": preprocessing,
         "normalisation": manifest["normalisation"],
         "classes": manifest["classes"],
     }

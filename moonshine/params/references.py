@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moonshine.models.attention_points import attention_points
-from moonshine.params.schema import Params
+from moonshine.params.schema import PHOTOGRAPHS, Params
 from moonshine.suggest import suggest
 
 
@@ -79,3 +79,15 @@ def _attention(params: Params) -> Iterator[str]:
         last = max(params.methods[method].groups or [])
         if last > counts[teacher]:
             yield f"methods.{method}.groups: {last}, but the teacher {teacher} has {counts[teacher]} groups"
+
+
+def _augmentation(params: Params) -> Iterator[str]:
+    """Photographs are cropped by area, small images after padding."""
+    key, source, settings = "recipe.augmentation", params.dataset.source, params.recipe.augmentation
+    if source in PHOTOGRAPHS:
+        if settings.crop_scale is None:
+            yield f"{key}.crop_scale: missing key; photographs are cropped by area, as a rule [0.08, 1.0]"
+        if settings.pad is not None:
+            yield f"{key}.pad: for small images, not for {source}"
+    elif settings.crop_scale is not None:
+        yield f"{key}.crop_scale: for photographs, not for {source}"

@@ -16,6 +16,7 @@ from moonshine.models.names import check_architecture, is_torchvision_resnet, wi
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 Count = Annotated[int, Field(ge=1)]
 Epoch = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://|^http://(localhost|127\.0\.0\.1)[:/]")]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -25,8 +26,13 @@ DATA_FILES: dict[str, tuple[str, ...]] = {
     "fashion_mnist": ("train_images", "train_labels", "val_images", "val_labels"),
     "cifar10": ("archive",),
     "cifar100": ("archive",),
+    "imagenet": ("train", "validation", "devkit"),
+    "imagenette": ("archive",),
+    "folder": (),
 }
 """Source -> the roles of the files that it is made from, as `dataset.files` names them."""
+PHOTOGRAPHS = ("imagenet", "imagenette", "folder")
+"""Sources of large images, which are kept as JPEG."""
 
 
 class Section(BaseModel):
@@ -53,12 +59,19 @@ class DataFile(Section):
         return self
 
 
+class Evaluation(Section):
+    """How photographs are looked at when errors are measured: scaled, then the central square of `dataset.size`."""
+
+    resize: Count
+    """Shorter side in pixels."""
+
+
 class Dataset(Section):
     """What `prepare` makes below data/<name>/."""
 
     name: Name
     """Folder below data/; two preparations of one source need two names."""
-    source: Literal["digits", "fashion_mnist", "cifar10", "cifar100"]
+    source: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "imagenette", "folder"]
     """Where the images come from."""
     classes: Count
     channels: Count
@@ -70,6 +83,10 @@ class Dataset(Section):
     """Training images kept, stratified by class, where the source has more than are wanted."""
     files: dict[str, DataFile] | None = None
     """The files that the source is made from, by their roles."""
+    evaluation: Evaluation | None = None
+    """Required for photographs."""
+    resize: Count | None = None
+    """Shorter side to which larger photographs are scaled when they are prepared; None keeps them as they are."""
     shared: list[Name]
     licensed: list[Name]
     """The name is in one of them: data that DVC may cache and push, or data that stays where it is. Lists, because
@@ -87,6 +104,21 @@ class Dataset(Section):
         return self
 
     @model_validator(mode="after")
+    def _photographs_are_scaled(self) -> "Dataset":
+        if self.source not in PHOTOGRAPHS:
+            if self.evaluation or self.resize:
+                raise ValueError(f"evaluation, resize: for photographs, not for {self.source}")
+            return self
+        if not self.evaluation:
+            raise ValueError(f"evaluation: missing, {self.source} has photographs of any size")
+        if self.training:
+            raise ValueError(f"training: not for {self.source}")
+        for key, side in (("evaluation.resize", self.evaluation.resize), ("resize", self.resize)):
+            if side and side < self.size:
+                raise ValueError(f"{key}: {side} is less than size {self.size}")
+        return self
+
+    @model_validator(mode="after")
     def _shared_or_licensed(self) -> "Dataset":
         if self.shared + self.licensed != [self.name]:
             raise ValueError(f"shared, licensed: one must be [{self.name}], the other []")
@@ -100,6 +132,14 @@ class Augmentation(Section):
     """Pixels of black border to pad with before a random crop of the original size (small images)."""
     flip: bool
     """Mirror every other image."""
+    crop_scale: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
+    """Smallest and largest share of a photograph's area that a random crop takes."""
+
+    @model_validator(mode="after")
+    def _scale_ascends(self) -> "Augmentation":
+        if self.crop_scale and self.crop_scale[0] > self.crop_scale[1]:
+            raise ValueError(f"crop_scale: {self.crop_scale[0]} is more than {self.crop_scale[1]}")
+        return self
 
 
 class Recipe(Section):
@@ -264,6 +304,8 @@ class Machine(Section):
     """Save after so many steps as well."""
     raw_data: dict[str, str] = {}
     """Source -> the folder where its files lie on this machine; they are only read."""
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that decode photographs; None is one for each CPU."""
 
 
 class Params(Section):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from moonshine import processes, signals
-from moonshine.data.loading import SmallImages
+from moonshine.data.loading import Images
 from moonshine.errors import DivergedError
 from moonshine.evaluation.measure import measure
 from moonshine.params.schema import Recipe
@@ -36,8 +36,8 @@ class TrainingLoop:
         self,
         trainees: dict[Trainee, RunFolder],
         teacher: Teacher | None,
-        train: SmallImages,
-        val: SmallImages,
+        train: Images,
+        val: Images,
         recipe: Recipe,
         seed: int,
         checkpoint_seconds: float,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from moonshine import artefacts, processes
-from moonshine.data.loading import SmallImages
+from moonshine.data.loading import Images, open_images
 from moonshine.device import choose_device, set_up
 from moonshine.errors import CheckpointError, ParamsError
 from moonshine.models.model_file import describe_model, model_bytes
@@ -46,7 +46,7 @@ def _train_on(
 ) -> None:
     started = time.time()
     folder = artefacts.data_folder(params.dataset.name)
-    train, val = SmallImages(folder, "train", device), SmallImages(folder, "val", device)
+    train, val = (open_images(folder, split, device, params.machine.workers) for split in ("train", "val"))
     _require_work_for_all(len(train), params.recipe.batch_size)
     teacher = make_teacher(device) if make_teacher else None
     failures = []
@@ -82,7 +82,7 @@ def _groups(
     runs: Sequence[RunFolder],
     make_objective: MakeObjective,
     teacher: Teacher | None,
-    train: SmallImages,
+    train: Images,
 ) -> list[list[RunFolder]]:
     """The runs in groups that fit the memory together."""
     if len(runs) == 1:

@@ -1,0 +1,143 @@
+"""Batches of photographs, decoded and cropped by worker processes, normalised on the training device."""
+
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from moonshine import processes
+from moonshine.data.order import derived_seed, epoch_order
+from moonshine.data.photographs import decode, evaluation_pixels, training_pixels
+from moonshine.data.store import Split
+from moonshine.errors import DataError, MachineError
+from moonshine.params.schema import Augmentation
+from moonshine.signals import STOP_SIGNALS
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+SECONDS_FOR_A_BATCH = 600.0
+"""After so long without one a worker counts as hung."""
+
+
+class LargeImages:
+    """A split of JPEG bytes that stays on disk; the same batches as SmallImages gives, whatever the number of workers.
+
+    Workers only decode and crop. Memory does not grow over an epoch: images are read, not mapped.
+    """
+
+    def __init__(self, folder: Path, split: str, device: torch.device, workers: int):
+        self._source = Split(folder, split)
+        self.manifest: dict[str, Any] = self._source.manifest
+        self.device, self._workers = device, workers
+        self.labels = torch.from_numpy(self._source.labels).to(device)
+        normalisation = self.manifest["normalisation"]
+        self._mean, self._std = (
+            torch.tensor(normalisation[key], device=device).view(1, -1, 1, 1) * 255 for key in ("mean", "std")
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def training_batches(
+        self, augmentation: Augmentation, seed: int, epoch: int, batch_size: int, first: int = 0
+    ) -> Iterator[Batch]:
+        """Batches `first`, first + 1, ... of an epoch: float images (batch, 3, height, width), int64 labels.
+
+        Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
+        """
+        batches = epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
+        view = _TrainingView(self._source, augmentation, seed, epoch)
+        yield from self._load(view, [processes.share(indices) for indices in batches])
+
+    def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
+        batches = torch.arange(len(self)).split(batch_size * processes.COUNT)
+        yield from self._load(_EvaluationView(self._source), [processes.share(indices) for indices in batches])
+
+    def _load(self, view: "_View", batches: Sequence[torch.Tensor]) -> Iterator[Batch]:
+        loader = DataLoader(
+            view,
+            batch_sampler=[batch.tolist() for batch in batches],
+            num_workers=self._workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # its own, for the global one is the training's
+            pin_memory=self.device.type == "cuda",
+            timeout=SECONDS_FOR_A_BATCH if self._workers else 0,
+        )
+        for indices, pixels in zip(batches, _told(loader)):
+            images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            yield (images - self._mean) / self._std, self.labels[indices.to(self.device)]
+
+
+class _View(Dataset[torch.Tensor]):
+    """The pixels of the images at some indices, uint8 (images, height, width, 3); subclasses say which pixels.
+
+    An image that cannot be decoded is returned as its error: raised in a worker, it would arrive with a traceback.
+    """
+
+    def __init__(self, source: Split):
+        self._source = source
+        self._size: int = source.manifest["shape"][1]
+
+    def __getitems__(self, indices: list[int]) -> torch.Tensor | DataError:
+        try:
+            pixels = [self._pixels(index) for index in indices]
+        except DataError as error:
+            return error
+        shape = (len(pixels), self._size, self._size, 3)
+        return torch.from_numpy(np.concatenate([*pixels, np.empty((0, self._size, 3), np.uint8)]).reshape(shape))
+
+    def _decoded(self, index: int) -> Any:
+        return decode(self._source.encoded(index), f"{self._source.path}: image {index}")
+
+    def _pixels(self, index: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+class _TrainingView(_View):
+    def __init__(self, source: Split, augmentation: Augmentation, seed: int, epoch: int):
+        super().__init__(source)
+        assert augmentation.crop_scale is not None
+        self._scale, self._flip = (augmentation.crop_scale[0], augmentation.crop_scale[1]), augmentation.flip
+        self._key = derived_seed("augmentation", seed, epoch)
+
+    def _pixels(self, index: int) -> np.ndarray:
+        random = np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, index]))
+        return training_pixels(self._decoded(index), self._size, self._scale, self._flip, random)
+
+
+class _EvaluationView(_View):
+    def _pixels(self, index: int) -> np.ndarray:
+        return evaluation_pixels(self._decoded(index), self._size, self._source.manifest["evaluation"]["resize"])
+
+
+def _told(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """What the workers made, their errors as one line each."""
+    try:
+        for pixels in loader:
+            if isinstance(pixels, DataError):
+                raise pixels
+            yield pixels
+    except RuntimeError as error:
+        if "DataLoader" not in str(error):
+            raise
+        raise MachineError(
+            f"a loading worker died or hung ({str(error).splitlines()[0]}); is memory or /dev/shm full? Fewer "
+            "machine.workers need less of both, and docker run --shm-size gives more"
+        ) from None
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _ignore_signals(worker: int) -> None:
+    """A stop is for the main process, which needs its workers until a checkpoint is saved."""
+    for stop_signal in STOP_SIGNALS:
+        signal.signal(stop_signal, signal.SIG_IGN)
+    torch.set_num_threads(1)

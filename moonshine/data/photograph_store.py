@@ -1,0 +1,183 @@
+"""Write photographs as they stream from a source, each decoded once to see that it can be."""
+
+import io
+import signal
+import struct
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from moonshine.data.photographs import decode, resize_shorter_side
+from moonshine.data.store import SPLITS, write_split
+from moonshine.errors import DataError, MachineError
+from moonshine.progress import Progress, say
+from moonshine.signals import STOP_SIGNALS
+
+BLOCK = 32
+"""Images that go to a decoding process at once."""
+QUALITY = 95
+"""Of the JPEG that an image becomes where it is scaled when it is prepared."""
+LISTED = 100
+"""Undecodable images that are named; more are counted."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One image as the source has it."""
+
+    encoded: bytes
+    label: int
+    id: str
+
+
+@dataclass(frozen=True)
+class PhotographSource:
+    """What the module of a source hands over; each split is read once, in its order."""
+
+    classes: list[str]
+    """Names by label."""
+    splits: Mapping[str, Iterable[Photograph]]
+    counts: Mapping[str, list[int]]
+    """How many images each class must have, by label, for each split."""
+    bytes: int
+    """About what the images take."""
+    origin: dict[str, Any]
+
+
+@dataclass
+class _Findings:
+    """What decoding found in one split."""
+
+    oddities: list[dict[str, Any]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+
+def write_photographs(folder: Path, source: PhotographSource, resize: int | None, workers: int) -> dict[str, Any]:
+    """Write both splits; returns their entries in the manifest.
+
+    DataError (exit code 3) lists images that cannot be decoded, and classes without the images that they must have.
+    """
+    entries = {}
+    for split in SPLITS:
+        findings = _Findings(counts=[0] * len(source.classes))
+        with Progress(f"{folder}: {split}", sum(source.counts[split]), unit="images") as progress:
+            rows = _checked(source.splits[split], findings, resize, workers, progress)
+            # a split that is not whole must not appear: the checks are part of the stream
+            entries[split] = write_split(folder, split, _then_judged(rows, findings, source, split), None)
+        entries[split]["oddities"] = findings.oddities
+        say(f"{folder}: {split}: {entries[split]['count']:,} images, {len(findings.oddities)} of them odd but readable")
+    return entries
+
+
+def _then_judged(
+    rows: Iterator[tuple[bytes, int, str]], findings: _Findings, source: PhotographSource, split: str
+) -> Iterator[tuple[bytes, int, str]]:
+    """The rows, and an error after the last where something was wrong with them."""
+    yield from rows
+    if findings.broken:
+        more = len(findings.broken) - LISTED
+        lines = findings.broken[:LISTED] + ([f"and {more:,} more images that cannot be decoded"] if more > 0 else [])
+        raise DataError("\n".join(lines))
+    wrong = [
+        f"{name} has {found:,} images, not {expected:,}"
+        for name, found, expected in zip(source.classes, findings.counts, source.counts[split])
+        if found != expected
+    ]
+    if wrong:
+        others = f" and {len(wrong) - 3} classes more" if len(wrong) > 3 else ""
+        raise DataError(f"{split}: {'; '.join(wrong[:3])}{others}; get the images again")
+
+
+def _checked(
+    photographs: Iterable[Photograph], findings: _Findings, resize: int | None, workers: int, progress: Progress
+) -> Iterator[tuple[bytes, int, str]]:
+    """The rows to write, in order, and what was found on the way."""
+    for index, (photograph, (encoded, oddity, problem)) in enumerate(_inspected(photographs, resize, workers)):
+        if problem:
+            findings.broken.append(f"{photograph.id}: {problem}")
+        if oddity:
+            findings.oddities.append({"index": index, "id": photograph.id, "kind": oddity})
+        findings.counts[photograph.label] += 1
+        progress.update()
+        yield encoded or photograph.encoded, photograph.label, photograph.id
+
+
+Inspection = tuple[bytes | None, str | None, str | None]
+"""The image scaled, where it was; what is odd about it; why it cannot be decoded."""
+
+
+def _inspected(
+    photographs: Iterable[Photograph], resize: int | None, workers: int
+) -> Iterator[tuple[Photograph, Inspection]]:
+    """Decode in worker processes, a bounded number of blocks ahead, in order."""
+    rows = iter(photographs)
+    if not workers:
+        yield from ((row, inspect(row.encoded, resize)) for row in rows)
+        return
+    pending: deque[tuple[list[Photograph], Future[list[Inspection]]]] = deque()
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _ignore_signals)
+    try:
+        while block := list(islice(rows, BLOCK)):
+            pending.append((block, pool.submit(_inspect_block, [row.encoded for row in block], resize)))
+            if len(pending) > 2 * workers:
+                yield from _done(*pending.popleft())
+        while pending:
+            yield from _done(*pending.popleft())
+    except BrokenProcessPool:
+        raise MachineError("a decoding process died; is memory full? Fewer machine.workers need less") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _done(block: list[Photograph], inspections: "Future[list[Inspection]]") -> Iterator[tuple[Photograph, Inspection]]:
+    return zip(block, inspections.result())
+
+
+def _ignore_signals() -> None:
+    """A stop is for the main process."""
+    for stop_signal in STOP_SIGNALS:
+        signal.signal(stop_signal, signal.SIG_IGN)
+
+
+def _inspect_block(images: list[bytes], resize: int | None) -> list[Inspection]:
+    return [inspect(encoded, resize) for encoded in images]
+
+
+def inspect(encoded: bytes, resize: int | None) -> Inspection:
+    """Decode one image to its end, and scale it where its shorter side is longer than `resize`."""
+    try:
+        image = decode(encoded, "it")
+    except DataError as error:
+        return None, None, str(error).removeprefix("it: ")
+    oddity = _oddity(encoded)
+    if resize is None or min(image.size) <= resize:
+        return None, oddity, None
+    buffer = io.BytesIO()
+    resize_shorter_side(image, resize).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue(), oddity, None
+
+
+def _oddity(encoded: bytes) -> str | None:
+    """What is unusual about an image that can be decoded."""
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        image = Image.open(io.BytesIO(encoded))
+        if image.format != "JPEG":
+            return f"{image.format} under a JPEG's name"
+        if image.mode not in ("RGB", "L"):
+            return image.mode
+        try:
+            image.getexif()
+        except (SyntaxError, ValueError, OSError, EOFError, KeyError, TypeError, struct.error):
+            return "broken EXIF"
+    return "broken EXIF" if complaints else None

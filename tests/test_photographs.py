@@ -1,0 +1,180 @@
+"""Photographs are prepared from archives of ILSVRC2012's exact layout and load as torchvision's pipeline loads them."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import functional
+
+from imagenet_archives import Archives, jpeg
+from moonshine.data import photographs
+from moonshine.data.large_images import LargeImages
+from moonshine.data.order import epoch_order
+from moonshine.data.store import Split
+from moonshine.params.schema import Augmentation
+from support import moonshine, toy_params, write_params
+
+CPU = torch.device("cpu")
+CROPS = Augmentation(crop_scale=[0.08, 1.0], flip=True)
+
+
+def photograph_params(source: str, raw: Path, classes: int, **settings: Any) -> dict[str, Any]:
+    """The toy experiment on photographs of 24 pixels."""
+    params = toy_params()
+    params["dataset"] = {
+        "name": source,
+        "source": source,
+        "classes": classes,
+        "channels": 3,
+        "size": 24,
+        "evaluation": {"resize": 28},
+        "shared": [],
+        "licensed": [source],
+        **settings,
+    }
+    params["recipe"]["augmentation"] = {"crop_scale": [0.08, 1.0], "flip": True}
+    params["machine"] = {"raw_data": {source: str(raw)}, "workers": 2}
+    return params
+
+
+@pytest.fixture(scope="module")
+def archives() -> Archives:
+    return Archives(classes=12, train=4, val=30)
+
+
+@pytest.fixture(scope="module")
+def imagenet(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared from archives of twelve classes."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    files = archives.write(folder / "raw")
+    write_params(folder, photograph_params("imagenet", folder / "raw", 12, files=files))
+    moonshine("prepare", cwd=folder)
+    return folder / "data" / "imagenet"
+
+
+def test_every_image_comes_with_its_bytes_label_and_id(archives: Archives, imagenet: Path) -> None:
+    train, val = Split(imagenet, "train"), Split(imagenet, "val")
+    expected = [(name, data, archives.label(wnid)) for wnid, images in archives.train.items() for name, data in images]
+    assert [f"{id_}.JPEG" for id_ in train.ids] == [name for name, _, _ in expected]
+    assert [train.encoded(i) for i in range(len(train))] == [data for _, data, _ in expected]
+    assert train.labels.tolist() == [label for _, _, label in expected]
+    assert val.labels.tolist() == archives.validation_labels()
+    assert [val.encoded(i) for i in range(len(val))] == [data for _, data in archives.val]
+
+
+def test_classes_are_in_torchvisions_order_and_oddities_are_recorded(archives: Archives, imagenet: Path) -> None:
+    manifest = json.loads((imagenet / "manifest.json").read_text())
+    assert manifest["classes"] == sorted(archives.wnids)
+    assert manifest["origin"]["words"][0] == f"word {archives.wnids[0]}, other"
+    kinds = {oddity["kind"] for oddity in manifest["splits"]["train"]["oddities"]}
+    assert kinds == {"CMYK", "PNG under a JPEG's name", "broken EXIF"}
+    odd = manifest["splits"]["train"]["oddities"][0]
+    assert Split(imagenet, "train").ids[odd["index"]] == odd["id"]
+
+
+def test_the_pixels_are_those_of_torchvisions_pipeline() -> None:
+    """Bit for bit, for every kind of image that ImageNet has, larger and smaller than the crop."""
+    for seed in range(60):
+        kind = ("RGB", "grey", "CMYK", "PNG", "EXIF rotated", "broken EXIF")[seed % 6]
+        encoded = jpeg(seed, width=30 + 7 * seed % 90, height=25 + 5 * seed % 80, kind=kind)
+        theirs, ours = Image.open(io.BytesIO(encoded)).convert("RGB"), photographs.decode(encoded, "it")
+        left, top, right, bottom = photographs.draw_box(np.random.default_rng(seed), *ours.size, (0.08, 1.0))
+        crop = functional.resized_crop(theirs, top, left, bottom - top, right - left, [24, 24])
+        random = np.random.default_rng(seed)
+        pixels = photographs.training_pixels(ours, 24, (0.08, 1.0), False, random)
+        assert np.array_equal(pixels, np.asarray(crop))
+        mirrored = photographs.training_pixels(ours, 24, (0.08, 1.0), True, np.random.default_rng(seed))
+        assert any(np.array_equal(mirrored, np.asarray(view)) for view in (crop, functional.hflip(crop)))
+        pipeline = transforms.Compose([transforms.Resize(28), transforms.CenterCrop(24)])
+        assert np.array_equal(photographs.evaluation_pixels(ours, 24, 28), np.asarray(pipeline(theirs)))
+
+
+def test_crops_are_distributed_as_torchvisions() -> None:
+    """Area, ratio and position of many boxes, against its own draws; also where no box fits and the centre is taken."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    for width, height in ((50, 40), (200, 20)):
+        blank = torch.empty(1, height, width)
+        get = transforms.RandomResizedCrop.get_params
+        theirs = np.array([get(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
+        boxes = np.array([photographs.draw_box(random, width, height, (0.08, 1.0)) for _ in range(4000)])
+        ours = np.stack([boxes[:, 1], boxes[:, 0], boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]], axis=1)
+        assert (abs(ours.mean(0) - theirs.mean(0)) < 4 * theirs.std(0) / 4000**0.5 * 2**0.5 + 1e-9).all()
+        assert (ours.min(0) >= theirs.min(0) - 2).all()
+        assert (ours.max(0) <= theirs.max(0) + 2).all()
+    for width, height in ((1000, 10), (10, 1000)):  # where no crop fits, the middle
+        top, left, down, across = get(torch.empty(1, height, width), [0.9, 1.0], [3 / 4, 4 / 3])
+        assert photographs.draw_box(random, width, height, (0.9, 1.0)) == (left, top, left + across, top + down)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_depend_on_seed_epoch_and_index_alone(workers: int, imagenet: Path) -> None:
+    data = LargeImages(imagenet, "train", CPU, workers)
+    batches = list(data.training_batches(CROPS, seed=3, epoch=2, batch_size=10))
+    reference = LargeImages(imagenet, "train", CPU, 0)
+    other_sizes = torch.cat([images for images, _ in reference.training_batches(CROPS, 3, 2, batch_size=7)])
+    assert torch.equal(torch.cat([images for images, _ in batches]), other_sizes)
+    labels = torch.cat([labels for _, labels in batches])
+    assert torch.equal(labels, data.labels[epoch_order(3, 2, len(data))])
+    rest = list(data.training_batches(CROPS, seed=3, epoch=2, batch_size=10, first=3))
+    for (images, _), (again, _) in zip(batches[3:], rest, strict=True):
+        assert torch.equal(images, again)
+    other_epoch = torch.cat([images for images, _ in reference.training_batches(CROPS, 3, 3, 10)])
+    assert not torch.equal(other_epoch.sort(0).values, other_sizes.sort(0).values)
+
+
+def test_loading_leaves_the_global_randomness_alone(imagenet: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    list(LargeImages(imagenet, "train", CPU, 1).training_batches(CROPS, 0, 1, 20))
+    list(LargeImages(imagenet, "val", CPU, 0).evaluation_batches(20))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_evaluation_sees_every_image_once_normalised_as_published_networks_expect(imagenet: Path) -> None:
+    data = LargeImages(imagenet, "val", CPU, 2)
+    images, labels = (torch.cat(parts) for parts in zip(*data.evaluation_batches(8)))
+    assert torch.equal(labels, data.labels)
+    pipeline = transforms.Compose(
+        [
+            transforms.Resize(28),
+            transforms.CenterCrop(24),
+            transforms.ToTensor(),
+            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ]
+    )
+    source = Split(imagenet, "val")
+    theirs = torch.stack([pipeline(photographs.decode(source.encoded(i), "it")) for i in range(len(source))])
+    torch.testing.assert_close(images, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_network_trains_and_is_measured_on_photographs(imagenet: Path) -> None:
+    project = imagenet.parent.parent
+    moonshine("train", "teacher", "--seed", "0", cwd=project)
+    result = moonshine("evaluate", "train/teacher", cwd=project)
+    assert "top-1 error" in result.stderr
+    assert json.loads((project / "results/toy/metrics/train/teacher.json").read_text())["n"] == 30
+
+
+def test_an_image_that_rots_after_preparation_is_named_in_one_line(imagenet: Path, tmp_path: Path) -> None:
+    source = Split(imagenet, "val")
+    start, length = source._positions[17].tolist()
+    path = imagenet / "val.arrow"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[:start] + bytes(length) + content[start + length :])
+        result = moonshine("evaluate", "train/teacher", cwd=imagenet.parent.parent, check=False)
+    finally:
+        path.write_bytes(content)
+    assert result.returncode == 3
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "val.arrow: image 17: cannot be decoded" in errors[0]
+    assert "Traceback" not in result.stderr
