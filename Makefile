@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .PHONY: demo test test-all lint format lock
 
 demo: $(INSTALLED)
+	python -m moonshine sync
 	snakemake --cores $(CORES)
 	dvc repro
 	@python -m moonshine show

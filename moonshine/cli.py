@@ -105,6 +105,15 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("stages", nargs="*", help="such as train@digits-resnet34-0; without: all that it lacks")
     command.set_defaults(run=_record)
 
+    command = commands.add_parser("accept", help="record an edit of code that changes no result")
+    command.add_argument("stages", nargs="+", help="as train@digits-resnet34-0, or train for all its stages")
+    command.add_argument("--unproven", action="store_true", help="accept more than comments, docstrings and layout")
+    command.set_defaults(run=_accept)
+
+    command = commands.add_parser("lineage", help="from a number in a table back to the raw data, each link checked")
+    command.add_argument("target", help="a row, such as train/resnet34, or a model's path")
+    command.set_defaults(run=_lineage)
+
     command = commands.add_parser("sync", help="make Snakemake go by dvc.lock, after dvc pull, checkout or repro")
     command.set_defaults(run=_sync)
     return parser
@@ -211,6 +220,20 @@ def _record(options: argparse.Namespace) -> None:
     from moonshine.engines.record import record
 
     record(options.stages)
+
+
+def _accept(options: argparse.Namespace) -> None:
+    _read(options)
+    from moonshine.engines.accept import accept
+
+    accept(options.stages, options.unproven)
+
+
+def _lineage(options: argparse.Namespace) -> None:
+    params = _read(options)
+    from moonshine.engines.lineage import lineage
+
+    lineage(params, options.target)
 
 
 def _sync(options: argparse.Namespace) -> None:

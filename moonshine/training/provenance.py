@@ -9,11 +9,17 @@ from typing import Any
 
 import torch
 
+from moonshine.files import sha256
+from moonshine.stages import PACKAGE
+
+LOCK = PACKAGE.parent / "requirements" / "runtime.lock"
+
 
 def provenance(device: torch.device, started: float) -> dict[str, Any]:
     """When, where and by which code; unlike the network's bytes, this differs from run to run.
 
-    What decides the bytes (torch, threads, ...) is in the run's identity, which lies beside it.
+    What decides the bytes (torch, threads, ...) is in the run's identity, which lies beside it. `packages` is the
+    sha256 of the lock of packages, which images carry as a label.
 
     `started` is a time.time().
     """
@@ -23,6 +29,7 @@ def provenance(device: torch.device, started: float) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
         "commit": _commit(),
         "image": os.environ.get("MOONSHINE_IMAGE"),
+        "packages": sha256(LOCK) if LOCK.exists() else None,
         "machine": {
             "device": str(device),
             "processor": _processor(),

@@ -3,7 +3,9 @@
 Source: the test set of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin, Kaynak 1998).
 """
 
+import hashlib
 from collections.abc import Mapping
+from importlib import resources
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -19,6 +21,7 @@ SPLIT_SEED = 0
 
 def prepare(settings: schema.Dataset, files: Mapping[str, RawFile]) -> Prepared:
     """Hold out settings.validation images, stratified by class."""
+    raw = resources.files("sklearn.datasets.data").joinpath("digits.csv.gz").read_bytes()
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     train, val = train_test_split(
@@ -33,5 +36,9 @@ def prepare(settings: schema.Dataset, files: Mapping[str, RawFile]) -> Prepared:
         images={split: images[index] for split, index in indices.items()},
         labels={split: digits.target[index] for split, index in indices.items()},
         ids={split: [str(i) for i in index] for split, index in indices.items()},
-        origin={"source": "scikit-learn load_digits", "split": f"stratified, seed {SPLIT_SEED}"},
+        origin={
+            "source": "scikit-learn load_digits, digits.csv.gz",
+            "sha256": hashlib.sha256(raw).hexdigest(),
+            "split": f"stratified, seed {SPLIT_SEED}",
+        },
     )

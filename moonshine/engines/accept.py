@@ -1,0 +1,108 @@
+"""`moonshine accept`: tell DVC that an edit of code changes no result."""
+
+import ast
+import hashlib
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dvc.repo import Repo
+
+from moonshine.engines.dvc_project import open_project
+from moonshine.engines.record import commit
+from moonshine.engines.sync import sync
+from moonshine.errors import DataError, ParamsError
+from moonshine.progress import say
+from moonshine.suggest import suggest
+
+
+def accept(named: Sequence[str], unproven: bool) -> None:
+    """Write the present code of these stages into dvc.lock beside the results that older code made.
+
+    A name is a stage's, or a kind's as `train` for all its stages. Nothing but code may have changed, and no more of it
+    than comments, docstrings and layout: that is proven from the syntax trees of the version in dvc.lock, found in git,
+    and of the present one. `unproven` accepts any edit of code, on the user's word. Raises DataError (exit code 3).
+    """
+    with open_project() as repo:
+        names = _resolve(repo, named)
+        edits = _edited_modules(repo, names)
+        if not unproven:
+            _require_harmless(repo, edits)
+        touched = [name for name in names if any(name in stages for stages in edits.values())]
+        commit(repo, touched)
+    for module in edits:
+        say(f"{module}: {'accepted on your word' if unproven else 'only comments, docstrings or layout differ'}")
+    say(f"accepted for {len(touched)} stages; commit dvc.lock together with the edit")
+    sync()
+
+
+def _resolve(repo: Repo, named: Sequence[str]) -> list[str]:
+    known = [stage.addressing for stage in repo.index.stages]
+    for name in named:
+        if not any(name in (each, each.split("@")[0]) for each in known):
+            kinds = {each.split("@")[0] for each in known}
+            raise ParamsError(f'"{name}" is no stage{suggest(name, [*known, *kinds])}')
+    return [each for each in known if each in named or each.split("@")[0] in named]
+
+
+def _edited_modules(repo: Repo, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Module -> {stage: md5 in dvc.lock}; DataError if more than code changed."""
+    status: dict[str, list[Any]] = repo.status(targets=names) if names else {}
+    locked = {
+        stage.addressing: {dep.def_path: dep.hash_info.value for dep in stage.deps} for stage in repo.index.stages
+    }
+    edits: dict[str, dict[str, str]] = {}
+    for name, entries in status.items():
+        for entry in entries:
+            if not isinstance(entry, dict) or set(entry) != {"changed deps"}:
+                raise DataError(f"{name}: not only code changed ({_words(entry)}); run it")
+            for path, kind in entry["changed deps"].items():
+                if kind != "modified" or not path.startswith(("moonshine/", "requirements/")):
+                    raise DataError(f"{name}: not only code changed ({path} is {kind}); run it, or accept that first")
+                edits.setdefault(path, {})[name] = locked[name][path]
+    if not edits:
+        raise DataError("nothing to accept: these stages are up to date")
+    return edits
+
+
+def _words(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return str(entry)
+    return "; ".join(f"{kind}: {', '.join(paths)}" for kind, paths in entry.items())
+
+
+def _require_harmless(repo: Repo, edits: dict[str, dict[str, str]]) -> None:
+    for path, stages in edits.items():
+        now = Path(path).read_bytes()
+        for md5 in sorted(set(stages.values())):
+            before = _version(path, md5)
+            if before is None:
+                raise DataError(
+                    f"{path}: the version in dvc.lock is not in git's history; run the stages, or --unproven"
+                )
+            if not path.endswith(".py") or _meaning(before) != _meaning(now):
+                raise DataError(f"{path}: more than comments and docstrings changed; run the stages, or --unproven")
+
+
+def _version(path: str, md5: str) -> bytes | None:
+    """The newest version of a file in git that has this md5."""
+    revisions = _git("log", "--format=%H", "--", path).decode().split()
+    versions = (_git("show", f"{revision}:{path}") for revision in revisions)
+    return next((v for v in versions if hashlib.md5(v, usedforsecurity=False).hexdigest() == md5), None)
+
+
+def _git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], capture_output=True).stdout
+
+
+def _meaning(source: bytes) -> str:
+    """The syntax tree without docstrings and places."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            assert isinstance(body, list)
+            if ast.get_docstring(node, clean=False) is not None:
+                del body[0]
+    return ast.dump(tree)

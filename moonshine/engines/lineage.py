@@ -1,0 +1,148 @@
+"""`moonshine lineage`: from a number in a table back to the hashes of the raw data, each link checked."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+from moonshine import artefacts
+from moonshine.engines.dvc_project import open_project, outputs
+from moonshine.errors import DataError, ParamsError
+from moonshine.files import sha256
+from moonshine.params import Params
+from moonshine.suggest import suggest
+from moonshine.training.identity import differences, run_identity
+
+ENVIRONMENT = ("torch", "torchvision", "processes")
+"""Parts of a run's identity that belong to where it ran; this machine may be another."""
+
+
+def lineage(params: Params, target: str) -> None:
+    """Print the chain behind a row, or behind one model of it, to stdout.
+
+    Two kinds of links are checked. dvc.lock says of each file which stage made it from which inputs, code and params,
+    and `dvc status` whether they are still the same. The files themselves name others by their sha256: metrics the
+    models, a model's record its data and teacher, the manifest its images. Raises DataError (exit code 3) if a link
+    does not hold.
+    """
+    row, seed = _resolve(params, target)
+    with open_project() as repo:
+        chain = _Chain(params, repo.status(), outputs(repo))
+    if seed is None and not row.startswith("fetch/"):
+        chain.row(row)
+    else:
+        chain.model(row, seed, 0)
+    chain.data()
+    if chain.broken:
+        raise DataError(f"{chain.broken} of {chain.links} links do not hold")
+    print(f"all {chain.links} links hold")
+
+
+def _resolve(params: Params, target: str) -> tuple[str, int | None]:
+    """The row and, for a single model, the seed that a path or a name means."""
+    name = target.removeprefix(f"models/{params.experiment}/").removesuffix(".safetensors")
+    parts = re.fullmatch(r"(.+?)(?:/seed(\d+))?", name)
+    row, seed = (parts[1], parts[2]) if parts else (name, None)
+    if row not in params.rows or (seed and int(seed) not in params.seeds):
+        known = [*params.rows, *(f"{row}/seed{seed}" for row in params.rows for seed in params.seeds)]
+        raise ParamsError(f'"{target}" is no row or model of {params.experiment}{suggest(name, known)}')
+    return row, int(seed) if seed else None
+
+
+class _Chain:
+    """Prints links and counts them."""
+
+    def __init__(self, params: Params, changed: dict[str, list[Any]], stage_of: dict[str, str]):
+        self._params, self._changed, self._stage_of = params, changed, stage_of
+        self.links = self.broken = 0
+
+    def row(self, row: str) -> None:
+        path = artefacts.metrics(self._params.experiment, row)
+        metrics = _read(path)
+        print(f"{row}: top-1 error {metrics['top1']['mean']:.2f} %, top-5 error {metrics['top5']['mean']:.2f} %")
+        self._made_by_its_stage(1, artefacts.results_folder(self._params.experiment) / "README.md")
+        self._made_by_its_stage(1, path)
+        mean = round(statistics.mean(seed["top1"] for seed in metrics["seeds"].values()), 6)
+        self._link(
+            1, f"{path}: the top-1 error is the mean of {len(metrics['seeds'])} seeds", mean == metrics["top1"]["mean"]
+        )
+        manifest = _read(artefacts.manifest(self._params.dataset.name))
+        images = metrics["dataset"]["sha256"]
+        same = (images, metrics["n"]) == tuple(manifest["splits"]["val"][key] for key in ("sha256", "count"))
+        self._link(1, f"measured on all {metrics['n']} images with sha256 {images[:16]}, the manifest's", same)
+        for seed, measured in metrics["seeds"].items():
+            self.model(row, None if row.startswith("fetch/") else int(seed), 1, measured["model_sha256"])
+
+    def model(self, row: str, seed: int | None, depth: int, expected: str | None = None) -> None:
+        """A model and what made it, down to its teacher; `expected` is its sha256 as somebody else noted it."""
+        path = artefacts.model(self._params.experiment, row, seed)
+        digest = _sha256(path)
+        print(f"{'  ' * depth}{path}: sha256 {digest[:16]}")
+        depth += 1
+        if expected:
+            self._link(depth, "is the file that was used", digest == expected)
+        self._made_by_its_stage(depth, path)
+        record = _read(artefacts.record(self._params.experiment, row, seed))
+        self._link(depth, "is the file that its record describes", digest == record["sha256"])
+        facts = {key: record[key] for key in sorted(record.keys() - {"identity", "row", "sha256"})}
+        print(f"{'  ' * depth}record: {json.dumps(facts)}")
+        if seed is not None and (identity := record.get("identity")):
+            self._identity(depth, row, seed, identity, clean=self._stage_of.get(str(path)) not in self._changed)
+
+    def _identity(self, depth: int, row: str, seed: int, made_by: dict[str, Any], clean: bool) -> None:
+        now = run_identity(self._params, row, seed)
+        for part in made_by:
+            found = differences({part: made_by[part]}, {part: now.get(part)})
+            label = f"{part} {str(made_by[part])[:16]}" if part in ("data", "teacher", *ENVIRONMENT) else part
+            if found and part in ENVIRONMENT:
+                print(f"{'  ' * depth}{label}; here {now.get(part)}")
+            elif found and part == "code" and clean:
+                print(f"{'  ' * depth}code: {'; '.join(found)} since, accepted in dvc.lock")
+            else:
+                self._link(depth, f"{label}: {'; '.join(found) or 'as it is now'}", not found)
+        if "teacher" in made_by:
+            teacher, _, teacher_seed = self._params.teacher.partition("/seed")
+            self.model(teacher, int(teacher_seed) if teacher_seed else None, depth, made_by["teacher"])
+
+    def data(self) -> None:
+        """The prepared data and the hashes of what it was made from."""
+        name = self._params.dataset.name
+        manifest = _read(artefacts.manifest(name))
+        print(f"{artefacts.manifest(name)}: sha256 {_sha256(artefacts.manifest(name))[:16]}")
+        self._made_by_its_stage(1, artefacts.manifest(name))
+        for split, about in manifest["splits"].items():
+            path = artefacts.data_folder(name) / f"{split}.arrow"
+            self._link(
+                1, f"{path}: {about['count']} images, sha256 {about['sha256'][:16]}", _sha256(path) == about["sha256"]
+            )
+        print(f"  made from: {json.dumps(manifest['origin'])}")
+
+    def _made_by_its_stage(self, depth: int, path: Path) -> None:
+        stage = self._stage_of.get(str(path))
+        reasons = self._changed.get(stage, []) if stage else ["no stage of params.yaml makes it"]
+        text = f"{path}: as {stage} left it, inputs, code and params unchanged (dvc.lock)"
+        if reasons:
+            text = f"{path}: {stage or ''} {json.dumps(reasons)}"
+        self._link(depth, text, not reasons)
+
+    def _link(self, depth: int, text: str, holds: bool) -> None:
+        self.links += 1
+        self.broken += not holds
+        print(f"{'  ' * depth}{'ok' if holds else 'BROKEN'}  {text}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; run its stage or `dvc pull`") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}); run its stage or `dvc checkout`") from None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run its stage or `dvc pull`") from None
