@@ -15,8 +15,8 @@ from support import ROOT, copy_finished, moonshine, run, write_params
 
 TRAIN, DISTIL = "train@toy-teacher-0", "distil@toy-at-student-0"
 EVALUATE_TRAIN, EVALUATE_DISTIL = "evaluate_train@toy-teacher", "evaluate_distil@toy-at-student"
-REPORT = "report@toy"
-AFTER_DISTIL = {DISTIL, EVALUATE_DISTIL, REPORT}
+MAPS, REPORT = "attention_maps@toy", "report@toy"
+AFTER_DISTIL = {DISTIL, EVALUATE_DISTIL, MAPS, REPORT}
 AFTER_TRAIN = {TRAIN, EVALUATE_TRAIN, *AFTER_DISTIL}
 ALL = {"prepare@digits", *AFTER_TRAIN}
 
@@ -70,7 +70,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "one student's network": (params_change(networks__student__conv="G(2)"), AFTER_DISTIL),
     "the method's beta": (params_change(methods__at__beta=20.0), AFTER_DISTIL),
     "a seed added": (params_change(seeds=[0, 1]), NEW_SEED | {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
-    "a title": (params_change(titles={"train/teacher": "The teacher"}), {REPORT}),
+    "a title": (params_change(titles={"train/teacher": "The teacher"}), {MAPS, REPORT}),
     "the data set": (params_change(dataset__validation=500), ALL),
     "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),
     "code of preparing": (comment("moonshine/data/prepare.py"), ALL),
@@ -129,7 +129,7 @@ def test_both_engines_plan_the_same_after_a_change(change: str, by_snakemake: Pa
 
 def as_table(plans: dict[str, set[str]]) -> str:
     """Markdown: a line for each change, a column for each stage."""
-    columns = ["prepare", "train", "distil", "evaluate_train", "evaluate_distil", "report"]
+    columns = ["prepare", "train", "distil", "evaluate_train", "evaluate_distil", "attention_maps", "report"]
     lines = ["| What changed | " + " | ".join(columns) + " |", "|---|" + " :-: |" * len(columns)]
     for change, stages in plans.items():
         kinds = {stage.split("@")[0] for stage in stages}

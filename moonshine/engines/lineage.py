@@ -29,11 +29,16 @@ def lineage(params: Params, target: str) -> None:
     row, seed = _resolve(params, target)
     with open_project() as repo:
         chain = _Chain(params, repo.status(), outputs(repo))
-    if seed is None and not row.startswith("fetch/"):
-        chain.row(row)
-    else:
-        chain.model(row, seed, 0)
-    chain.data()
+    try:
+        if seed is None and not row.startswith("fetch/"):
+            chain.row(row)
+        else:
+            chain.model(row, seed, 0)
+        chain.data()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"a file of the chain lacks {error}; `dvc status` names what is not as its stage left it"
+        ) from None
     if chain.broken:
         raise DataError(f"{chain.broken} of {chain.links} links do not hold")
     print(f"all {chain.links} links hold")
@@ -60,8 +65,13 @@ class _Chain:
     def row(self, row: str) -> None:
         path = artefacts.metrics(self._params.experiment, row)
         metrics = _read(path)
-        print(f"{row}: top-1 error {metrics['top1']['mean']:.2f} %, top-5 error {metrics['top5']['mean']:.2f} %")
-        self._made_by_its_stage(1, artefacts.results_folder(self._params.experiment) / "README.md")
+        number = f"{metrics['top1']['mean']:.2f}"
+        print(f"{row}: top-1 error {number} %, top-5 error {metrics['top5']['mean']:.2f} %")
+        page = artefacts.results_folder(self._params.experiment) / "README.md"
+        if any(row in table.rows for table in self._params.tables):
+            title = self._params.titles.get(row, row)
+            self._link(1, f'{page}: shows {number} for "{title}"', _shows(page, title, number))
+        self._made_by_its_stage(1, page)
         self._made_by_its_stage(1, path)
         mean = round(statistics.mean(seed["top1"] for seed in metrics["seeds"].values()), 6)
         self._link(
@@ -132,12 +142,23 @@ class _Chain:
         print(f"{'  ' * depth}{'ok' if holds else 'BROKEN'}  {text}")
 
 
+def _shows(page: Path, title: str, number: str) -> bool:
+    """Whether a line of one of the page's tables has both."""
+    lines = [line for line in _text(page).splitlines() if line.startswith("|")]
+    return any(title in line and number in line for line in lines)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run its stage or `dvc pull`") from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; run its stage or `dvc pull`") from None
-    except (OSError, ValueError) as error:
+        return json.loads(_text(path))
+    except ValueError as error:
         raise DataError(f"{path}: damaged ({error}); run its stage or `dvc checkout`") from None
 
 

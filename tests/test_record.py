@@ -1,0 +1,219 @@
+"""dvc.lock knows what Snakemake made, and never more than that."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support import commit_all, copy_finished, environment, moonshine, run
+from test_agreement import (
+    AFTER_TRAIN,
+    ALL,
+    EVALUATE_DISTIL,
+    EVALUATE_TRAIN,
+    MAPS,
+    REPORT,
+    TRAIN,
+    append,
+    comment,
+    params_change,
+)
+
+
+def listed(project: Path) -> set[str]:
+    """The stages that `dvc status` lists."""
+    return set(json.loads(run("dvc", "status", "--json", cwd=project).stdout))
+
+
+@pytest.fixture
+def project(by_snakemake: Path, tmp_path: Path) -> Path:
+    return copy_finished(by_snakemake, tmp_path / "project")
+
+
+def test_a_run_for_one_target_records_just_what_ran(project: Path) -> None:
+    comment("moonshine/models/cost.py")(project)
+    run("snakemake", "--cores", "1", "results/toy/metrics/train/teacher.json", cwd=project)
+    assert listed(project) == {EVALUATE_DISTIL}
+    moonshine("sync", cwd=project)
+    assert listed(project) == {EVALUATE_DISTIL}
+
+
+def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> None:
+    student = project / "models/toy/distil/at/student/seed0.safetensors"
+    times = student.stat()
+    student.write_bytes(b"not a model")
+    os.utime(student, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that Snakemake does not see it and evaluates it
+    comment("moonshine/models/cost.py")(project)
+    result = run("snakemake", "--cores", "1", cwd=project, check=False)
+    assert result.returncode == 1
+    assert "recorded 1 stages in dvc.lock" in result.stderr
+    assert listed(project) >= {"distil@toy-at-student-0", EVALUATE_DISTIL}
+    assert EVALUATE_TRAIN not in listed(project)
+
+
+def test_what_was_altered_by_hand_before_a_run_still_shows_as_changed_after_it(project: Path) -> None:
+    append(project / "results/toy/metrics/train/teacher.json", b"\n")
+    run("snakemake", "--cores", "1", cwd=project)
+    status = json.loads(run("dvc", "status", "--json", cwd=project).stdout)
+    assert status == {EVALUATE_TRAIN: [{"changed outs": {"results/toy/metrics/train/teacher.json": "modified"}}]}
+    result = moonshine("record", EVALUATE_TRAIN, cwd=project, check=False)
+    assert result.returncode == 3
+    assert "results/toy/metrics/train/teacher.json was altered after its job had ended" in result.stderr
+    assert listed(project) == {EVALUATE_TRAIN}
+
+
+@pytest.mark.slow
+def test_a_model_altered_by_hand_before_a_run_still_shows_as_changed_after_it(project: Path) -> None:
+    teacher = project / "models/toy/train/teacher/seed0.safetensors"
+    content = bytearray(teacher.read_bytes())
+    content[-1] ^= 1  # the last weight
+    teacher.write_bytes(content)
+    run("snakemake", "--cores", "1", cwd=project)
+    assert listed(project) == {TRAIN}
+    assert f"to be run by either engine, {len(AFTER_TRAIN)} stages" in moonshine("sync", cwd=project).stderr
+
+
+def test_code_edited_while_its_stage_ran_is_not_recorded_as_what_made_it(project: Path) -> None:
+    comment("moonshine/report/tables.py")(project)
+    log = project / "logs/toy/report.log"
+    log.unlink()
+    process = subprocess.Popen(
+        ["snakemake", "--cores", "1"], cwd=project, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    while not log.exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    comment("moonshine/report/tables.py")(project)
+    said = process.communicate()[1]
+    assert process.returncode == 1
+    assert "not recorded: report@toy: moonshine/report/tables.py was altered after the job had started" in said
+    assert listed(project) == {REPORT}
+
+
+def test_what_a_killed_run_left_unrecorded_is_recorded_by_hand(project: Path) -> None:
+    """A Snakemake that is killed between a job and its record leaves dvc.lock as it was before."""
+    (project / "dvc.lock").unlink()
+    assert listed(project) >= ALL - {"prepare@digits"}
+    assert f"recorded {len(ALL)} stages" in moonshine("record", cwd=project).stderr
+    assert listed(project) == set()
+    assert "agree" in moonshine("sync", cwd=project).stderr
+
+
+def test_params_edited_since_a_killed_run_are_not_recorded_as_what_made_it(project: Path) -> None:
+    (project / "dvc.lock").unlink()
+    params_change(titles={"train/teacher": "Another title"})(project)
+    said = moonshine("record", cwd=project).stderr
+    assert "left alone: report@toy: stale already" in said
+    assert listed(project) == {MAPS, REPORT}
+
+
+def test_an_unknown_stage_is_refused_and_nothing_else_recorded(project: Path) -> None:
+    before = (project / "dvc.lock").read_bytes()
+    result = moonshine("record", "train@toy-techer-0", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "not recorded: train@toy-techer-0: no stage of dvc.yaml and params.yaml" in result.stderr
+    assert (project / "dvc.lock").read_bytes() == before
+
+
+def test_a_comment_is_accepted_for_chosen_stages_and_code_is_not(project: Path) -> None:
+    commit_all(project)
+    module = project / "moonshine/evaluation/measure.py"
+    before = module.read_text()
+    module.write_text(before.replace('"""Errors and loss', '"""The errors and the loss') + "# reworded\n")
+    kinds = sorted(name.split("@")[0] for name in listed(project))
+    assert "evaluate_train" in kinds
+    said = moonshine("accept", *kinds, cwd=project).stderr
+    assert "moonshine/evaluation/measure.py: only comments, docstrings or layout differ" in said
+    assert listed(project) == set()
+    assert "nothing to be run" in moonshine("sync", cwd=project).stderr
+    changed = run("git", "diff", "--unified=0", "dvc.lock", cwd=project).stdout
+    assert {line[1:].split(":")[0].strip() for line in changed.splitlines() if line[0] in "+-"} <= {
+        "++ b/dvc.lock",
+        "-- a/dvc.lock",
+        "md5",
+        "size",
+    }
+    commit_all(project)
+    module.write_text(before.replace("min(5,", "min(4,"))
+    result = moonshine("accept", "evaluate_train", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "more than comments and docstrings changed" in result.stderr
+    assert EVALUATE_TRAIN in listed(project)
+    moonshine("accept", "--unproven", "evaluate_train", cwd=project)
+    assert EVALUATE_TRAIN not in listed(project)
+
+
+def test_changed_params_cannot_be_accepted(project: Path) -> None:
+    params_change(titles={"train/teacher": "The teacher"})(project)
+    result = moonshine("accept", "report", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "report@toy: not only code changed" in result.stderr
+
+
+def test_lineage_reaches_the_raw_data_and_every_link_holds(project: Path) -> None:
+    shown = moonshine("lineage", "distil/at/student", cwd=project).stdout
+    number = json.loads((project / "results/toy/metrics/distil/at/student.json").read_text())["top1"]["mean"]
+    assert f'shows {number:.2f} for "Student"' in shown
+    for path in ("distil/at/student/seed0", "train/teacher/seed0"):
+        assert f"models/toy/{path}.safetensors: sha256" in shown
+    assert '"sha256": "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"' in shown  # digits.csv.gz
+    assert "BROKEN" not in shown
+
+
+@pytest.mark.parametrize(
+    ("path", "link"),
+    [
+        ("results/toy/README.md", "shows"),
+        ("results/toy/metrics/distil/at/student.json", "as evaluate_distil"),
+        ("models/toy/train/teacher/seed0.safetensors", "is the file that was used"),
+        ("data/digits/val.arrow", "data/digits/val.arrow: 600 images"),
+    ],
+)
+def test_lineage_names_the_broken_link(path: str, link: str, project: Path) -> None:
+    file = project / path
+    if file.suffix == ".md":
+        file.write_text("\n".join(line for line in file.read_text().splitlines() if "Student" not in line))
+    elif file.suffix == ".json":
+        file.write_text(file.read_text().replace('"mean": ', '"mean": 1'))
+    else:
+        append(file, b" ")
+    result = moonshine("lineage", "distil/at/student", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "links do not hold" in result.stderr
+    assert any(line.strip().startswith("BROKEN") for line in result.stdout.splitlines())
+    assert link in result.stdout
+
+
+def test_lineage_of_no_row_is_refused(project: Path) -> None:
+    result = moonshine("lineage", "train/techer", cwd=project, check=False)
+    assert result.returncode == 2
+    assert 'did you mean "train/teacher"?' in result.stderr
+
+
+def test_git_conflict_markers_in_dvc_lock_are_explained(project: Path) -> None:
+    lock = project / "dvc.lock"
+    text = lock.read_text()
+    lock.write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n")
+    for command in (("sync",), ("record",), ("lineage", "train/teacher")):
+        result = moonshine(*command, cwd=project, check=False)
+        assert result.returncode == 3
+        assert "dvc.lock: has git's conflict markers" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_another_dvc_at_work_is_waited_for_by_the_user(project: Path) -> None:
+    hold = "from dvc.repo import Repo\nwith Repo() as r, r.lock:\n print('held', flush=True); input()"
+    holder = subprocess.Popen(
+        ["python", "-c", hold], cwd=project, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    result = moonshine("record", cwd=project, check=False)
+    holder.communicate("\n")
+    assert result.returncode == 6
+    assert "another DVC command is at work" in result.stderr
+    assert yaml.safe_load((project / "dvc.lock").read_text())["stages"].keys() >= ALL
