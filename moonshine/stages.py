@@ -87,14 +87,18 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "report": (
         "report/attention.py",
+        "report/charts.py",
         "report/comparison.py",
         "report/curves.py",
         "report/figures.py",
+        "report/headline.py",
+        "report/page.html",
         "report/page.py",
         "report/report.py",
         "report/rows.py",
         "report/style.py",
         "report/tables.py",
+        "report/web_page.py",
     ),
 }
 

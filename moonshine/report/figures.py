@@ -193,7 +193,7 @@ FIGURES: dict[str, tuple[str, str, Callable[[Measured, Theme], Figure]]] = {
         training_curves,
     ),
     "attention-losses": (
-        "Attention transfer",
+        "Attention loss",
         "How far the student's attention maps are from the teacher's, for each group of blocks: the loss before it is "
         "weighted by beta, on the training images, means over seeds in bands.",
         attention_losses,
@@ -272,7 +272,7 @@ def _label(axes: Axes, points: list[tuple[str, float, float]], theme: Theme) -> 
     """Names beside points, each where it hides the least of the others."""
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
     anchors = [axes.transData.transform((x, y)) for _, x, y in points]
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in anchors]

@@ -10,6 +10,7 @@ from moonshine.report.figures import FIGURES, Measured, drawable
 from moonshine.report.rows import Row
 from moonshine.report.tables import Cell, table_columns
 
+INTERACTIVE = "The same with sortable tables and interactive figures: [report.html](report.html), one file to open."
 NOT_RUN_YET = (
     'Rows that say "not run" are waiting for somebody with the machines: `moonshine use {experiment}`, then either '
     "engine, fills them in."
@@ -18,10 +19,7 @@ NOT_RUN_YET = (
 
 def markdown_page(params: Params, rows: dict[str, Row], measured: Measured, attention: Attention | None) -> str:
     """The page as Markdown."""
-    blocks = [f"# Results: {params.experiment}"]
-    if any(row.metrics is None for row in rows.values()):
-        blocks.append(NOT_RUN_YET.format(experiment=params.experiment))
-    blocks.append(protocol(params, rows))
+    blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows), INTERACTIVE]
     for table in params.tables:
         blocks += _table(table, rows)
     if params.tables:
@@ -32,7 +30,18 @@ def markdown_page(params: Params, rows: dict[str, Row], measured: Measured, atte
     if attention:
         maps = picture("attention-maps/maps", "attention maps")
         blocks += ["## Attention maps", attention.caption, maps, _distances(attention)]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def notice(params: Params, rows: dict[str, Row]) -> str:
+    """What to say at the top of a page with rows that have not run, else nothing."""
+    missing = any(row.metrics is None for row in rows.values())
+    return NOT_RUN_YET.format(experiment=params.experiment) if missing else ""
+
+
+def sources(table: Table) -> list[str]:
+    """Where each published column is from."""
+    return [f"{published.name}: {published.source.rstrip('.')}." for published in table.published]
 
 
 def _distances(attention: Attention) -> str:
@@ -90,8 +99,7 @@ def _table(table: Table, rows: dict[str, Row]) -> list[str]:
         disable_numparse=True,
         colalign=["left", *["right"] * (len(columns) - 1)],
     )
-    sources = [f"{published.name}: {published.source}." for published in table.published]
-    notes = " ".join([*sources, f"[As CSV](tables/{table.name}.csv)"])
+    notes = " ".join([*sources(table), f"[As CSV](tables/{table.name}.csv)"])
     return [f"## {table.title}", table.caption.strip(), markdown, notes]
 
 

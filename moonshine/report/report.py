@@ -12,6 +12,7 @@ from moonshine.report.figures import Measured, figure_files
 from moonshine.report.page import markdown_page
 from moonshine.report.rows import Row, read_rows
 from moonshine.report.tables import table_csv
+from moonshine.report.web_page import web_page
 
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own note in folders that it declares
 
@@ -29,6 +30,7 @@ def report(params: Params, partial: bool = False) -> None:
     _write_folder(folder / "figures", figure_files(measured))
     attention = read_attention(params, partial)
     write_text(folder / "README.md", markdown_page(params, rows, measured, attention))
+    write_text(folder / "report.html", web_page(params, rows, measured, attention))
     missing = sum(row.metrics is None for row in rows.values())
     say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows, {missing} not run")
 

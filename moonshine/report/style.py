@@ -82,6 +82,8 @@ def render(name: str, draw: Callable[[Theme], Figure]) -> dict[str, bytes]:
     for theme in (LIGHT, DARK):
         with plt.rc_context(theme.settings):
             figure = draw(theme)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once; every format has the same layout
             files[f"{name}{theme.suffix}.svg"] = _saved(figure, format="svg", metadata={"Date": None})
             files[f"{name}{theme.suffix}.png"] = _saved(figure, format="png", metadata={"Software": None})
             plt.close(figure)

@@ -84,6 +84,7 @@ rule report:
         metrics=all_rows("results/{experiment}/metrics/{row}.json"),
     output:
         page="results/{experiment}/README.md",
+        web_page="results/{experiment}/report.html",
         tables=directory("results/{experiment}/tables"),
         figures=directory("results/{experiment}/figures"),
     log:

@@ -1,0 +1,31 @@
+"""An experiment in one line: the teacher, and one student without and with it."""
+
+from typing import Any
+
+from moonshine.params import Params
+from moonshine.report.rows import Row
+
+ROLES = {"teacher": "Teacher", "scratch": "Student from scratch", "distilled": "Student distilled"}
+
+
+def headline(params: Params, rows: dict[str, Row]) -> dict[str, dict[str, Any]]:
+    """For each role its title, and its error, deviation, parameters and MACs, which are None where it has not run."""
+    shown = params.attention_maps
+    models = {"teacher": params.teacher, "scratch": shown.scratch, "distilled": shown.distilled}
+    return {role: _summary(rows, model.partition("/seed")[0]) for role, model in models.items()}
+
+
+def _summary(rows: dict[str, Row], name: str) -> dict[str, Any]:
+    row = rows.get(name)
+    if row is None or row.metrics is None:
+        title = row.title if row else name
+        return {"row": name, "title": title, "top1": None, "top1_std": None, "parameters": None, "macs": None}
+    deviation = row.deviation("top1")
+    return {
+        "row": name,
+        "title": row.title,
+        "top1": round(row.mean("top1"), 4),
+        "top1_std": None if deviation is None else round(deviation, 4),
+        "parameters": row.cost("parameters"),
+        "macs": row.cost("macs"),
+    }

@@ -1,0 +1,120 @@
+"""results/<experiment>/report.html: the whole of the results in one file that needs no network."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from moonshine import artefacts
+from moonshine.errors import DataError
+from moonshine.params import Params
+from moonshine.params.schema import Table
+from moonshine.report.attention import Attention
+from moonshine.report.charts import charts
+from moonshine.report.figures import FIGURES, Measured
+from moonshine.report.headline import ROLES, headline
+from moonshine.report.page import explanation, notice, protocol, sources
+from moonshine.report.rows import Row
+from moonshine.report.tables import NOT_RUN, short_count, table_columns
+
+VEGA = "window.vegaEmbed = vegaEmbed;"
+"""What the page needs of the bundled libraries."""
+
+
+def web_page(params: Params, rows: dict[str, Row], measured: Measured, attention: Attention | None) -> str:
+    """The page as HTML; the same metrics and params give the same text."""
+    specifications = charts(measured)
+    template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    return template.get_template("page.html").render(
+        experiment=params.experiment,
+        notice=notice(params, rows),
+        protocol=protocol(params, rows),
+        explanation=explanation(params) if params.tables else "",
+        cards=_cards(params, rows),
+        tables=[_table(table, rows) for table in params.tables],
+        figures=[{"name": name, "title": FIGURES[name][0], "caption": FIGURES[name][1]} for name in specifications],
+        shown=[row.title for row in measured.rows],
+        students=[measured.title(row) for row in measured.attention_curves],
+        maps=_maps(params, attention) if attention else None,
+        recipe=_recipe(params, rows),
+        definitions=_definitions(params),
+        models=[_model(row) for row in rows.values()],
+        vega=vl_convert.javascript_bundle(VEGA) if specifications else "",
+        charts=json.dumps(specifications, sort_keys=True).replace("<", "\\u003c"),
+    )
+
+
+def _cards(params: Params, rows: dict[str, Row]) -> list[dict[str, str]]:
+    cards = []
+    for role, summary in headline(params, rows).items():
+        error, cost = NOT_RUN, ""
+        if summary["top1"] is not None:
+            deviation = "" if summary["top1_std"] is None else f" ± {summary['top1_std']:.2f}"
+            error = f"{summary['top1']:.2f}{deviation} %"
+            cost = f"{short_count(summary['parameters'])} parameters, {short_count(summary['macs'])} MACs"
+        cards.append({"role": f"{ROLES[role]}: top-1 error", "error": error, "title": summary["title"], "cost": cost})
+    return cards
+
+
+def _table(table: Table, rows: dict[str, Row]) -> dict[str, Any]:
+    columns = table_columns(table, rows)
+    return {
+        "name": table.name,
+        "title": table.title,
+        "caption": table.caption,
+        "columns": columns,
+        "lines": list(zip(*(column.cells for column in columns))),
+        "sources": sources(table),
+    }
+
+
+def _maps(params: Params, attention: Attention) -> dict[str, Any]:
+    folder = artefacts.attention_maps(params.experiment)
+    return {
+        "caption": attention.caption,
+        "images": f"{attention.images:,}",
+        "groups": range(1, len(attention.distances["distilled"]) + 1),
+        "distances": [(attention.titles[role], values) for role, values in attention.distances.items()],
+        "light": _embedded(folder / "maps.svg"),
+        "dark": _embedded(folder / "maps-dark.svg"),
+    }
+
+
+def _embedded(path: Path) -> str:
+    try:
+        return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run `moonshine attention_maps`") from None
+
+
+def _recipe(params: Params, rows: dict[str, Row]) -> list[tuple[str, str]]:
+    recipe = {f"recipe.{key}": value for key, value in params.recipe.model_dump().items()}
+    measured = next((row.metrics for row in rows.values() if row.metrics), None)
+    images = {"sha256 of the validation images": measured["dataset"]["sha256"]} if measured else {}
+    known = {"data": params.dataset.name, **images, "teacher": params.teacher, "seeds": params.seeds, **recipe}
+    return [(key, _plain(value)) for key, value in known.items() if value is not None]
+
+
+def _definitions(params: Params) -> list[tuple[str, str]]:
+    networks = [
+        (f"networks.{name}", network.model_dump(exclude_none=True)) for name, network in params.networks.items()
+    ]
+    methods = [(f"methods.{name}", method.model_dump(exclude_none=True)) for name, method in params.methods.items()]
+    return [(key, _plain(settings)) for key, settings in networks + methods]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).strip("{}[]").replace('"', "")
+
+
+def _model(row: Row) -> dict[str, Any]:
+    seeds = row.metrics.get("seeds", {}) if row.metrics else {}
+    return {
+        "title": row.title,
+        "name": row.name,
+        "path": f"metrics/{row.name}.json" if row.metrics else None,
+        "hashes": [(seed, measured["model_sha256"][:12]) for seed, measured in seeds.items()],
+    }
