@@ -265,7 +265,9 @@ def _in_processes(count: int) -> None:
 def _start(log: str) -> None:
     """For commands that work for long: stop on request, and keep a log."""
     from moonshine import signals
+    from moonshine.image import require_image_of_this_lock
 
+    require_image_of_this_lock()
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))

@@ -117,6 +117,7 @@ EXEMPT = {
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",
     "gpu_claims.py": "picks one of several GPUs",
+    "image.py": "refuses an image of another lock",
     "locks.py": "keeps two processes from one folder",
     "models/attention_points.py": "checks params.yaml, in the stages that read no attention",
     "models/check.py": "refuses networks that cannot be built or run",

@@ -306,6 +306,8 @@ class Machine(Section):
     """Source -> the folder where its files lie on this machine; they are only read."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode photographs; None is one for each CPU."""
+    folders: list[str] = []
+    """More folders that containers must see, where links in data/ or in DVC's cache lead."""
 
 
 class Params(Section):

@@ -1,0 +1,124 @@
+"""Run a command in the project's image, by Docker or Apptainer; `containers/run` calls this for stages under DVC.
+
+Snakemake launches Apptainer itself and takes from here what the image must see. Nothing here imports torch or pydantic:
+the Python of the machine need not have them.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from moonshine.errors import MachineError, MoonshineError, ParamsError
+from moonshine.gpu_claims import FOLDER as GPU_CLAIMS
+
+IMAGE, SIF = "moonshine", Path("containers/moonshine.sif")
+LABEL = "moonshine.runtime-lock"
+LOCK = Path("requirements/runtime.lock")
+GPU = Path("/dev/nvidiactl")
+PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+"""To Docker; Apptainer passes on the whole environment."""
+NOT_THE_HOSTS = ("--env", "PYTHONPATH=,PYTHONHOME=,PYTHONNOUSERSITE=1")
+"""For Apptainer: the image's packages and no others. The profiles say the same."""
+
+
+def main(command: Sequence[str]) -> NoReturn:
+    """Replace this process by the engine, or say in one line why not and exit (docs/errors.md has the codes)."""
+    engine = os.environ.get("MOONSHINE_ENGINE", "")
+    try:
+        if engine not in ENGINES:
+            raise ParamsError(f'MOONSHINE_ENGINE: "{engine}" is none of host, docker, apptainer')
+        words = ENGINES[engine](command)
+    except MoonshineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    os.execvp(words[0], words)  # noqa: S606 (a list of words)
+
+
+def bound_folders(params: Mapping[str, Any]) -> list[str]:
+    """Folders outside of the project that its stages read or write, from what params.yaml holds.
+
+    They are `machine.raw_data`, `machine.folders`, and where links in the project's place for large files lead.
+    """
+    machine = params.get("machine") or {}
+    named = [*(machine.get("raw_data") or {}).values(), *(machine.get("folders") or [])]
+    linked = [path.resolve() for path in map(Path, ("data", "models", "runs")) if path.is_symlink()]
+    return [str(path) for path in dict.fromkeys([*(Path(folder).resolve() for folder in named), *linked])]
+
+
+def _docker(command: Sequence[str]) -> list[str]:
+    _require("docker")
+    if _output("docker", "version") is None:
+        raise MachineError("docker: its engine does not answer; start it, or set MOONSHINE_ENGINE to apptainer or host")
+    found = _output("docker", "image", "inspect", IMAGE)
+    if found is None:
+        raise MachineError(f"docker: no image {IMAGE}; build it with `make image`")
+    _require_same_lock(f"docker image {IMAGE}", (json.loads(found)[0]["Config"]["Labels"] or {}).get(LABEL), "image")
+    here = os.getcwd()  # noqa: PTH109 (a text)
+    # the caller's user, and a name for it, which torch.compile asks for; room for loading workers to share tensors
+    words = ["docker", "run", "--rm", "--init", "--user", f"{os.getuid()}:{os.getgid()}", "--shm-size", "8g"]
+    words += ["--env", "USER=moonshine", "--env", "HOME=/tmp", "--workdir", here]
+    if GPU.exists():
+        GPU_CLAIMS.mkdir(mode=0o1777, exist_ok=True)
+        words += ["--gpus", "all", "--volume", f"{GPU_CLAIMS}:{GPU_CLAIMS}"]
+    for folder in (here, *_bound()):
+        words += ["--volume", f"{folder}:{folder}"]
+    for name in PASSED_ON:
+        words += ["--env", name] if name in os.environ else []
+    return [*words, "--entrypoint", command[0], IMAGE, *command[1:]]
+
+
+def _apptainer(command: Sequence[str]) -> list[str]:
+    program = "apptainer" if shutil.which("apptainer") else "singularity"
+    _require(program)
+    if not SIF.exists():
+        raise MachineError(f"{SIF}: missing; build it with `make sif`")
+    found = _output(program, "inspect", "--json", "--labels", str(SIF))
+    if found is None:
+        raise MachineError(f"{SIF}: {program} cannot read it; build it anew with `make sif`")
+    _require_same_lock(str(SIF), json.loads(found)["data"]["attributes"]["labels"].get(LABEL), "sif")
+    here = os.getcwd()  # noqa: PTH109
+    words = [program, "--silent", "exec", "--nv", "--home", here, *NOT_THE_HOSTS]
+    for folder in _bound():
+        words += ["--bind", folder]
+    return [*words, str(SIF), *command]
+
+
+ENGINES: dict[str, Callable[[Sequence[str]], list[str]]] = {"docker": _docker, "apptainer": _apptainer}
+
+
+def _bound() -> list[str]:
+    try:
+        params = yaml.safe_load(Path("params.yaml").read_text())
+        return bound_folders(params)
+    except (OSError, yaml.YAMLError, AttributeError):
+        return []  # the command itself says what is wrong with it
+
+
+def _require(program: str) -> None:
+    if not shutil.which(program):
+        raise MachineError(
+            f"{program}: not installed here; install it, or set MOONSHINE_ENGINE to another engine or host"
+        )
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints, or None if it fails."""
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.stdout if result.returncode == 0 else None
+
+
+def _require_same_lock(image: str, found: str | None, target: str) -> None:
+    if found != hashlib.sha256(LOCK.read_bytes()).hexdigest():
+        raise MachineError(f"{image}: built from another {LOCK}; build it anew with `make {target}`")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

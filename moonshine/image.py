@@ -1,0 +1,18 @@
+"""Whether a stage that runs in the project's image runs in the right one."""
+
+import sys
+from pathlib import Path
+
+from moonshine.errors import MachineError
+
+LOCK = Path("requirements/runtime.lock")
+
+
+def require_image_of_this_lock() -> None:
+    """MachineError (exit code 5) in an image that was built from another lock than this checkout's.
+
+    The image keeps its lock beside its packages. Whoever started it, an engine or a person, is checked here.
+    """
+    built_from = Path(sys.prefix, LOCK.name)
+    if built_from.exists() and LOCK.exists() and built_from.read_bytes() != LOCK.read_bytes():
+        raise MachineError(f"this image was built from another {LOCK}; build it anew with `make image` or `make sif`")

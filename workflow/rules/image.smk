@@ -1,0 +1,18 @@
+import os
+
+from moonshine.engines.containers import SIF, bound_folders
+from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
+
+
+# The one image of every rule; used with --use-singularity, ignored without.
+container: str(SIF)
+
+
+if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
+    if not SIF.exists():
+        raise WorkflowError(f"{SIF}: missing; build it with `make sif`")
+    # what Apptainer reads, and Singularity
+    os.environ["APPTAINER_BIND"] = os.environ["SINGULARITY_BIND"] = ",".join(
+        bound_folders(config)
+    )
