@@ -294,6 +294,16 @@ class AttentionMaps(Section):
     """Positions of validation images in the prepared data, counted from 0."""
 
 
+class Job(Section):
+    """What a cluster reserves for one job of a stage; the rest is as the cluster or the profile says."""
+
+    partition: str | None = None
+    account: str | None = None
+    minutes: Count | None = None
+    """Time limit. A training that needs more is submitted again and goes on."""
+    memory_mb: Count | None = None
+
+
 class Machine(Section):
     """What differs from machine to machine and changes no result; no stage declares it."""
 
@@ -306,6 +316,8 @@ class Machine(Section):
     """Source -> the folder where its files lie on this machine; they are only read."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode photographs; None is one for each CPU."""
+    jobs: dict[Literal["prepare", "fetch", "train", "distil", "evaluate", "attention_maps", "report"], Job] = {}
+    """What a cluster reserves for each job of these stages."""
     folders: list[str] = []
     """More folders that containers must see, where links in data/ or in DVC's cache lead."""
 

@@ -8,6 +8,7 @@ from moonshine.stages import CODE, SOURCES
 EXPERIMENT = config["experiment"]
 DATASET = config["dataset"]["name"]
 SEEDS = config["seeds"]
+PROCESSES = config["recipe"].get("processes") or 1
 LOCK = "requirements/runtime.lock"
 DATA = [
     f"data/{DATASET}/{name}" for name in ("manifest.json", "train.arrow", "val.arrow")
@@ -62,6 +63,23 @@ def distilled(patterns):
         network=config["distil"]["networks"],
         seed=SEEDS,
     )
+
+
+def resources_of(stage):
+    """What a cluster reserves for a job of this stage, and the GPUs that count against --resources gpu=N."""
+    machine = config.get("machine") or {}
+    job = (machine.get("jobs") or {}).get(stage) or {}
+    names = {
+        "minutes": "runtime",
+        "memory_mb": "mem_mb",
+        "partition": "slurm_partition",
+        "account": "slurm_account",
+    }
+    reserved = {names[key]: value for key, value in job.items()}
+    if machine.get("device") == "cuda" and stage not in ("prepare", "report"):
+        training = stage in ("train", "distil")
+        reserved["gpu"] = PROCESSES if training else 1
+    return reserved
 
 
 def record_finished_jobs():

@@ -8,6 +8,8 @@ rule prepare:
         val="data/{dataset}/val.arrow",
     log:
         "logs/prepare/{dataset}.log",
+    resources:
+        **resources_of("prepare"),
     params:
         dataset=config["dataset"],
     shell:

@@ -8,7 +8,9 @@ rule train:
         curve="results/{experiment}/curves/train/{network}/seed{seed}.csv",
     log:
         "logs/{experiment}/train/{network}/seed{seed}.log",
-    threads: config["recipe"]["threads"] * (config["recipe"].get("processes") or 1)
+    threads: config["recipe"]["threads"] * PROCESSES
+    resources:
+        **resources_of("train"),
     params:
         recipe=config["recipe"],
         network=lambda wildcards: config["networks"][wildcards.network],
@@ -27,7 +29,9 @@ rule distil:
         curve="results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
     log:
         "logs/{experiment}/distil/{method}/{network}/seed{seed}.log",
-    threads: config["recipe"]["threads"] * (config["recipe"].get("processes") or 1)
+    threads: config["recipe"]["threads"] * PROCESSES
+    resources:
+        **resources_of("distil"),
     params:
         recipe=config["recipe"],
         network=lambda wildcards: config["networks"][wildcards.network],

@@ -12,6 +12,8 @@ rule evaluate_train:
     log:
         "logs/{experiment}/evaluate/train/{network}.log",
     threads: config["recipe"]["threads"]
+    resources:
+        **resources_of("evaluate"),
     params:
         seeds=SEEDS,
         threads=config["recipe"]["threads"],
@@ -33,6 +35,8 @@ rule evaluate_distil:
     log:
         "logs/{experiment}/evaluate/distil/{method}/{network}.log",
     threads: config["recipe"]["threads"]
+    resources:
+        **resources_of("evaluate"),
     params:
         seeds=SEEDS,
         threads=config["recipe"]["threads"],
@@ -59,6 +63,8 @@ rule attention_maps:
     log:
         "logs/{experiment}/attention_maps.log",
     threads: config["recipe"]["threads"]
+    resources:
+        **resources_of("attention_maps"),
     params:
         teacher=config["teacher"],
         attention_maps=config["attention_maps"],
@@ -89,6 +95,8 @@ rule report:
         figures=directory("results/{experiment}/figures"),
     log:
         "logs/{experiment}/report.log",
+    resources:
+        **resources_of("report"),
     params:
         seeds=SEEDS,
         train=config["train"],
