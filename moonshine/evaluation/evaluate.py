@@ -1,4 +1,4 @@
-"""`moonshine evaluate`: errors of one row over the whole validation split, every seed."""
+"""`moonshine evaluate`: errors of one row over the whole validation split, every seed or the published network."""
 
 import math
 import statistics
@@ -24,8 +24,9 @@ def evaluate(params: Params, row: str) -> None:
     device = choose_device(params.machine)
     set_up(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
-    seeds: dict[str, dict[str, Any]] = {}
-    for seed in params.seeds:
+    networks: list[dict[str, Any]] = []
+    seeds: list[int | None] = [None] if row.startswith("fetch/") else [*params.seeds]
+    for seed in seeds:
         path = artefacts.model(params.experiment, row, seed)
         network, description = load_model(path, artefacts.model_name(row, seed))
         if description["classes"] != data.manifest["classes"] or description["input"] != data.manifest["shape"]:
@@ -33,13 +34,16 @@ def evaluate(params: Params, row: str) -> None:
         measured = {key: round(value, 6) for key, value in measure(place(network, device), data, signals.poll).items()}
         if not math.isfinite(measured["loss"]):
             raise DataError(f"{path}: its loss on data/{params.dataset.name} is not finite; train it again")
-        seeds[str(seed)] = {**measured, "model_sha256": sha256(path), "model_bytes": path.stat().st_size}
-        say(f"{row} seed {seed}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
+        networks.append({**measured, "model_sha256": sha256(path), "model_bytes": path.stat().st_size})
+        which = row if seed is None else f"{row} seed {seed}"
+        say(f"{which}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
     cost = network_cost(description["architecture"], *description["input"][1:])
     size = {"parameters": cost.parameters, "learnable": cost.learnable, "macs": cost.macs}
-    errors = {key: _spread([measured[key] for measured in seeds.values()]) for key in ERRORS}
+    errors = {key: _spread([measured[key] for measured in networks]) for key in ERRORS}
     split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
-    whole = {"row": row, "dataset": split, "n": len(data), **size, **errors, "seeds": seeds}
+    file = {key: networks[0][key] for key in ("model_sha256", "model_bytes")}
+    of_each = file if seeds == [None] else {"seeds": dict(zip(map(str, seeds), networks))}
+    whole = {"row": row, "dataset": split, "n": len(data), **size, **errors, **of_each}
     write_json(artefacts.metrics(params.experiment, row), whole)
     means = {key: round(errors[key]["mean"], 4) for key in ERRORS}
     write_json(artefacts.scores(params.experiment, row), {**means, **size})
