@@ -98,6 +98,24 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--partial", action="store_true", help="although rows have not run, which the page then says")
     command.set_defaults(run=_report)
 
+    command = commands.add_parser("predict", help="the likeliest classes of images, by a published model")
+    command.add_argument("model", type=Path, help="a file below models/")
+    command.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    command.set_defaults(run=_predict)
+
+    command = commands.add_parser("export", help="a published model in another format, checked against PyTorch")
+    command.add_argument("model", type=Path, help="a file below models/")
+    command.add_argument("--format", choices=["onnx"], default="onnx")
+    command.add_argument("--output", type=Path, help="where to write it; exports/<model>.onnx")
+    command.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="images to check with; the validation images of params.yaml's data set",
+    )
+    command.set_defaults(run=_export)
+
     command = commands.add_parser("show", help="print the results page and where it lies")
     command.set_defaults(run=_show)
 
@@ -205,6 +223,19 @@ def _report(options: argparse.Namespace) -> None:
     from moonshine.report.report import report
 
     report(params, options.partial)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from moonshine.deployment.predict import predict
+
+    predict(options.model, options.images)
+
+
+def _export(options: argparse.Namespace) -> None:
+    dataset = None if options.images or not options.params.exists() else _read(options).dataset.name
+    from moonshine.deployment.export import export
+
+    export(options.model, options.output, options.images, dataset)
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -1,0 +1,117 @@
+"""`moonshine export`: a published model as ONNX, checked against PyTorch on real images before it is written."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from moonshine import artefacts
+from moonshine.data.loading import open_images
+from moonshine.data.store import read_manifest
+from moonshine.deployment.images import load_images
+from moonshine.errors import CheckpointError, DataError
+from moonshine.files import sha256, write_bytes
+from moonshine.models.model_file import load_model
+from moonshine.progress import say
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, relative to the largest logit (or to 1 where all are smaller)."""
+SAMPLES = 64
+EXPORTS = Path("exports")
+
+
+def export(model: Path, output: Path | None, images: Sequence[Path], dataset: str | None) -> None:
+    """Write `output`, by default exports/<model>.onnx, with a batch of any size and the description as metadata.
+
+    It is compared with PyTorch on `images`, or without any on the first validation images of the prepared `dataset`.
+    Raises DataError (exit code 3) where there are none that the model was made for, CheckpointError (8) where the
+    exported network's logits differ by more than TOLERANCE: nothing is written then.
+    """
+    network, description = load_model(model)
+    samples = load_images(images, description) if images else _validation_images(dataset, model, description)
+    exported = to_onnx(network, samples[:2], {**description, "source_sha256": sha256(model)})
+    difference = check(exported, network, samples, model)
+    path = output or _usual_place(model)
+    write_bytes(path, exported)
+    say(f"{path}: {len(exported):,} bytes, logits within {difference:.1e} of PyTorch's on {len(samples)} images")
+
+
+def to_onnx(network: nn.Module, examples: torch.Tensor, description: dict[str, Any]) -> bytes:
+    """The network from `images` to `logits`; each entry of the description is an entry of the metadata, as JSON."""
+    two = examples if len(examples) > 1 else examples.expand(2, -1, -1, -1)  # a batch of one would fix the size
+    program = torch.onnx.export(
+        network,
+        (two,),
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    assert program is not None
+    proto = program.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # the exporter notes stack traces with this machine's paths
+    entries = {key: json.dumps(value) for key, value in sorted(description.items())}
+    onnx.helper.set_model_props(proto, entries)
+    proto.doc_string = _explanation(description)
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()
+
+
+def check(exported: bytes, network: nn.Module, samples: torch.Tensor, model: Path) -> float:
+    """The largest relative difference of a logit between onnxruntime and PyTorch; CheckpointError above TOLERANCE."""
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"images": samples.numpy()})
+    with torch.inference_mode():
+        expected = network(samples).numpy()
+    difference = float(np.abs(found - expected).max() / max(1.0, np.abs(expected).max()))
+    if not difference <= TOLERANCE:  # NaN as well
+        raise CheckpointError(
+            f"{model}: the exported network's logits differ from PyTorch's by {difference:.1e} of the largest, more "
+            f"than {TOLERANCE:.0e}; nothing was written"
+        )
+    return difference
+
+
+def _validation_images(dataset: str | None, model: Path, description: dict[str, Any]) -> torch.Tensor:
+    """The first of a prepared data set, which has to be of the model's kind."""
+    if dataset is None:
+        raise DataError(f"{model}: to check its export, name images of its kind: --images PATH...")
+    folder = artefacts.data_folder(dataset)
+    manifest = read_manifest(folder)
+    if (manifest["shape"], manifest["classes"]) != (description["input"], description["classes"]):
+        raise DataError(
+            f"{folder}: not the images that {model} was made for; name some to check with: --images PATH..."
+        )
+    images, _ = next(open_images(folder, "val", torch.device("cpu"), workers=1).evaluation_batches(SAMPLES))
+    return images
+
+
+def _usual_place(model: Path) -> Path:
+    """exports/ with the path that the model has below models/; elsewhere its name alone."""
+    parts = model.with_suffix(".onnx").parts
+    below = parts[parts.index("models") + 1 :] if "models" in parts else parts[-1:]
+    return EXPORTS.joinpath(*below)
+
+
+def _explanation(description: dict[str, Any]) -> str:
+    channels, height, width = description["input"]
+    preprocessing = description["preprocessing"]
+    resize = (
+        f"resize the whole image to {height} x {width}"
+        if "resize" in preprocessing
+        else f"resize the shorter side to {preprocessing['shorter_side']}, take the central {height} x {width}"
+    )
+    mean, std = description["normalisation"]["mean"], description["normalisation"]["std"]
+    return (
+        f"Input `images`: float32 (batch, {channels}, {height}, {width}), from {'RGB' if channels == 3 else 'grey'} "
+        f"pixels: {resize} (bilinear, antialiased), divide by 255, subtract {mean}, divide by {std} (by channel). "
+        f"Output `logits`: float32 (batch, {len(description['classes'])}), one for each of the metadata's classes."
+    )

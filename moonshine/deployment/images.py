@@ -1,0 +1,40 @@
+"""An image file as the network of a published model wants to see it, from the model's own description."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from moonshine.data.photographs import decode, evaluation_pixels
+from moonshine.errors import DataError
+
+
+def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Tensor:
+    """Float images (len(paths), channels, height, width), prepared as those that the model was evaluated on.
+
+    Raises DataError (exit code 3) for a file that is no readable image.
+    """
+    return torch.stack([_load(path, description) for path in paths])
+
+
+def _load(path: Path, description: dict[str, Any]) -> torch.Tensor:
+    try:
+        image = decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    pixels = torch.from_numpy(_pixels(image, description).copy()).permute(2, 0, 1)
+    mean, std = (torch.tensor(description["normalisation"][key]).view(-1, 1, 1) * 255 for key in ("mean", "std"))
+    return (pixels - mean) / std
+
+
+def _pixels(image: Image.Image, description: dict[str, Any]) -> np.ndarray:
+    """(height, width, channels) uint8."""
+    preprocessing, channels = description["preprocessing"], description["input"][0]
+    if "resize" not in preprocessing:
+        return evaluation_pixels(image, preprocessing["crop"][0], preprocessing["shorter_side"])
+    height, width = preprocessing["resize"]
+    image = image if channels == 3 else image.convert("L")
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)

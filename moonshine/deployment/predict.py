@@ -1,0 +1,27 @@
+"""`moonshine predict`: the likeliest classes of images, from a published model alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from moonshine.deployment.images import load_images
+from moonshine.models.model_file import load_model
+
+SHOWN = 5
+
+
+def predict(model: Path, images: Sequence[Path]) -> None:
+    """Print the top-5 classes of each image with their probabilities.
+
+    Raises DataError (exit code 3) for a file that is no model or no image, CheckpointError (8) for another's model.
+    """
+    network, description = load_model(model)
+    classes = description["classes"]
+    for path in images:
+        with torch.inference_mode():
+            probabilities = network(load_images([path], description)).float().softmax(1)[0]
+        best = probabilities.topk(min(SHOWN, len(classes)))
+        print(path)
+        for probability, label in zip(best.values.tolist(), best.indices.tolist()):
+            print(f"{100 * probability:7.2f} %  {classes[label]}")

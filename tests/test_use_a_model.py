@@ -1,0 +1,179 @@
+"""What was distilled is used: trained by each method, then predicting and exported, from the published file alone."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from moonshine.data.loading import SmallImages
+from moonshine.deployment.export import check
+from moonshine.errors import CheckpointError
+from moonshine.models.model_file import load_model
+from support import moonshine, toy_params, write_params
+
+STUDENT = "models/toy/distil/both/student/seed0.safetensors"
+
+
+def wide_params() -> dict[str, Any]:
+    """A wide ResNet and its student with a bottleneck, by knowledge distillation and by all at once."""
+    params = toy_params()
+    params["networks"] = {"teacher": {"arch": "wrn-10-1"}, "student": {"arch": "wrn-10-1", "conv": "BG(2,M)"}}
+    params["methods"] = {
+        "kd": {"alpha": 0.9, "temperature": 4.0},
+        "both": {"alpha": 0.5, "temperature": 2.0, "beta": [1.0, 0.5], "groups": [2, 3], "form": "norm"},
+    }
+    params["distil"] = {"networks": ["student"], "methods": ["kd", "both"]}
+    params["titles"] = {}
+    params["tables"][0]["rows"] = ["train/teacher"]
+    params["attention_maps"]["distilled"] = "distil/both/student/seed0"
+    return params
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wide")
+    write_params(folder, wide_params())
+    moonshine("prepare", cwd=folder)
+    moonshine("train", "teacher", "--seed", "0", cwd=folder)
+    moonshine("distil", "--together", "--seed", "0", cwd=folder)
+    for method in ("kd", "both"):
+        moonshine("distil", f"{method}/student", "--seed", "0", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits(project: Path) -> Path:
+    """Three validation images as PNG files, and what PyTorch says of them as the row was evaluated."""
+    folder = project / "images"
+    folder.mkdir()
+    data = SmallImages(project / "data/digits", "val", torch.device("cpu"))
+    for index in range(3):
+        Image.fromarray(data.images[index, 0].numpy()).save(folder / f"{index}.png")
+    network, _ = load_model(project / STUDENT)
+    images, _ = next(data.evaluation_batches(3))
+    with torch.inference_mode():
+        np.save(folder / "logits.npy", network(images).numpy())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("kd", {"cross_entropy", "knowledge"}),
+        ("both", {"cross_entropy", "knowledge", "attention_2", "attention_3"}),
+    ],
+)
+def test_each_method_trains_and_its_parts_are_in_the_curve(project: Path, method: str, parts: set[str]) -> None:
+    with (project / f"results/toy/curves/distil/{method}/student/seed0.csv").open() as file:
+        first, last = csv.DictReader(file)
+    others = {"epoch", "lr", "loss", "train_top1", "val_loss", "val_top1", "val_top5"}
+    assert set(first) - others == parts
+    assert all(float(first[part]) > 0 for part in parts)
+    assert float(last["loss"]) < float(first["loss"])
+
+
+def test_predict_needs_nothing_but_the_model(project: Path, digits: Path, tmp_path: Path) -> None:
+    shutil.copy(project / STUDENT, tmp_path / "student.safetensors")
+    for image in digits.glob("*.png"):
+        shutil.copy(image, tmp_path)
+    result = moonshine("predict", "student.safetensors", "0.png", "1.png", "2.png", cwd=tmp_path)
+    logits = torch.from_numpy(np.load(digits / "logits.npy"))
+    expected = []
+    for index, probabilities in enumerate(logits.softmax(1)):
+        best = probabilities.topk(5)
+        expected.append(f"{index}.png")
+        expected += [f"{100 * p:7.2f} %  {label}" for p, label in zip(best.values.tolist(), best.indices.tolist())]
+    assert result.stdout.splitlines() == expected
+
+
+def test_predict_takes_photographs_of_any_size_and_colour(project: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (301, 40), (200, 30, 90)).save(tmp_path / "colour.jpg")
+    Image.new("RGBA", (5, 7)).save(tmp_path / "alpha.png")
+    result = moonshine("predict", str(project / STUDENT), "colour.jpg", "alpha.png", cwd=tmp_path)
+    assert result.stdout.count(" %  ") == 10
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "code", "message"),
+    [
+        ("nowhere.safetensors", "fine.png", 3, "error: nowhere.safetensors: no such model"),
+        ("fine.png", "fine.png", 3, "error: fine.png: not a readable safetensors file"),
+        ("student.safetensors", "nowhere.png", 3, "error: nowhere.png: cannot be read (No such file or directory)"),
+        ("student.safetensors", "page.png", 3, "error: page.png: cannot be decoded"),
+        ("student.safetensors", "cut.png", 3, "error: cut.png: cannot be decoded"),
+    ],
+)
+def test_what_is_no_model_or_no_image_is_said_in_one_line(
+    project: Path, digits: Path, tmp_path: Path, model: str, image: str, code: int, message: str
+) -> None:
+    shutil.copy(project / STUDENT, tmp_path / "student.safetensors")
+    shutil.copy(digits / "0.png", tmp_path / "fine.png")
+    (tmp_path / "page.png").write_text("<html>not found</html>")
+    (tmp_path / "cut.png").write_bytes((digits / "0.png").read_bytes()[:60])
+    result = moonshine("predict", model, image, cwd=tmp_path, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (code, 1)
+    assert result.stderr.startswith(message)
+
+
+@pytest.fixture(scope="module")
+def exported(project: Path) -> Path:
+    result = moonshine("export", STUDENT, "--format", "onnx", cwd=project)
+    assert "exports/toy/distil/both/student/seed0.onnx: " in result.stderr
+    assert "of PyTorch's on 64 images" in result.stderr
+    return project / "exports/toy/distil/both/student/seed0.onnx"
+
+
+def test_an_exported_network_says_the_same(exported: Path, project: Path, digits: Path) -> None:
+    """Fed as its own metadata describe, with a batch of another size than it was exported with."""
+    session = onnxruntime.InferenceSession(str(exported))
+    metadata = {key: json.loads(text) for key, text in session.get_modelmeta().custom_metadata_map.items()}
+    assert metadata["classes"] == [str(digit) for digit in range(10)]
+    height, width = metadata["preprocessing"]["resize"]
+    normalisation = metadata["normalisation"]
+    images = [Image.open(digits / f"{index}.png").convert("L").resize((width, height)) for index in range(3)]
+    scaled = np.stack([np.asarray(image, np.float32) / 255 for image in images])[:, None]
+    fed = (scaled - np.float32(normalisation["mean"][0])) / np.float32(normalisation["std"][0])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: fed})
+    np.testing.assert_allclose(logits, np.load(digits / "logits.npy"), atol=1e-4)
+
+
+def test_an_exported_file_explains_itself_and_tells_nothing_of_this_machine(exported: Path, project: Path) -> None:
+    proto = onnx.load(str(exported))
+    assert "resize the whole image to 12 x 12" in proto.doc_string
+    assert str(Path.home()).encode() not in exported.read_bytes()
+    assert b".py" not in exported.read_bytes()
+
+
+def test_an_export_that_differs_is_an_error(exported: Path, project: Path) -> None:
+    """The same check as in the command, on a network that the file was not made from."""
+    network, _ = load_model(project / STUDENT)
+    samples, _ = next(SmallImages(project / "data/digits", "val", torch.device("cpu")).evaluation_batches(64))
+    assert check(exported.read_bytes(), network, samples, exported) <= 1e-4
+    with torch.no_grad():
+        network.get_parameter("fc.bias")[0] += 0.01
+    with pytest.raises(CheckpointError, match=r"logits differ from PyTorch's by .* of the largest, more than 1e-04"):
+        check(exported.read_bytes(), network, samples, exported)
+
+
+def test_an_export_without_images_to_check_with_is_refused(project: Path, tmp_path: Path) -> None:
+    shutil.copy(project / STUDENT, tmp_path / "student.safetensors")
+    result = moonshine("export", "student.safetensors", cwd=tmp_path, check=False)
+    assert result.returncode == 3
+    assert "to check its export, name images of its kind: --images PATH..." in result.stderr
+    assert not (tmp_path / "exports").exists()
+
+
+def test_export_by_images_alone(project: Path, digits: Path, tmp_path: Path) -> None:
+    shutil.copy(project / STUDENT, tmp_path / "student.safetensors")
+    arguments = ("--images", str(digits / "0.png"), "--output", "out.onnx")
+    result = moonshine("export", "student.safetensors", *arguments, cwd=tmp_path)
+    assert "on 1 images" in result.stderr
+    assert (tmp_path / "out.onnx").exists()
