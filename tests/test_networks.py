@@ -16,6 +16,7 @@ from moonshine.models.features import FeatureTap
 from moonshine.models.names import TORCHVISION
 from moonshine.models.networks import build_network, initialise
 from moonshine.params import Network
+from support import ROOT, moonshine
 
 # Table 2 of arXiv 1711.02613: depth-width, convolution, parameters with batch norm's buffers for 10 classes.
 # BG(2,M/16) is misprinted there as 234,704.
@@ -188,3 +189,47 @@ def test_he_normal_weights_of_substitutes() -> None:
     layer = initialise(describe(Network(arch="wrn-16-4", conv="G(2)"), 10, 3), 0).get_submodule("group3.1.conv2")
     assert layer.spatial.weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
     assert layer.pointwise.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.02)
+
+
+def test_describe_prints_the_papers_26_counts() -> None:
+    """In the order of the paper's table, for the networks of experiments/cifar10.yaml."""
+    printed = moonshine("--params", "experiments/cifar10.yaml", "describe", cwd=ROOT).stdout
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if "| wrn-" in line]
+    assert [(line[1], line[2], line[3].replace(",", "")) for line in lines] == [
+        (f"wrn-{size}", conv, count) for size, conv, count in ROWS
+    ]
+
+
+def test_describe_lists_what_is_substituted_and_what_is_not_and_why() -> None:
+    printed = moonshine("describe", "--arch", "resnet18", "--conv", "G(N)", cwd=ROOT).stdout
+    cells = [re.sub(r" +", " ", line).strip("| ") for line in printed.splitlines()]
+    assert "Substituted: 16 of 20 convolutions." in cells
+    before, after = 64 * 128 * 9, 64 * 9 + 4 * 64 + 64 * 128
+    assert f"layer2.0.conv1 | 3x3, 64 -> 128, stride 2 | {before:,} | {after:,} | {before * 784:,} | 6,874,112" in cells
+    assert "Not substituted: 4." in cells
+    assert "conv1 | 7x7, 3 -> 64, stride 2 | stem" in cells
+    assert "layer2.0.downsample.0 | 1x1, 64 -> 128, stride 2 | 1x1 kernel" in cells
+    totals = {
+        path: network_cost(describe(Network(arch="resnet18", conv=path), 1000, 3), 224, 224) for path in ("S", "G(N)")
+    }
+    for conv, cost in totals.items():
+        assert f"resnet18 {conv} | {cost.parameters:,} | {cost.learnable:,} | {cost.macs:,}" in cells
+
+
+def test_describe_counts_networks_with_nothing_to_substitute() -> None:
+    printed = moonshine("describe", "--arch", "resnext50_32x4d", "--conv", "G(N)", cwd=ROOT).stdout
+    assert "Substituted: 0 of 53 convolutions." in printed
+    assert re.search(r"layer1\.0\.conv2 +\| 3x3, 128 -> 128 +\| 32 groups already", printed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--arch", "resnet43"), 'error: arch: "resnet43" is no architecture (did you mean "resnet34"?)\n'),
+        (("--arch", "resnet18", "--conv", "g(n)"), 'error: conv: "g(n)" is no convolution (did you mean "G(N)"?)\n'),
+        (("resnet43",), 'error: "resnet43" is no network of params.yaml (did you mean "resnet34"?)\n'),
+    ],
+)
+def test_describe_refuses_unknown_names(arguments: tuple[str, ...], line: str) -> None:
+    result = moonshine("describe", *arguments, cwd=ROOT, check=False)
+    assert (result.returncode, result.stderr) == (2, line)

@@ -15,7 +15,9 @@ from PIL import Image
 
 from moonshine.data.loading import SmallImages
 from moonshine.deployment.export import check
-from moonshine.errors import CheckpointError
+from moonshine.deployment.images import load_images
+from moonshine.deployment.predict import predict
+from moonshine.errors import CheckpointError, DataError
 from moonshine.models.model_file import load_model
 from support import moonshine, toy_params, write_params
 
@@ -94,33 +96,44 @@ def test_predict_needs_nothing_but_the_model(project: Path, digits: Path, tmp_pa
     assert result.stdout.splitlines() == expected
 
 
-def test_predict_takes_photographs_of_any_size_and_colour(project: Path, tmp_path: Path) -> None:
+def test_predict_ends_with_one_line_for_what_is_no_image(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "page.png").write_text("<html>not found</html>")
+    result = moonshine("predict", str(project / STUDENT), "page.png", cwd=tmp_path, check=False)
+    assert (result.returncode, result.stderr.count("\n")) == (3, 1)
+    assert result.stderr.startswith("error: page.png: cannot be decoded")
+
+
+def test_images_of_any_size_and_colour_are_taken(project: Path, tmp_path: Path) -> None:
     Image.new("RGB", (301, 40), (200, 30, 90)).save(tmp_path / "colour.jpg")
     Image.new("RGBA", (5, 7)).save(tmp_path / "alpha.png")
-    result = moonshine("predict", str(project / STUDENT), "colour.jpg", "alpha.png", cwd=tmp_path)
-    assert result.stdout.count(" %  ") == 10
+    _, description = load_model(project / STUDENT)
+    assert load_images([tmp_path / "colour.jpg", tmp_path / "alpha.png"], description).shape == (2, 1, 12, 12)
+    photographs = {**description, "input": [3, 32, 32], "preprocessing": {"shorter_side": 40, "crop": [32, 32]}}
+    photographs["normalisation"] = {"mean": [0.5] * 3, "std": [0.2] * 3}
+    assert load_images([tmp_path / "colour.jpg"], photographs).shape == (1, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
-    ("model", "image", "code", "message"),
+    ("model", "image", "message"),
     [
-        ("nowhere.safetensors", "fine.png", 3, "error: nowhere.safetensors: no such model"),
-        ("fine.png", "fine.png", 3, "error: fine.png: not a readable safetensors file"),
-        ("student.safetensors", "nowhere.png", 3, "error: nowhere.png: cannot be read (No such file or directory)"),
-        ("student.safetensors", "page.png", 3, "error: page.png: cannot be decoded"),
-        ("student.safetensors", "cut.png", 3, "error: cut.png: cannot be decoded"),
+        ("nowhere.safetensors", "fine.png", "nowhere.safetensors: no such model"),
+        ("fine.png", "fine.png", "fine.png: not a readable safetensors file"),
+        ("student.safetensors", "nowhere.png", "nowhere.png: cannot be read (No such file or directory)"),
+        ("student.safetensors", "page.png", "page.png: cannot be decoded"),
+        ("student.safetensors", "cut.png", "cut.png: cannot be decoded"),
     ],
 )
-def test_what_is_no_model_or_no_image_is_said_in_one_line(
-    project: Path, digits: Path, tmp_path: Path, model: str, image: str, code: int, message: str
+def test_what_is_no_model_or_no_image_is_named(
+    project: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, image: str, message: str
 ) -> None:
-    shutil.copy(project / STUDENT, tmp_path / "student.safetensors")
-    shutil.copy(digits / "0.png", tmp_path / "fine.png")
-    (tmp_path / "page.png").write_text("<html>not found</html>")
-    (tmp_path / "cut.png").write_bytes((digits / "0.png").read_bytes()[:60])
-    result = moonshine("predict", model, image, cwd=tmp_path, check=False)
-    assert (result.returncode, result.stderr.count("\n")) == (code, 1)
-    assert result.stderr.startswith(message)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(project / STUDENT, "student.safetensors")
+    shutil.copy(digits / "0.png", "fine.png")
+    Path("page.png").write_text("<html>not found</html>")
+    Path("cut.png").write_bytes((digits / "0.png").read_bytes()[:60])
+    with pytest.raises(DataError) as error:
+        predict(Path(model), [Path(image)])
+    assert str(error.value).startswith(message)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +184,7 @@ def test_an_export_without_images_to_check_with_is_refused(project: Path, tmp_pa
     assert not (tmp_path / "exports").exists()
 
 
+@pytest.mark.slow
 def test_export_by_images_alone(project: Path, digits: Path, tmp_path: Path) -> None:
     shutil.copy(project / STUDENT, tmp_path / "student.safetensors")
     arguments = ("--images", str(digits / "0.png"), "--output", "out.onnx")

@@ -1,10 +1,12 @@
 """`moonshine describe`: what networks cost, and what is substituted in them, without data or weights."""
 
 import pandas as pd
+from pydantic import ValidationError
 from torch import nn
 
 from moonshine.errors import ParamsError
 from moonshine.models.architecture import describe
+from moonshine.models.check import check_networks
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.cost import Cost, module_costs, network_cost
 from moonshine.models.names import wide_resnet_shape
@@ -19,15 +21,17 @@ def describe_architecture(arch: str, conv: str | None) -> None:
     """Print the cost of one architecture on ImageNet, and with a convolution what it takes the place of."""
     try:
         network = Network(arch=arch, conv=conv)
-    except ValueError as error:
-        raise ParamsError(
-            str(error).splitlines()[2].strip().removeprefix("Value error, ").split(" [type=")[0]
-        ) from None
+    except ValidationError as error:
+        raise ParamsError(str(error.errors()[0]["ctx"]["error"])) from None
     _print_network(network, IMAGENET_CLASSES, 3, IMAGENET_SIDE)
 
 
 def describe_network(params: Params, name: str) -> None:
-    """Print the cost of one network of an experiment, and what is substituted in it."""
+    """Print the cost of one network of an experiment, and what is substituted in it.
+
+    Like the other, raises ParamsError (exit code 2) where a network of params.yaml cannot be built or run.
+    """
+    check_networks(params)
     if name not in params.networks:
         raise ParamsError(f'"{name}" is no network of params.yaml{suggest(name, params.networks)}')
     dataset = params.dataset
@@ -36,6 +40,7 @@ def describe_network(params: Params, name: str) -> None:
 
 def describe_experiment(params: Params) -> None:
     """Print the cost of every network of an experiment, for its images."""
+    check_networks(params)
     dataset = params.dataset
     _print_images(dataset.classes, dataset.channels, dataset.size)
     lines = []
