@@ -1,22 +1,25 @@
 """Every network of the paper, to the unit: parameters, shapes, attention points; and torchvision's own."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torchvision import models as torchvision_models
 from torchvision.models import list_models
 
 from moonshine.models.architecture import describe
 from moonshine.models.attention_points import attention_points
+from moonshine.models.check import check_networks
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import cheap_convolution
 from moonshine.models.cost import network_cost
 from moonshine.models.features import FeatureTap
 from moonshine.models.names import TORCHVISION
 from moonshine.models.networks import build_network, initialise
-from moonshine.params import Network
-from support import ROOT, moonshine
+from moonshine.params import Network, read_params
+from support import ROOT, moonshine, toy_params, write_params
 
 # Table 2 of arXiv 1711.02613: depth-width, convolution, parameters with batch norm's buffers for 10 classes.
 # BG(2,M/16) is misprinted there as 234,704.
@@ -233,3 +236,14 @@ def test_describe_counts_networks_with_nothing_to_substitute() -> None:
 def test_describe_refuses_unknown_names(arguments: tuple[str, ...], line: str) -> None:
     result = moonshine("describe", *arguments, cwd=ROOT, check=False)
     assert (result.returncode, result.stderr) == (2, line)
+
+
+def test_the_example_of_named_attention_points_fits(tmp_path: Path) -> None:
+    """The networks of docs/networks.md, for attention transfer from one to the other."""
+    text = (ROOT / "docs/networks.md").read_text()
+    params = toy_params()
+    params["networks"] = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])["networks"]
+    params["dataset"].update(size=64)
+    params["methods"]["at"]["groups"] = [1, 2, 3, 4, 5]
+    write_params(tmp_path, params)
+    check_networks(read_params(tmp_path / "params.yaml"))
