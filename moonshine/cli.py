@@ -132,6 +132,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("target", help="a row, such as train/resnet34, or a model's path")
     command.set_defaults(run=_lineage)
 
+    command = commands.add_parser("unlock", help="remove the locks that killed engines left")
+    command.set_defaults(run=_unlock)
+
     command = commands.add_parser("sync", help="make Snakemake go by dvc.lock, after dvc pull, checkout or repro")
     command.set_defaults(run=_sync)
     return parser
@@ -265,6 +268,12 @@ def _lineage(options: argparse.Namespace) -> None:
     from moonshine.engines.lineage import lineage
 
     lineage(params, options.target)
+
+
+def _unlock(options: argparse.Namespace) -> None:
+    from moonshine.engines.unlock import unlock
+
+    unlock()
 
 
 def _sync(options: argparse.Namespace) -> None:

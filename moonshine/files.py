@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -111,6 +112,14 @@ def free_bytes(path: Path) -> int:
 def _require_free(path: Path, needed: int | None) -> None:
     if needed is not None and free_bytes(path) < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def remove(path: Path) -> None:
+    """Whatever it is: damage may have made a folder of a file."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def require_room(folder: Path, needed: int, purpose: str) -> None:

@@ -118,7 +118,7 @@ def _committed(folder: Path) -> list[tuple[int, Path]]:
             found.append((int(match[1]), path))
     for leftover in [*folder.glob(".*.tmp-*"), *folder.glob("step-*.pt")]:
         if leftover not in {path for _, path in found}:
-            leftover.unlink()
+            files.remove(leftover)
     return sorted(found)
 
 
@@ -132,5 +132,5 @@ def _set_aside(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     """The record first: a checkpoint without one does not count, a record without its file is damage."""
-    path.with_suffix(".json").unlink()
-    path.unlink(missing_ok=True)
+    files.remove(path.with_suffix(".json"))
+    files.remove(path)

@@ -1,7 +1,5 @@
 """One tiny experiment, run once undisturbed: what every disturbed run has to end with."""
 
-import json
-import os
 from pathlib import Path
 
 import pytest
@@ -39,12 +37,3 @@ INJECTIONS = Injections()
 @pytest.fixture
 def injected() -> Injections:
     return INJECTIONS
-
-
-def pytest_sessionfinish() -> None:
-    """Add the counts of this session to those of other parts of the long form (see table.py)."""
-    if (target := os.environ.get("FAULTS_COUNTS")) and INJECTIONS.counts:
-        path = Path(target)
-        known = json.loads(path.read_text()) if path.exists() else {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**known, **INJECTIONS.counts}, indent=2) + "\n")

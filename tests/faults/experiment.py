@@ -1,5 +1,8 @@
 """One tiny experiment, what it publishes undisturbed, and counts of what disturbed it."""
 
+import fcntl
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +51,10 @@ class Experiment:
         found = artefacts(folder)
         return bool(found) and found.items() <= self.golden.items()
 
+    def complete(self, folder: Path) -> bool:
+        """Whether all that the experiment publishes is there with the golden bytes, whatever else is."""
+        return self.golden.items() <= artefacts(folder).items()
+
 
 @dataclass
 class Case:
@@ -57,7 +64,10 @@ class Case:
 
 
 class Injections:
-    """Counts, for each promise, the faults that were injected, those survived, and the most work that one cost."""
+    """Counts, for each promise, the faults that were injected, those survived, and the most work that one cost.
+
+    Each is also added to the file $FAULTS_COUNTS at once, so that the long form can run in parts (see table.py).
+    """
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
@@ -65,9 +75,27 @@ class Injections:
     @contextmanager
     def __call__(self, promise: str) -> Iterator[Case]:
         """Inject one fault and check what came of it within the context."""
-        count = self.counts.setdefault(promise, {"injected": 0, "survived": 0, "lost": 0})
-        count["injected"] += 1
-        case = Case()
-        yield case
-        count["survived"] += 1
-        count["lost"] = max(count["lost"], case.lost)
+        case, survived = Case(), 0
+        try:
+            yield case
+            survived = 1
+        finally:
+            self.add(promise, survived, case.lost)
+
+    def add(self, promise: str, survived: int = 1, lost: int = 0) -> None:
+        _add(self.counts, promise, survived, lost)
+        if target := os.environ.get("FAULTS_COUNTS"):
+            with Path(target).open("a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                counts = json.loads(file.read() or "{}")
+                _add(counts, promise, survived, lost)
+                file.truncate(0)
+                file.write(json.dumps(counts, indent=2) + "\n")
+
+
+def _add(counts: dict[str, dict[str, int]], promise: str, survived: int, lost: int) -> None:
+    count = counts.setdefault(promise, {"injected": 0, "survived": 0, "lost": 0})
+    count["injected"] += 1
+    count["survived"] += survived
+    count["lost"] = max(count["lost"], lost)

@@ -1,0 +1,58 @@
+"""`moonshine unlock`: remove the locks that killed engines left, and none that a live one holds.
+
+Snakemake's lock is a list of files without an owner, and a kill -9 leaves it; DVC's names process ids, which containers
+use again, and a crash may leave it half written. Both are told from live ones by looking for their processes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from moonshine import artefacts
+from moonshine.errors import LockedError
+from moonshine.locks import LOCK, is_held
+from moonshine.progress import say
+
+ENGINES = ("snakemake", "dvc")
+SNAKEMAKE_LOCKS, DVC_LOCK = Path(".snakemake", "locks"), Path(".dvc", "tmp", "rwlock")
+
+
+def unlock() -> None:
+    """LockedError (exit code 6) names live owners; on a cluster, those of this machine only can be seen."""
+    owners = [*_live_engines(), *_live_runs()]
+    if owners:
+        raise LockedError("\n".join(f"{owner}; wait for it or stop it" for owner in owners))
+    stale = [path for path in (*SNAKEMAKE_LOCKS.glob("*"), DVC_LOCK) if path.is_file()]
+    for path in stale:
+        path.unlink()
+        say(f"{path}: stale, removed")
+    if not stale:
+        say("nothing was locked")
+
+
+def _live_engines() -> Iterator[str]:
+    """Processes of Snakemake or DVC whose working folder is this one."""
+    found, idle = {}, set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if not (folder / "cwd").samefile("."):
+                continue
+            if "daemon" in words:  # with which DVC reports and looks for updates, and a copy of DVC waits for that
+                idle.add(_parent(folder))
+            elif engine := {Path(word).name for word in words[:3]}.intersection(ENGINES):
+                found[int(folder.name)] = engine.pop()
+        except OSError:
+            continue  # it has just ended, or is another user's
+    for process in sorted(found.keys() - idle):
+        yield f"process {process}: {found[process]} is at work here"
+
+
+def _parent(process: Path) -> int:
+    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _live_runs() -> Iterator[str]:
+    """Stages that outlived their engine."""
+    for path in sorted(artefacts.RUNS.rglob(LOCK)):
+        if is_held(path):
+            yield f"{path.parent}: {path.read_text(errors='replace').strip()} is at work here"

@@ -1,0 +1,133 @@
+"""Odd places and poor environments: the experiment has the same bytes, or the message says what is missing."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from faults.experiment import STAGES, TRAIN, Experiment, Injections, artefacts, tiny_params
+from faults.forked import command
+from moonshine.files import sha256
+from support import copy_project, environment, moonshine, run
+
+ODD = "(scratch) ö ön/ü 'x\" $HOME;&"
+POOR = {
+    "the C locale": {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "no home": {"HOME": ""},
+    "another hash seed": {"PYTHONHASHSEED": "123"},
+    "more threads than asked for": {"OMP_NUM_THREADS": "8", "MKL_NUM_THREADS": "8"},
+}
+
+
+def test_an_odd_path(experiment: Experiment, tmp_path: Path, injected: Injections) -> None:
+    with injected("odd paths, poor environments"):
+        folder = experiment.copy(tmp_path / ODD / "run", "runs", "models", "results", "logs", "data")
+        for arguments in STAGES:
+            result = command(folder, *arguments)
+            assert result.code == 0, result.output
+        assert artefacts(folder) == experiment.golden
+
+
+def test_a_strict_umask(experiment: Experiment, untrained: Path, injected: Injections) -> None:
+    with injected("odd paths, poor environments"):
+        assert command(untrained, *TRAIN, prepare=set_umask).code == 0
+        assert experiment.unharmed(untrained)
+        (model,) = untrained.glob("models/**/*.safetensors")
+        assert stat.S_IMODE(model.stat().st_mode) == 0o600
+
+
+def set_umask() -> None:
+    os.umask(0o077)
+
+
+def test_read_only_data(experiment: Experiment, untrained: Path, injected: Injections) -> None:
+    with injected("odd paths, poor environments"):
+        folder = untrained / "data" / "digits"
+        before = {path: (sha256(path), path.stat().st_mtime_ns) for path in folder.iterdir()}
+        for path in [*folder.iterdir(), folder]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        user = 12345
+        for path in [untrained, *untrained.rglob("*")]:
+            if "data" not in path.parts:
+                os.chown(path, user, user) if os.getuid() == 0 else None
+        assert command(untrained, *TRAIN).code == 0
+        folder.chmod(0o755)
+        assert {path: (sha256(path), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+        assert experiment.unharmed(untrained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POOR)
+def test_a_poor_environment(name: str, experiment: Experiment, untrained: Path, injected: Injections) -> None:
+    """In processes of their own, for these variables are read when Python and its libraries start."""
+    with injected("odd paths, poor environments"):
+        moonshine(*TRAIN, cwd=untrained, **POOR[name])
+        assert experiment.unharmed(untrained)
+
+
+@pytest.mark.slow
+def test_no_home_at_all(experiment: Experiment, untrained: Path, injected: Injections) -> None:
+    with injected("odd paths, poor environments"):
+        variables = {key: value for key, value in environment().items() if key not in ("HOME", "USER", "LOGNAME")}
+        command = [sys.executable, "-m", "moonshine", *TRAIN]
+        subprocess.run(command, cwd=untrained, env=variables, check=True, capture_output=True)
+        assert experiment.unharmed(untrained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [("snakemake", "--cores", "1"), ("dvc", "repro")], ids=["snakemake", "dvc"])
+def test_an_engine_on_an_odd_path_in_the_c_locale(
+    engine: tuple[str, ...], experiment: Experiment, tmp_path: Path, injected: Injections
+) -> None:
+    with injected("odd paths, poor environments"):
+        project = copy_project(tmp_path / "(scratch) ö ön" / "ü x", tiny_params())
+        run(*engine, cwd=project, LANG="C", LC_ALL="C")
+        assert experiment.complete(project)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
+def test_a_user_who_is_not_root(experiment: Experiment, untrained: Path, injected: Injections) -> None:
+    for parent in untrained.parents:
+        if parent.stat().st_uid == 0 and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    for path in [untrained, *untrained.rglob("*")]:
+        os.chown(path, 12345, 12345)
+    with injected("odd paths, poor environments"):
+        assert command(untrained, *TRAIN, prepare=become_user).code == 0
+        assert experiment.unharmed(untrained)
+        assert {path.stat().st_uid for path in untrained.glob("models/**/*")} == {12345}
+
+
+def become_user() -> None:
+    os.setgid(12345)
+    os.setuid(12345)
+
+
+def test_a_gpu_that_is_not_there(untrained: Path, experiment: Experiment, tmp_path: Path, injected: Injections) -> None:
+    params = tiny_params()
+    params["machine"]["device"] = "cuda"
+    folder = Experiment(untrained, {}).copy(tmp_path / "run", params=params)
+    with injected("device: cuda without a GPU"):
+        result = command(folder, *TRAIN, prepare=hide_gpus)
+        assert result.code == 5
+        assert "machine.device: cuda, but" in result.output
+        assert "Traceback" not in result.output
+        assert artefacts(folder) == {}
+
+
+def hide_gpus() -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def test_what_ran_where_is_recorded(experiment: Experiment) -> None:
+    import json
+
+    record = json.loads((experiment.folder / "models/toy/records/train/teacher/seed0.json").read_text())
+    assert record["machine"].keys() == {"device", "processor", "accelerator", "python"}
+    assert record["machine"]["device"] == "cpu"
+    assert record["identity"]["torch"].startswith("2.")
+    assert record["identity"]["recipe"]["threads"] == 1
+    assert "image" in record
