@@ -6,7 +6,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-all lint format lock
+.PHONY: demo test test-all lint format lock hooks
 
 demo: $(INSTALLED)
 	python -m moonshine sync
@@ -31,6 +31,10 @@ format: $(INSTALLED)
 	ruff check --fix .
 	ruff format .
 	snakefmt workflow
+
+# After this, git brings artefacts and Snakemake's view along at every switch of branches and merge.
+hooks:
+	git config core.hooksPath .githooks
 
 # Needs uv, which resolves for every platform at once; pip installs what it wrote.
 lock:

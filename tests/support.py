@@ -23,6 +23,9 @@ TRACKED_BY_COPY = (
     "params.yaml",
     ".dvcignore",
     ".gitignore",
+    ".githooks",
+    "Makefile",
+    "pyproject.toml",
 )
 
 
@@ -90,7 +93,7 @@ def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     for name in TRACKED_BY_COPY:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.sif"))
+            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.sif"))
         else:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)

@@ -168,7 +168,7 @@ def test_lineage_reaches_the_raw_data_and_every_link_holds(project: Path) -> Non
     ("path", "link"),
     [
         ("results/toy/README.md", "shows"),
-        ("results/toy/metrics/distil/at/student.json", "as evaluate_distil"),
+        ("results/toy/metrics/distil/at/student.json", "student.json: evaluate_distil@toy-at-student ["),
         ("models/toy/train/teacher/seed0.safetensors", "is the file that was used"),
         ("data/digits/val.arrow", "data/digits/val.arrow: 600 images"),
     ],

@@ -7,6 +7,7 @@ from pathlib import Path
 from dvc.repo import Repo
 
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
+from moonshine.engines.hashed import hash_what_is_new, remember
 from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
 from moonshine.errors import DataError
 from moonshine.progress import say
@@ -22,6 +23,7 @@ def sync() -> None:
     plans differ afterwards.
     """
     with open_project() as repo:
+        hash_what_is_new(repo)
         state, stage_of = staleness(repo), outputs(repo)
         plan = read_plan()
         if _differences(state, plan, stage_of):
@@ -54,6 +56,7 @@ def _bring_round(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> None
     omitted = ["--omit-from", *changed] if changed else []
     snakemake("--touch", "--forceall", "--cores", "1", "--quiet", "all", *omitted, "--")
     repo.state.save_many([(path, hash_info, None) for path, hash_info in hashes], repo.fs)
+    remember(repo)
 
 
 def _make_stale(paths: Iterable[str]) -> None:

@@ -1,0 +1,48 @@
+"""Licensed data is hashed once, lies on the disk once, and is never pushed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support import copy_finished, environment, moonshine, run
+from test_agreement import params_change, planned_by_dvc, planned_by_snakemake
+
+BIG = "data/digits/train.arrow"
+SIZE = 300_000_000
+
+
+def reads_of_the_big_file(*command: str, project: Path, log: Path) -> int:
+    """How often a command and its children open it; hashing a file opens it, looking at its time and size does not."""
+    run("strace", "-f", "-qq", "-e", "trace=openat", "-o", str(log), *command, cwd=project)
+    return len(re.findall(rf'"[^"]*{BIG}"', log.read_text(errors="replace")))
+
+
+@pytest.mark.slow
+def test_hashed_once_on_the_disk_once_never_pushed(by_snakemake: Path, tmp_path: Path) -> None:
+    project, log = copy_finished(by_snakemake, tmp_path / "project"), tmp_path / "strace"
+    params_change(dataset__shared=[], dataset__licensed=["digits"])(project)
+    run("snakemake", "--cores", "1", "data/digits/manifest.json", cwd=project)
+    assert "prepare_licensed@digits" not in planned_by_dvc(project)
+    with (project / BIG).open("r+b") as file:  # as large as makes a copy or a second reading show
+        file.truncate(SIZE)
+    commit = ("dvc", "commit", "--quiet", "--force", "--no-relink", "prepare_licensed@digits")
+    assert reads_of_the_big_file(*commit, project=project, log=log) == 1
+
+    sync = (environment()["PATH"].split(":")[0] + "/python", "-m", "moonshine", "sync")
+    assert reads_of_the_big_file(*sync, project=project, log=log) == 0
+    assert "Snakemake and dvc.lock agree" in moonshine("sync", cwd=project).stderr
+    for command in (("dvc", "status"), ("snakemake", "--dry-run"), sync):
+        assert reads_of_the_big_file(*command, project=project, log=log) == 0
+    planned = planned_by_dvc(project)
+    assert planned == planned_by_snakemake(project)
+    assert "prepare_licensed@digits" not in planned, "the data is as it was recorded, only its time has changed"
+
+    assert (project / BIG).stat().st_nlink == 1
+    assert sum(path.stat().st_size for path in (project / ".dvc/cache").rglob("*") if path.is_file()) < SIZE / 10
+    remote = tmp_path / "remote"
+    run("dvc", "remote", "add", "--default", "storage", str(remote), cwd=project)
+    run("dvc", "push", cwd=project)
+    sizes = [path.stat().st_size for path in remote.rglob("*") if path.is_file()]
+    assert sizes
+    assert max(sizes) < SIZE / 10
