@@ -73,7 +73,7 @@ def write_params(folder: Path, params: dict[str, Any]) -> None:
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment with this interpreter's programs first, whatever is activated."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **extra}
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1", **extra}
 
 
 def run(*command: str, cwd: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
