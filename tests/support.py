@@ -110,10 +110,12 @@ def copy_finished(project: Path, folder: Path) -> Path:
     return folder
 
 
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+
+
 def commit_all(project: Path, message: str = "change") -> None:
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     run("git", "add", ".", cwd=project)
-    run("git", *identity, "commit", "--quiet", "--message", message, cwd=project)
+    run("git", *IDENTITY, "commit", "--quiet", "--message", message, cwd=project)
 
 
 def files_below(folder: Path, *suffixes: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ import yaml
 from botocore.exceptions import EndpointConnectionError
 
 from moonshine.files import sha256
-from support import commit_all, copy_finished, environment, moonshine, run
+from support import IDENTITY, commit_all, copy_finished, environment, moonshine, run
 from test_agreement import AFTER_DISTIL, planned_by_dvc, planned_by_snakemake
 
 STUDENT = "models/toy/distil/at/student/seed0.safetensors"
@@ -29,7 +29,7 @@ def published(by_snakemake: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run("dvc", "remote", "add", "--default", "storage", str(folder / "storage"), cwd=project)
     run("dvc", "push", cwd=project)
     commit_all(project, "Results")
-    run("git", "tag", "toy-student@v1.0.0", cwd=project)
+    run("git", *IDENTITY, "tag", "--annotate", "--message", "published", "toy-student@v1.0.0", cwd=project)
     return project
 
 
@@ -86,8 +86,8 @@ def test_half_a_pull_plans_what_is_missing(published: Path, tmp_path: Path) -> N
 def test_a_published_model_is_had_by_path_and_by_name(published: Path, tmp_path: Path) -> None:
     run("dvc", "get", str(published), STUDENT, "--out", "by-path.safetensors", cwd=tmp_path)
     run("dvc", "artifacts", "get", str(published), "toy-student", "--out", "by-name", cwd=tmp_path)
-    by_name = tmp_path / "by-name" / STUDENT
-    assert sha256(tmp_path / "by-path.safetensors") == sha256(by_name) == sha256(published / STUDENT)
+    by_path, by_name = tmp_path / "by-path.safetensors", tmp_path / "by-name"
+    assert sha256(by_path) == sha256(by_name) == sha256(published / STUDENT)
 
 
 @pytest.fixture
