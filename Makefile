@@ -6,7 +6,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-all lint format lock hooks
+.PHONY: demo test test-all lint format lock hooks image sif test-containers test-slurm
 
 demo: $(INSTALLED)
 	python -m moonshine sync
@@ -19,6 +19,16 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	python -m pytest
+
+# The image for Docker, and for Apptainer; docs/gpu-workstation.md tells more.
+image sif:
+	containers/build $@
+
+test-containers: $(INSTALLED)
+	python -m pytest -rs tests/containers
+
+test-slurm: $(INSTALLED)
+	python -m pytest -rs tests/slurm
 
 lint: $(INSTALLED)
 	ruff check .

@@ -1,0 +1,173 @@
+"""`containers/run`: one environment variable says where a stage runs, and one line what is missing there.
+
+Here the engines are small programs that answer as Docker and Apptainer do; tests/containers/ has the real ones.
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moonshine.engines import containers
+from moonshine.files import sha256
+from support import ROOT, moonshine, run, toy_params, write_params
+
+LOCK = "requirements/runtime.lock"
+DOCKER = """#!/bin/sh
+case "$1" in
+    version) exit {version} ;;
+    image) [ -n '{label}' ] && echo '[{{"Config": {{"Labels": {{"moonshine.runtime-lock": "{label}"}}}}}}]' ;;
+    run) printf '%s\\n' "$@" ;;
+esac
+"""
+APPTAINER = """#!/bin/sh
+case "$1" in
+    inspect) echo '{{"data": {{"attributes": {{"labels": {{"moonshine.runtime-lock": "{label}"}}}}}}}}' ;;
+    *) printf '%s\\n' "$@" ;;
+esac
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The launcher and what it reads, in a folder of its own; `engines` comes first on PATH."""
+    project = tmp_path / "project"
+    for name in ("containers", "requirements", "moonshine"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__", "*.sif"))
+    write_params(project, toy_params())
+    (tmp_path / "engines").mkdir()
+    return project
+
+
+def install(project: Path, name: str, text: str, **values: Any) -> None:
+    program = project.parent / "engines" / name
+    program.write_text(text.format(**{"label": sha256(project / LOCK), "version": 0, **values}))
+    program.chmod(0o755)
+
+
+def launch(project: Path, engine: str, *command: str, **extra: str) -> tuple[int, str, str]:
+    """(exit code, output, messages); only the engines of this test can be found."""
+    tools = project.parent / "tools"
+    tools.mkdir(exist_ok=True)
+    for name in ("bash", "sh", "dirname", "env", "echo"):
+        shutil.copy(shutil.which(name) or name, tools)
+    (tools / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tools / "python3").chmod(0o755)
+    path = f"{project.parent / 'engines'}:{tools}"
+    script = f'PATH="{path}" exec "{project}/containers/run" "$@"'
+    result = run("bash", "-c", script, "-", *command, cwd=project, check=False, MOONSHINE_ENGINE=engine, **extra)
+    return result.returncode, result.stdout, result.stderr
+
+
+def test_on_the_host_a_command_just_runs(project: Path) -> None:
+    assert launch(project, "host", "echo", "a  b")[:2] == (0, "a  b\n")
+
+
+@pytest.mark.parametrize(
+    ("engine", "installed", "message"),
+    [
+        ("podman", {}, 'MOONSHINE_ENGINE: "podman" is none of host, docker, apptainer'),
+        ("docker", {}, "docker: not installed here"),
+        ("docker", {"docker": {"version": 1}}, "docker: its engine does not answer"),
+        ("docker", {"docker": {"label": ""}}, "docker: no image moonshine; build it with `make image`"),
+        (
+            "docker",
+            {"docker": {"label": "0" * 64}},
+            f"docker image moonshine: built from another {LOCK}; build it anew",
+        ),
+        ("apptainer", {}, "singularity: not installed here"),
+        ("apptainer", {"apptainer": {}}, "containers/moonshine.sif: missing; build it with `make sif`"),
+        ("apptainer", {"singularity": {"label": "0" * 64}, "sif": {}}, f"moonshine.sif: built from another {LOCK}"),
+    ],
+)
+def test_what_is_missing_is_one_line(
+    engine: str, installed: dict[str, dict[str, Any]], message: str, project: Path
+) -> None:
+    for name, values in installed.items():
+        if name == "sif":
+            (project / "containers/moonshine.sif").touch()
+        else:
+            install(project, name, DOCKER if name == "docker" else APPTAINER, **values)
+    code, output, said = launch(project, engine, "python", "--version")
+    assert code == (2 if engine == "podman" else 5)
+    assert output == ""
+    assert said.startswith("error: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, tmp_path: Path) -> None:
+    params = toy_params()
+    disk, raw = tmp_path / "disk", tmp_path / "raw"
+    params["machine"] = {"folders": [str(disk)], "raw_data": {"imagenet": str(raw)}}
+    write_params(project, params)
+    (tmp_path / "models").mkdir()
+    (project / "models").symlink_to(tmp_path / "models")
+    install(project, "docker", DOCKER)
+    code, output, _ = launch(project, "docker", "python", "-m", "moonshine", "prepare", CUDA_VISIBLE_DEVICES="3")
+    words = output.splitlines()
+    assert code == 0
+    volumes = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
+    for folder in (project, disk, raw, tmp_path / "models"):
+        assert f"{folder}:{folder}" in volumes
+    assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
+    assert words[words.index("--workdir") + 1] == str(project)
+    assert "CUDA_VISIBLE_DEVICES" in words
+    assert words[-6:] == ["--entrypoint", "python", "moonshine", "-m", "moonshine", "prepare"]
+    assert ("--gpus" in words) == containers.GPU.exists()
+
+
+def test_docker_gets_the_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    label = json.dumps([{"Config": {"Labels": {containers.LABEL: sha256(ROOT / LOCK)}}}])
+    monkeypatch.setattr(containers, "_require", lambda program: None)
+    monkeypatch.setattr(containers, "_output", lambda *command: label)
+    monkeypatch.setattr(containers, "GPU_CLAIMS", tmp_path / "claims")
+    monkeypatch.setattr(containers, "GPU", tmp_path)  # something that exists
+    words = containers.ENGINES["docker"](["python"])
+    assert words[words.index("--gpus") + 1] == "all"
+    assert f"{tmp_path / 'claims'}:{tmp_path / 'claims'}" in words  # so that containers see each other's claims
+
+
+def test_apptainer_gets_the_gpu_and_nothing_of_the_hosts_python(project: Path) -> None:
+    install(project, "apptainer", APPTAINER)
+    (project / "containers/moonshine.sif").touch()
+    code, output, _ = launch(project, "apptainer", "python", "-m", "moonshine", "prepare")
+    words = output.splitlines()
+    assert code == 0
+    assert words[1:5] == ["exec", "--nv", "--home", str(project)]
+    assert list(containers.NOT_THE_HOSTS) == words[5:7]
+    assert words[-5:] == ["containers/moonshine.sif", "python", "-m", "moonshine", "prepare"]
+    profile = (ROOT / "workflow/profiles/default/config.yaml").read_text()
+    assert f'apptainer-args: "--nv {" ".join(containers.NOT_THE_HOSTS)}"' in profile
+
+
+def test_snakemake_says_that_the_image_is_missing(project: Path) -> None:
+    shutil.copytree(ROOT / "workflow", project / "workflow")
+    install(project, "apptainer", "#!/bin/sh\necho apptainer version 1.4.5\n")
+    path = f"{project.parent / 'engines'}{os.pathsep}{os.environ['PATH']}"
+    result = run("bash", "-c", f'PATH="{path}" exec snakemake --dry-run --use-singularity', cwd=project, check=False)
+    assert result.returncode == 1
+    assert "containers/moonshine.sif: missing; build it with `make sif`" in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_stage_refuses_an_image_of_another_lock(tmp_path: Path) -> None:
+    """Whoever launched it; an image is known by the lock beside its packages."""
+    project, image = tmp_path / "project", tmp_path / "image"
+    (project / "requirements").mkdir(parents=True)
+    image.mkdir()
+    write_params(project, toy_params())
+    shutil.copy(ROOT / LOCK, project / LOCK)
+    (image / "runtime.lock").write_text("torch==1.0\n")
+    program = f"import sys; sys.prefix = {str(image)!r}; from moonshine.cli import main; sys.exit(main(['prepare']))"
+    result = run("python", "-c", program, cwd=project, check=False)
+    assert result.returncode == 5
+    assert result.stderr.startswith(f"error: this image was built from another {LOCK}; build it anew")
+    shutil.copy(ROOT / LOCK, image / "runtime.lock")
+    assert run("python", "-c", program, cwd=project).returncode == 0
+    assert moonshine("check", cwd=project).returncode == 0
