@@ -116,6 +116,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_export)
 
+    command = commands.add_parser("status", help="how far the experiment is, from the folders of its runs")
+    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument(
+        "--watch", type=_seconds, nargs="?", const=5.0, metavar="SECONDS", help="again and again until all is trained"
+    )
+    command.set_defaults(run=_status)
+
+    command = commands.add_parser("summary", help="what changed in the results, as Markdown for a pull request")
+    command.add_argument("--against", default="HEAD", metavar="REVISION", help="of git; HEAD")
+    command.set_defaults(run=_summary)
+
     command = commands.add_parser("show", help="print the results page and where it lies")
     command.set_defaults(run=_show)
 
@@ -239,6 +250,25 @@ def _export(options: argparse.Namespace) -> None:
     from moonshine.deployment.export import export
 
     export(options.model, options.output, options.images, dataset)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds")
+    return seconds
+
+
+def _status(options: argparse.Namespace) -> None:
+    from moonshine.report.status import show_status
+
+    show_status(_read(options), options.json, options.watch)
+
+
+def _summary(options: argparse.Namespace) -> None:
+    from moonshine.report.summary import summary
+
+    print(summary(options.against), end="")
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -92,6 +92,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "report/curves.py",
         "report/figures.py",
         "report/headline.py",
+        "report/index.py",
         "report/page.html",
         "report/page.py",
         "report/report.py",

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,28 @@ def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path,
     assert result.returncode == 3
     assert "600 images, but the manifest says 601" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_dvc_plots_the_published_curves(by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
+    plots = json.loads(run("dvc", "plots", "show", "--json", cwd=by_dvc[0]).stdout)["data"]
+    assert set(plots) == {f"results/toy/curves/{row}/seed0.csv" for row in ("train/teacher", "distil/at/student")}
+
+
+def test_dvc_plots_the_curves_of_runs_as_they_grow(by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
+    command = ("dvc", "plots", "show", "runs/toy/train", "-x", "epoch", "-y", "val_top1", "--json")
+    (plot,) = json.loads(run(*command, cwd=by_dvc[0]).stdout)["data"]
+    assert plot.startswith("runs/toy/train/teacher/seed0/")
+
+
+def test_snakemakes_report_has_every_result_with_its_caption(by_snakemake: Path, tmp_path: Path) -> None:
+    run("snakemake", "--report", str(tmp_path / "report.zip"), cwd=by_snakemake)
+    with zipfile.ZipFile(tmp_path / "report.zip") as report:
+        content = report.read("report/report.html").decode()
+    for caption in ("The whole of the results in one page", "One table of the results page", "A figure of the results"):
+        assert caption in content
+    for category in ("Attention maps", "Curves", "Figures", "Metrics", "Results page", "Tables"):
+        assert f'"{category}"' in content
+    assert "teacher (train/teacher/seed0)" in content.replace("\\n", " ")
 
 
 def test_attention_maps_are_those_of_the_named_models(by_snakemake: Path) -> None:

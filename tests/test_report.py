@@ -238,3 +238,24 @@ def test_a_table_of_an_unknown_row_is_refused(project: Path, moonshine: Moonshin
     result = moonshine("report", cwd=project, fails=True)
     assert result.returncode == 2
     assert 'did you mean "distil/at/student"' in result.stderr
+
+
+def test_the_index_has_a_line_for_each_experiment(project: Path, moonshine: Moonshine) -> None:
+    moonshine("report", cwd=project)
+    write_params(project, {**params(), "experiment": "never-ran"})
+    moonshine("report", "--partial", cwd=project)
+    lines = (project / "results/README.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    measured = ["Teacher", "2.03 ± 0.15", "Student", "3.00k", "9.00 ± 1.00", "7.00 ± 1.05"]
+    assert ["[toy](toy/README.md)", "digits", *measured] in cells
+    absent = ["Teacher", "not run", "Student", "not run", "not run", "not run"]
+    assert ["[never-ran](never-ran/README.md)", "digits", *absent] in cells
+
+
+def test_a_damaged_line_of_the_index_is_named(project: Path, moonshine: Moonshine) -> None:
+    other = project / "results/other/headline.json"
+    other.parent.mkdir()
+    other.write_text('{"experiment": "other"}')
+    result = moonshine("report", cwd=project, fails=True)
+    assert result.returncode == 3
+    assert "results/other/headline.json: damaged" in result.stderr

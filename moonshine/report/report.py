@@ -3,12 +3,15 @@
 from pathlib import Path
 
 from moonshine import artefacts
-from moonshine.files import write_bytes, write_text
+from moonshine.files import write_bytes, write_json, write_text
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.report.attention import read_attention
 from moonshine.report.curves import read_curves
 from moonshine.report.figures import Measured, figure_files
+from moonshine.report.headline import headline
+from moonshine.report.index import FILE as HEADLINE
+from moonshine.report.index import index_page
 from moonshine.report.page import markdown_page
 from moonshine.report.rows import Row, read_rows
 from moonshine.report.tables import table_csv
@@ -31,6 +34,9 @@ def report(params: Params, partial: bool = False) -> None:
     attention = read_attention(params, partial)
     write_text(folder / "README.md", markdown_page(params, rows, measured, attention))
     write_text(folder / "report.html", web_page(params, rows, measured, attention))
+    shown = {"experiment": params.experiment, "data": params.dataset.name, "rows": headline(params, rows)}
+    write_json(folder / HEADLINE, shown)
+    write_text(folder.parent / "README.md", index_page(folder.parent))
     missing = sum(row.metrics is None for row in rows.values())
     say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows, {missing} not run")
 

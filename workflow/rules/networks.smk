@@ -5,7 +5,12 @@ rule train:
     output:
         model="models/{experiment}/train/{network}/seed{seed}.safetensors",
         record="models/{experiment}/records/train/{network}/seed{seed}.json",
-        curve="results/{experiment}/curves/train/{network}/seed{seed}.csv",
+        curve=report(
+            "results/{experiment}/curves/train/{network}/seed{seed}.csv",
+            caption="../report/curve.rst",
+            category="Curves",
+            labels={"row": "train/{network}", "seed": "{seed}"},
+        ),
     log:
         "logs/{experiment}/train/{network}/seed{seed}.log",
     threads: config["recipe"]["threads"] * PROCESSES
@@ -26,7 +31,12 @@ rule distil:
     output:
         model="models/{experiment}/distil/{method}/{network}/seed{seed}.safetensors",
         record="models/{experiment}/records/distil/{method}/{network}/seed{seed}.json",
-        curve="results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
+        curve=report(
+            "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
+            caption="../report/curve.rst",
+            category="Curves",
+            labels={"row": "distil/{method}/{network}", "seed": "{seed}"},
+        ),
     log:
         "logs/{experiment}/distil/{method}/{network}/seed{seed}.log",
     threads: config["recipe"]["threads"] * PROCESSES

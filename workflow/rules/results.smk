@@ -7,7 +7,12 @@ rule evaluate_train:
             seed=SEEDS,
         ),
     output:
-        metrics="results/{experiment}/metrics/train/{network}.json",
+        metrics=report(
+            "results/{experiment}/metrics/train/{network}.json",
+            caption="../report/metrics.rst",
+            category="Metrics",
+            labels={"row": "train/{network}"},
+        ),
         scores="results/{experiment}/scores/train/{network}.json",
     log:
         "logs/{experiment}/evaluate/train/{network}.log",
@@ -30,7 +35,12 @@ rule evaluate_distil:
             seed=SEEDS,
         ),
     output:
-        metrics="results/{experiment}/metrics/distil/{method}/{network}.json",
+        metrics=report(
+            "results/{experiment}/metrics/distil/{method}/{network}.json",
+            caption="../report/metrics.rst",
+            category="Metrics",
+            labels={"row": "distil/{method}/{network}"},
+        ),
         scores="results/{experiment}/scores/distil/{method}/{network}.json",
     log:
         "logs/{experiment}/evaluate/distil/{method}/{network}.log",
@@ -52,14 +62,31 @@ rule attention_maps:
         scratch=f"models/{{experiment}}/{config['attention_maps']['scratch']}.safetensors",
         distilled=f"models/{{experiment}}/{config['attention_maps']['distilled']}.safetensors",
     output:
-        multiext(
-            "results/{experiment}/attention-maps/",
-            "maps.svg",
-            "maps.png",
-            "maps-dark.svg",
-            "maps-dark.png",
-            "distances.json",
+        report(
+            "results/{experiment}/attention-maps/maps.svg",
+            caption="../report/attention_maps.rst",
+            category="Attention maps",
+            labels={"theme": "light", "format": "svg"},
         ),
+        report(
+            "results/{experiment}/attention-maps/maps.png",
+            caption="../report/attention_maps.rst",
+            category="Attention maps",
+            labels={"theme": "light", "format": "png"},
+        ),
+        report(
+            "results/{experiment}/attention-maps/maps-dark.svg",
+            caption="../report/attention_maps.rst",
+            category="Attention maps",
+            labels={"theme": "dark", "format": "svg"},
+        ),
+        report(
+            "results/{experiment}/attention-maps/maps-dark.png",
+            caption="../report/attention_maps.rst",
+            category="Attention maps",
+            labels={"theme": "dark", "format": "png"},
+        ),
+        "results/{experiment}/attention-maps/distances.json",
     log:
         "logs/{experiment}/attention_maps.log",
     threads: config["recipe"]["threads"]
@@ -90,9 +117,27 @@ rule report:
         metrics=all_rows("results/{experiment}/metrics/{row}.json"),
     output:
         page="results/{experiment}/README.md",
-        web_page="results/{experiment}/report.html",
-        tables=directory("results/{experiment}/tables"),
-        figures=directory("results/{experiment}/figures"),
+        web_page=report(
+            "results/{experiment}/report.html",
+            caption="../report/page.rst",
+            category="Results page",
+            labels={"experiment": "{experiment}"},
+        ),
+        headline="results/{experiment}/headline.json",
+        tables=report(
+            directory("results/{experiment}/tables"),
+            patterns=["{table}.csv"],
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+        figures=report(
+            directory("results/{experiment}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         "logs/{experiment}/report.log",
     resources:

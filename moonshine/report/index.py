@@ -1,0 +1,51 @@
+"""results/README.md: every experiment with its headline, written anew with each of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from moonshine.errors import DataError
+from moonshine.report.tables import NOT_RUN, short_count
+
+FILE = "headline.json"
+"""In the folder of each experiment: what its line in the index says."""
+INTRODUCTION = (
+    "Each experiment by its teacher and one of its students, trained on the labels alone and distilled. Top-1 errors "
+    "in per cent, mean ± standard deviation over seeds; the pages have every row, the figures and what was run."
+)
+
+
+def index_page(results: Path) -> str:
+    """The index of the experiments below a folder, as Markdown. Raises DataError for a headline that is damaged."""
+    lines = [_line(path) for path in sorted(results.glob(f"*/{FILE}"))]
+    headers = ["Experiment", "Data", "Teacher", "Error", "Student", "Params", "From scratch", "Distilled"]
+    alignment = ["left", "left", "left", "right", "left", "right", "right", "right"]
+    table = tabulate(lines, headers, "pipe", disable_numparse=True, colalign=alignment)
+    return f"# Results\n\n{INTRODUCTION}\n\n{table}\n"
+
+
+def _line(path: Path) -> list[str]:
+    try:
+        content = json.loads(path.read_text())
+        teacher, scratch, distilled = (content["rows"][role] for role in ("teacher", "scratch", "distilled"))
+        size = distilled["parameters"]
+        return [
+            f"[{content['experiment']}]({path.parent.name}/README.md)",
+            content["data"],
+            teacher["title"],
+            _error(teacher),
+            distilled["title"],
+            NOT_RUN if size is None else short_count(size),
+            _error(scratch),
+            _error(distilled),
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); write that experiment's page again") from None
+
+
+def _error(row: dict[str, Any]) -> str:
+    if row["top1"] is None:
+        return NOT_RUN
+    return f"{row['top1']:.2f}" + ("" if row["top1_std"] is None else f" ± {row['top1_std']:.2f}")

@@ -1,0 +1,175 @@
+"""`moonshine status`: how far an experiment is, from what its runs leave in runs/ and models/, under either engine.
+
+Nothing is asked of the engines or of the machines that train, so it works from any machine that sees the folder. It
+says what is there, not whether that is up to date: `dvc status` does.
+"""
+
+import csv
+import json
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from moonshine import artefacts
+from moonshine.params import Params
+
+HEARTBEAT, CURVE, RESULT_RECORD = "progress.json", "curve.csv", "final.json"
+SECONDS_OF_SILENCE = 120.0
+"""After which a run elsewhere, which writes every ten seconds and after validation, has probably died."""
+
+MEANINGS = {
+    "done": "trained and published",
+    "finished": "trained; its stage has still to publish it",
+    "running": "in training",
+    "silent": f"no sign of life for {SECONDS_OF_SILENCE:.0f} s",
+    "stopped": "its process has ended; the same command goes on from the last checkpoint",
+    "diverged": "the loss stopped being finite",
+    "waiting": "not begun",
+}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One network of the experiment; `seed` is None for published weights, numbers are None where not known."""
+
+    row: str
+    seed: int | None
+    state: str
+    epoch: int | None = None
+    epochs: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    top1: float | None = None
+    """Top-1 error in per cent on the validation images after the last epoch that is over."""
+    seconds_left: float | None = None
+
+
+def show_status(params: Params, as_json: bool, watch: float | None) -> None:
+    """Print the status once, or every `watch` seconds until nothing is left to train or the user has seen enough."""
+    while True:
+        runs = list(experiment_status(params))
+        text = _json(params, runs) if as_json else _table(params, runs)
+        clear = "\x1b[H\x1b[J" if watch and sys.stdout.isatty() else ""
+        print(clear + text, flush=True)
+        if not watch or all(run.state == "done" for run in runs):
+            return
+        try:
+            time.sleep(watch)
+        except KeyboardInterrupt:
+            return
+
+
+def experiment_status(params: Params) -> Iterator[RunStatus]:
+    """Every network of the experiment, in the order of its rows."""
+    for row in params.rows:
+        if row.startswith("fetch/"):
+            yield RunStatus(row, None, "done" if artefacts.model(params.experiment, row).exists() else "waiting")
+        else:
+            yield from (_run_status(params, row, seed) for seed in params.seeds)
+
+
+def _run_status(params: Params, row: str, seed: int) -> RunStatus:
+    model = artefacts.model(params.experiment, row, seed)
+    folder, heartbeat = _newest(artefacts.run_folder(params.experiment, row, seed))
+    # an older run, given up, may lie beside a model that was published later
+    if model.exists() and (not heartbeat or heartbeat["written"] < model.stat().st_mtime):
+        error = _last_error(artefacts.curve(params.experiment, row, seed))
+        return RunStatus(row, seed, "done", params.recipe.epochs, params.recipe.epochs, top1=error)
+    if folder is None or heartbeat is None:
+        return RunStatus(row, seed, "waiting", epochs=params.recipe.epochs)
+    state = _state(folder, heartbeat)
+    return RunStatus(
+        row,
+        seed,
+        state,
+        min(heartbeat["epoch"], params.recipe.epochs),
+        params.recipe.epochs,
+        heartbeat["step"],
+        heartbeat["steps"],
+        _last_error(folder / CURVE),
+        heartbeat["seconds_left"] if state == "running" else None,
+    )
+
+
+def _newest(parent: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """The run below `parent` that gave the last sign of life, and that sign."""
+    beats = []
+    for path in parent.glob(f"*/{HEARTBEAT}"):
+        try:
+            beat = json.loads(path.read_text())
+            beats.append((float(beat["written"]), path.parent, beat))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # replaced or removed while we looked
+    return max(beats, key=lambda each: each[0])[1:] if beats else (None, None)
+
+
+def _state(folder: Path, heartbeat: dict[str, Any]) -> str:
+    if "diverged" in heartbeat:
+        return "diverged"
+    if (folder / RESULT_RECORD).exists():
+        return "finished"
+    if heartbeat["host"] == socket.gethostname() and not _alive(heartbeat["process"]):
+        return "stopped"
+    return "silent" if time.time() - heartbeat["written"] > SECONDS_OF_SILENCE else "running"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's process
+    return True
+
+
+def _last_error(curve: Path) -> float | None:
+    try:
+        with curve.open() as file:
+            *_, last = csv.DictReader(file)
+            return float(last["val_top1"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _summary(params: Params, runs: list[RunStatus]) -> str:
+    counts = Counter(run.state for run in runs)
+    parts = [f"{counts[state]} {state}" for state in MEANINGS if counts[state]]
+    measured = sum(artefacts.metrics(params.experiment, row).exists() for row in params.rows)
+    of_rows = f"{measured} of {len(params.rows)} rows measured"
+    return f"{params.experiment}: of {len(runs)} networks {', '.join(parts)}; {of_rows}"
+
+
+def _json(params: Params, runs: list[RunStatus]) -> str:
+    measured = [row for row in params.rows if artefacts.metrics(params.experiment, row).exists()]
+    content = {"experiment": params.experiment, "measured": measured, "runs": [asdict(run) for run in runs]}
+    return json.dumps(content, indent=2)
+
+
+def _table(params: Params, runs: list[RunStatus]) -> str:
+    lines = [
+        [
+            run.row,
+            "" if run.seed is None else run.seed,
+            run.state,
+            f"{run.epoch}/{run.epochs}" if run.epoch else "",
+            "" if run.top1 is None else f"{run.top1:.2f}",
+            "" if run.seconds_left is None else tqdm.format_interval(run.seconds_left),
+        ]
+        for run in runs
+    ]
+    headers = ["row", "seed", "state", "epoch", "error, %", "left"]
+    alignment = ["left", "right", "left", "right", "right", "right"]
+    table = tabulate(lines, headers, "simple", disable_numparse=True, colalign=alignment)
+    present = {run.state for run in runs}
+    meanings = [f"{state}: {meaning}" for state, meaning in MEANINGS.items() if state in present]
+    return "\n".join([_summary(params, runs), "", table, "", *meanings])

@@ -1,0 +1,57 @@
+"""`moonshine summary` shows what changed in the results since a commit, as Markdown for a pull request."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from support import copy_project, moonshine, run, toy_params
+
+TABLE = """row,seeds,title,parameters,top1,top1_std
+train/teacher,3,Teacher,60000,{teacher},0.2
+distil/at/student,{seeds},Student,{parameters},{student},{std}
+"""
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results in which the student had not run; a score that DVC knows."""
+    project = copy_project(tmp_path_factory.mktemp("summary") / "project", toy_params())
+    write_results(project, TABLE.format(teacher=2.0, seeds=0, parameters="", student="", std=""), 2.0)
+    run("git", "add", ".", cwd=project)
+    run("git", *IDENTITY, "commit", "--quiet", "--message", "results", cwd=project)
+    return project
+
+
+def write_results(project: Path, table: str, score: float) -> None:
+    for path, text in {
+        "tables/all.csv": table,
+        "tables/other.csv": "row,seeds,title,top1,top1_std\ntrain/teacher,3,Teacher,5,0.1\n",
+        "scores/train/teacher.json": json.dumps({"top1": score}),
+    }.items():
+        (project / "results/toy" / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / "results/toy" / path).write_text(text)
+
+
+def test_rows_that_changed_are_shown_with_what_they_were(project: Path) -> None:
+    table = TABLE.format(teacher=1.5, seeds=3, parameters=3000, student=7.25, std=0.5)
+    write_results(project, table, 1.5)
+    printed = moonshine("summary", cwd=project).stdout
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
+    assert ["Teacher", "3", "60,000", "2.00 ± 0.20 → **1.50 ± 0.20**"] in lines
+    assert ["Student", "none → **3**", "none → **3,000**", "none → **7.25 ± 0.50**"] in lines
+    assert "### toy: all" in printed
+    assert "other" not in printed, "a table that did not change"
+    assert "top1" in printed.split("dvc metrics diff")[1], "the scores' difference"
+
+
+def test_nothing_changed_is_said(project: Path) -> None:
+    run("git", "stash", "--quiet", cwd=project)
+    assert "No table has changed." in moonshine("summary", cwd=project).stdout
+    run("git", "stash", "pop", "--quiet", cwd=project)
+
+
+def test_an_unknown_revision_is_refused(project: Path) -> None:
+    result = moonshine("summary", "--against", "nowhere", cwd=project, check=False)
+    assert (result.returncode, result.stderr) == (2, "error: --against nowhere: git knows no such revision\n")
