@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from moonshine.data.loading import SmallImages
+from moonshine.deployment.class_names import class_names
 from moonshine.deployment.export import check
 from moonshine.deployment.images import load_images
 from moonshine.deployment.predict import predict
@@ -134,6 +135,13 @@ def test_what_is_no_model_or_no_image_is_named(
     with pytest.raises(DataError) as error:
         predict(Path(model), [Path(image)])
     assert str(error.value).startswith(message)
+
+
+def test_imagenets_classes_have_names() -> None:
+    wnids = [f"n{number:08d}" for number in range(1000)]
+    names = class_names(wnids)
+    assert (len(names), names[0], names[235]) == (1000, "tench", "German shepherd")
+    assert class_names(wnids[:10]) == wnids[:10]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from torch import nn
 from moonshine import artefacts
 from moonshine.data.loading import open_images
 from moonshine.data.store import read_manifest
+from moonshine.deployment.class_names import class_names
 from moonshine.deployment.images import load_images
 from moonshine.errors import CheckpointError, DataError
 from moonshine.files import sha256, write_bytes
@@ -35,7 +36,8 @@ def export(model: Path, output: Path | None, images: Sequence[Path], dataset: st
     """
     network, description = load_model(model)
     samples = load_images(images, description) if images else _validation_images(dataset, model, description)
-    exported = to_onnx(network, samples[:2], {**description, "source_sha256": sha256(model)})
+    names = class_names(description["classes"])
+    exported = to_onnx(network, samples[:2], {**description, "class_names": names, "source_sha256": sha256(model)})
     difference = check(exported, network, samples, model)
     path = output or _usual_place(model)
     write_bytes(path, exported)

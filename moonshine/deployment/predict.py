@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from moonshine.deployment.class_names import class_names
 from moonshine.deployment.images import load_images
 from moonshine.models.model_file import load_model
 
@@ -17,11 +18,11 @@ def predict(model: Path, images: Sequence[Path]) -> None:
     Raises DataError (exit code 3) for a file that is no model or no image, CheckpointError (8) for another's model.
     """
     network, description = load_model(model)
-    classes = description["classes"]
+    names = class_names(description["classes"])
     for path in images:
         with torch.inference_mode():
             probabilities = network(load_images([path], description)).float().softmax(1)[0]
-        best = probabilities.topk(min(SHOWN, len(classes)))
+        best = probabilities.topk(min(SHOWN, len(names)))
         print(path)
         for probability, label in zip(best.values.tolist(), best.indices.tolist()):
-            print(f"{100 * probability:7.2f} %  {classes[label]}")
+            print(f"{100 * probability:7.2f} %  {names[label]}")
