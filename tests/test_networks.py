@@ -17,7 +17,7 @@ from moonshine.models.convolutions import cheap_convolution
 from moonshine.models.cost import network_cost
 from moonshine.models.features import FeatureTap
 from moonshine.models.names import TORCHVISION
-from moonshine.models.networks import build_network, initialise
+from moonshine.models.networks import build_network, initialise, place
 from moonshine.params import Network, read_params
 from support import ROOT, moonshine, toy_params, write_params
 
@@ -247,3 +247,16 @@ def test_the_example_of_named_attention_points_fits(tmp_path: Path) -> None:
     params["methods"]["at"]["groups"] = [1, 2, 3, 4, 5]
     write_params(tmp_path, params)
     check_networks(read_params(tmp_path / "params.yaml"))
+
+
+def test_thin_strided_shortcuts_are_not_laid_out_channels_last() -> None:
+    """oneDNN writes past its buffers there; wide ResNets' shortcuts are wide enough."""
+
+    def is_channels_last(network: Network) -> bool:
+        placed = place(initialise(describe(network, 10, 3), 0), torch.device("cpu"))
+        weights = [p for p in placed.parameters() if p.dim() == 4 and p.shape[2] == 3]
+        return all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+    assert not is_channels_last(Network(arch="resnet18", stem="3x3", channels=[4, 4, 8, 8]))
+    assert is_channels_last(Network(arch="resnet18", stem="3x3", channels=[8, 8, 16, 16]))
+    assert is_channels_last(Network(arch="wrn-16-1", conv="B(4)"))
