@@ -6,7 +6,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-all lint format lock hooks image sif test-containers test-slurm
+.PHONY: demo test test-all faults lint format lock hooks image sif test-containers test-slurm
 
 demo: $(INSTALLED)
 	python -m moonshine sync
@@ -16,6 +16,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	python -m pytest -m "not slow"
+
+# The long form of tests/faults, whole or in parts (PART=kills); its counts go to docs/reliability.md.
+faults: $(INSTALLED)
+	mkdir -p logs
+	FAULTS_COUNTS=$(CURDIR)/logs/faults.json python -m pytest tests/faults$(if $(PART),/test_$(PART).py)
+	python tests/faults/table.py logs/faults.json docs/reliability.md
 
 test-all: $(INSTALLED)
 	python -m pytest

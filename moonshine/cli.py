@@ -143,6 +143,15 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("target", help="a row, such as train/resnet34, or a model's path")
     command.set_defaults(run=_lineage)
 
+    command = commands.add_parser("verify", help="hash data, models and results again, against what is recorded")
+    command.set_defaults(run=_verify)
+
+    command = commands.add_parser("adopt", help="go on from a run that older code or libraries made")
+    command.add_argument("row", help="train/NETWORK or distil/METHOD/NETWORK")
+    command.add_argument("--seed", type=int, required=True)
+    command.add_argument("--run", dest="older", help="the start of the older run's name, where there are several")
+    command.set_defaults(run=_adopt)
+
     command = commands.add_parser("unlock", help="remove the locks that killed engines left")
     command.set_defaults(run=_unlock)
 
@@ -298,6 +307,21 @@ def _lineage(options: argparse.Namespace) -> None:
     from moonshine.engines.lineage import lineage
 
     lineage(params, options.target)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    params = _read(options)
+    from moonshine.verify import verify
+
+    verify(params)
+
+
+def _adopt(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _require_row(params, options.row, options.seed)
+    from moonshine.training.adopt import adopt
+
+    adopt(params, options.row, options.seed, options.older)
 
 
 def _unlock(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ def unlock() -> None:
     owners = [*_live_engines(), *_live_runs()]
     if owners:
         raise LockedError("\n".join(f"{owner}; wait for it or stop it" for owner in owners))
-    stale = [path for path in (*SNAKEMAKE_LOCKS.glob("*"), DVC_LOCK) if path.is_file()]
+    stale = [path for path in (*SNAKEMAKE_LOCKS.glob("*"), DVC_LOCK) if path.is_file() and path.read_bytes() != b"{}"]
     for path in stale:
         path.unlink()
         say(f"{path}: stale, removed")

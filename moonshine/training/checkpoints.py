@@ -68,6 +68,17 @@ def load_newest_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
+def has_checkpoint(folder: Path) -> bool:
+    return bool(_committed(folder))
+
+
+def copy_newest_checkpoint(source: Path, target: Path) -> None:
+    """Commit the newest whole state of one run as a checkpoint of another."""
+    state = load_newest_checkpoint(source)
+    assert state is not None
+    save_checkpoint(target, _committed(source)[-1][0], state)
+
+
 def _load(path: Path, step: int) -> dict[str, Any]:
     record = read_checked_json(path.with_suffix(".json"), "its checkpoint does not count")
     try:

@@ -5,13 +5,14 @@ from typing import Any
 
 from moonshine import artefacts, processes
 from moonshine.errors import CheckpointError, DataError
-from moonshine.files import read_checked_json, sha256, write_bytes, write_checked_json
+from moonshine.files import read_checked_json, remove, sha256, write_bytes, write_checked_json
 from moonshine.locks import hold_lock
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.training.identity import differences, identity_hash, run_identity
 
-IDENTITY, RESULT, RESULT_RECORD = "identity.json", "final.safetensors", "final.json"
+IDENTITY, ADOPTED = "identity.json", "adopted.json"
+RESULT, RESULT_RECORD = "final.safetensors", "final.json"
 
 
 class RunFolder:
@@ -39,29 +40,42 @@ class RunFolder:
         """Keep the trained network and how it was made; the record is written last and makes it count."""
         write_bytes(self.path / RESULT, model)
         made = {**record, "run": self.path.name, "sha256": sha256(self.path / RESULT)}
+        if (self.path / ADOPTED).exists():
+            made["adopted"] = read_checked_json(self.path / ADOPTED, f"delete {self.path} to train again")
         write_checked_json(self.path / RESULT_RECORD, made)
         self._remove_checkpoints()
+
+    def note_adoption(self, origin: dict[str, Any]) -> None:
+        """Note an older run that this one goes on from; its record will say so."""
+        write_checked_json(self.path / ADOPTED, origin)
 
     def finished(self) -> tuple[bytes, dict[str, Any]] | None:
         """The trained network's file and its record, or None while the run is under way.
 
         Raises DataError (exit code 3) where either is damaged, CheckpointError (8) where they are another run's.
         """
-        cure = f"delete {self.path} to train again"
-        result = self.path / RESULT
-        if not (self.path / RESULT_RECORD).exists():
+        found = self.finished_in(self.path)
+        if found:
+            self._remove_checkpoints()
+        return found
+
+    @staticmethod
+    def finished_in(folder: Path) -> tuple[bytes, dict[str, Any]] | None:
+        """The same of any run's folder."""
+        cure = f"delete {folder} to train again"
+        result = folder / RESULT
+        if not (folder / RESULT_RECORD).exists():
             return None
-        record = read_checked_json(self.path / RESULT_RECORD, cure)
-        if record.get("run") != self.path.name:
-            raise CheckpointError(f"{self.path / RESULT_RECORD}: belongs to run {record.get('run')}; {cure}")
+        record = read_checked_json(folder / RESULT_RECORD, cure)
+        if record.get("run") != folder.name:
+            raise CheckpointError(f"{folder / RESULT_RECORD}: belongs to run {record.get('run')}; {cure}")
         if not result.is_file() or sha256(result) != record["sha256"]:
             raise DataError(f"{result}: damaged after the run had finished; {cure}")
-        self._remove_checkpoints()
         return result.read_bytes(), record
 
     def _remove_checkpoints(self) -> None:
         for path in [*self.path.glob("step-*"), *self.path.glob(".*.tmp-*")]:
-            path.unlink(missing_ok=True)  # several processes may do so
+            remove(path)
 
 
 def older_runs(parent: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -40,6 +40,8 @@ class Result:
     output: str
     phase: str
     """What it was doing when it ended: see phases.py."""
+    steps: int
+    """Training steps that it had finished."""
 
 
 class Command:
@@ -94,9 +96,11 @@ class Command:
             raise AssertionError(f"hangs: {self._output.read_text()}")
         code = self.process.exitcode
         assert code is not None
-        result = Result(code, self._output.read_text(errors="replace"), self.phase())
+        if not self.phase_file.exists():  # killed before its first words
+            return Result(code, "", "start", 0)
+        result = Result(code, self._output.read_text(errors="replace"), self.phase(), phases.steps(self.phase_file))
         self._output.unlink()
-        self.phase_file.unlink(missing_ok=True)
+        self.phase_file.unlink()
         return result
 
 

@@ -1,4 +1,4 @@
-"""Know from outside, and after its death, what a `moonshine` process was doing: one byte in a file mapped by it."""
+"""Know from outside, and after its death, what a `moonshine` process was doing: two bytes in a file mapped by it."""
 
 import mmap
 import os
@@ -25,6 +25,11 @@ def read(path: Path) -> str:
         return "start"
 
 
+def steps(path: Path) -> int:
+    """How many training steps it had finished, up to 255."""
+    return (path.read_bytes() or b"\0\0")[1]
+
+
 def record(path: Path, pause: str | None = None) -> None:
     """From now on this process notes what it does in the file, and stops itself when it first enters `pause`."""
     import moonshine.data.prepare
@@ -34,9 +39,9 @@ def record(path: Path, pause: str | None = None) -> None:
     import moonshine.training.train
     from moonshine.training.trainee import Trainee
 
-    path.write_bytes(b"s")
+    path.write_bytes(b"s\0")
     with path.open("r+b") as file:
-        note = mmap.mmap(file.fileno(), 1)
+        note = mmap.mmap(file.fileno(), 2)
 
     def enter(letter: bytes) -> None:
         nonlocal pause
@@ -52,7 +57,9 @@ def record(path: Path, pause: str | None = None) -> None:
             before = note[:1]
             enter(letter)
             try:
-                return function(*arguments, **named)
+                result = function(*arguments, **named)
+                note[1] += letter == b"t"
+                return result
             finally:
                 note[:1] = before
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import TRAIN, Experiment, artefacts
+from faults.experiment import TRAIN, Experiment, Injections, artefacts
 from faults.forked import STRACE, command, traced
 
 pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
@@ -87,32 +87,42 @@ def test_a_save_is_written_synced_renamed_synced_and_then_recorded(untrained: Pa
     ]
 
 
-def test_a_kill_at_any_call_of_a_publication(experiment: Experiment, tmp_path: Path) -> None:
+def test_a_kill_at_any_call_of_a_publication(experiment: Experiment, tmp_path: Path, injected: Injections) -> None:
     start = experiment.copy(tmp_path / "finished", "models", "results", "logs")
     points = [point for point in baseline(start) if point[0] in ("write", "rename")]
     assert len(points) >= 6
     for call, number, _ in points:
-        assert survives(experiment, start, call, number, "signal=SIGKILL") == -9
+        with injected("kill -9 at a system call of a publication"):
+            assert survives(experiment, start, call, number, "signal=SIGKILL") == -9
 
 
-def test_a_kill_during_saves(experiment: Experiment, untrained: Path) -> None:
+def test_a_kill_during_saves(experiment: Experiment, untrained: Path, injected: Injections) -> None:
     points = [point for point in baseline(untrained) if "step-" in point[2] and point[0] in ("rename", "unlink")]
     for call, number, _ in points[3:7]:
-        assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
+        with injected("kill -9 at a system call of a save"):
+            assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", CALLS)
-def test_a_kill_at_every_call_of_a_run(call: str, experiment: Experiment, untrained: Path) -> None:
+def test_a_kill_at_every_call_of_a_run(
+    call: str, experiment: Experiment, untrained: Path, injected: Injections
+) -> None:
     points = [point for point in baseline(untrained) if point[0] == call]
     assert len(points) >= 3
-    for _, number, _ in points:
-        assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
+    for _, number, path in points:
+        what = "a save" if "step-" in path else "a publication" if path.startswith("models") else "a run, elsewhere"
+        with injected(f"kill -9 at a system call of {what}"):
+            assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT"])
 @pytest.mark.parametrize("call", ["openat", "write", "fsync", "rename"])
-def test_a_disk_that_fails_once_costs_nothing(call: str, error: str, experiment: Experiment, untrained: Path) -> None:
-    for _, number, _ in [point for point in baseline(untrained) if point[0] == call and "lock" not in point[2]]:
-        assert survives(experiment, untrained, call, number, f"error={error}") == 0
+def test_a_disk_that_fails_once_costs_nothing(
+    call: str, error: str, experiment: Experiment, untrained: Path, injected: Injections
+) -> None:
+    for _, number, path in [point for point in baseline(untrained) if point[0] == call]:
+        with injected(f"{error} at a system call"):
+            allowed = {0, 9} if "lock" in path else {0}
+            assert survives(experiment, untrained, call, number, f"error={error}") in allowed

@@ -134,7 +134,7 @@ def test_random_kills(name: str, attempt: int, golden: dict[str, str], tmp_path:
             assert all(golden.get(path, digest) == digest for path, digest in artefacts(project).items())
             if engine.process.returncode == -signal.SIGKILL:
                 moonshine("unlock", cwd=project)
-        injected.add(f"of these in the phase: {engine.phase(stage)}")
+        injected.add(f"under an engine, in the phase: {engine.phase(stage)}")
         kills += 1
     output = engine.run_to_the_end()
     assert engine.process.returncode == 0, output
@@ -144,4 +144,4 @@ def test_random_kills(name: str, attempt: int, golden: dict[str, str], tmp_path:
 def test_the_kills_landed_everywhere(injected: Injections) -> None:
     """Runs after the kills; without it they might all have hit the start of a process."""
     for phase in ("start", "training", "saving", "evaluation"):
-        assert injected.counts[f"of these in the phase: {phase}"]["injected"] > 0, injected.counts
+        assert injected.counts[f"under an engine, in the phase: {phase}"]["injected"] > 0, injected.counts

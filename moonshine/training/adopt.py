@@ -1,0 +1,59 @@
+"""`moonshine adopt`: let a run that older code or libraries made count as one of the present.
+
+A run is told apart by all that determines its bytes, so an edit of declared code starts it anew. Who knows that the
+edit changes no result, or does not mind, can go on from the older work instead: on purpose, and recorded.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from moonshine.errors import CheckpointError, DataError, ParamsError
+from moonshine.files import sha256
+from moonshine.params import Params
+from moonshine.progress import say
+from moonshine.training.checkpoints import copy_newest_checkpoint, has_checkpoint
+from moonshine.training.identity import differences
+from moonshine.training.run_folder import RESULT, RunFolder, older_runs
+
+MAY_DIFFER = ("code.", "torch", "torchvision", "recipe.compile", "recipe.processes", "recipe.threads")
+"""What changes no more than rounding, if anything; another recipe, network, seed or data is another run."""
+
+
+def adopt(params: Params, row: str, seed: int, chosen: str | None) -> None:
+    """Copy the work of an older run of `row` and `seed` into the present one's folder.
+
+    `chosen` begins the name of the older run's folder; it may be left out where there is only one. Raises ParamsError
+    (exit code 2) where the choice is not clear, CheckpointError (8) where more differs than may.
+    """
+    run = RunFolder(params, row, seed)
+    if run.finished() or has_checkpoint(run.path):
+        raise DataError(f"{run.path}: has work of its own; delete this folder first")
+    older, identity = _choose(run, chosen)
+    changed = differences(identity, run.identity)
+    if forbidden := [change for change in changed if not change.startswith(MAY_DIFFER)]:
+        raise CheckpointError(f"{older}: cannot be adopted, for it differs in {'; '.join(forbidden)}")
+    run.note_adoption({"run": older.name, "differs": changed})
+    if finished := run.finished_in(older):
+        model, record = finished
+        run.finish(model, {key: value for key, value in record.items() if key not in ("run", "sha256")})
+        assert sha256(run.path / RESULT) == record["sha256"]
+    else:
+        copy_newest_checkpoint(older, run.path)
+    say(f"{run.path}: goes on from {older.name}, which differs in {'; '.join(changed)}; run its stage now")
+
+
+def _choose(run: RunFolder, chosen: str | None) -> tuple[Path, dict[str, Any]]:
+    candidates = [
+        (folder, identity)
+        for folder, identity in older_runs(run.parent)
+        if folder != run.path and (run.finished_in(folder) or has_checkpoint(folder))
+    ]
+    matching = [each for each in candidates if each[0].name.startswith(chosen or "")]
+    if len(matching) == 1:
+        return matching[0]
+    if not candidates:
+        raise DataError(f"{run.parent}: no older run with work in it")
+    choice = "\n".join(
+        f"{folder.name}: differs in {'; '.join(differences(identity, run.identity))}" for folder, identity in candidates
+    )
+    raise ParamsError(f"say which of these to adopt by --run and the start of its name:\n{choice}")

@@ -1,0 +1,119 @@
+"""`moonshine verify`: hash everything again that the project says it has.
+
+DVC trusts a read-only file in its cache without reading it, and Snakemake goes by times; this reads every byte.
+"""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moonshine import artefacts
+from moonshine.data.store import SPLITS, read_manifest, split_path
+from moonshine.engines.dvc_project import open_project
+from moonshine.errors import DataError
+from moonshine.files import sha256
+from moonshine.params import Params
+from moonshine.progress import say, tracked
+
+LOCK = Path("dvc.lock")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A file as dvc.lock has it."""
+
+    path: Path
+    md5: str
+    stage: str
+
+
+def verify(params: Params) -> None:
+    """Prepared data against its manifest, models against their records, all outputs against dvc.lock.
+
+    Raises DataError (exit code 3): one line a file, with the command that repairs it.
+    """
+    with open_project() as repo:
+        cache, present = Path(repo.cache.local.path), {stage.addressing for stage in repo.index.stages}
+    problems: dict[Path, str] = {}
+    recorded = [each for each in _recorded() if each.path.exists() or each.stage in present]
+    for output in tracked(recorded, "verify", len(recorded), "files"):
+        if damage := _problem(output):
+            problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
+    for path, problem in [*_data(params), *_models(params)]:
+        problems.setdefault(path, problem)
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
+    say(f"{len(recorded)} files are what dvc.lock says, and so are data and models what their manifests say")
+
+
+def _recorded() -> Iterator[Recorded]:
+    """All outputs in dvc.lock, of every experiment."""
+    try:
+        stages: dict[str, Any] = yaml.load(LOCK.read_text(), yaml.CSafeLoader)["stages"] if LOCK.exists() else {}
+        for name, stage in stages.items():
+            for output in stage.get("outs", []):
+                yield Recorded(Path(output["path"]), output["md5"], name)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{LOCK}: damaged ({problem}); repair: git checkout -- {LOCK}") from None
+
+
+def _problem(recorded: Recorded) -> str | None:
+    if not recorded.path.is_file():
+        return "missing"
+    return None if _md5(recorded.path) == recorded.md5 else f"its md5 is not that of {recorded.stage} in {LOCK}"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _repair(recorded: Recorded, cache: Path) -> str:
+    """The command that brings the recorded content back: from the cache, a remote, git, or by the stage."""
+    in_git = subprocess.run(["git", "show", f"HEAD:{recorded.path}"], capture_output=True)
+    if in_git.returncode == 0 and hashlib.md5(in_git.stdout, usedforsecurity=False).hexdigest() == recorded.md5:
+        return f"git checkout HEAD -- {recorded.path}"
+    again = f"dvc pull --force {recorded.path}, or dvc repro --force --single-item {recorded.stage}"
+    kept = cache / recorded.md5[:2] / recorded.md5[2:]
+    if not kept.is_file():
+        return again
+    if _md5(kept) != recorded.md5:  # a checkout would trust it
+        return f"rm -f {kept} && {again}"
+    return f"dvc checkout --force {recorded.path}"
+
+
+def _data(params: Params) -> Iterator[tuple[Path, str]]:
+    folder = artefacts.data_folder(params.dataset.name)
+    if not folder.exists():
+        return
+    try:
+        manifest = read_manifest(folder)
+    except DataError as error:
+        named, _, problem = str(error).partition(": ")
+        yield Path(named), problem
+        return
+    for split in SPLITS:
+        path = split_path(folder, split)
+        if not path.is_file() or sha256(path) != manifest["splits"][split]["sha256"]:
+            yield path, "missing, or its sha256 is not the manifest's; repair: moonshine prepare"
+
+
+def _models(params: Params) -> Iterator[tuple[Path, str]]:
+    """Models of the experiment that are here, against the records beside them."""
+    base = Path("models", params.experiment)
+    for path in sorted(base.rglob("*.safetensors")):
+        record = (base / "records" / path.relative_to(base)).with_suffix(".json")
+        try:
+            matches = sha256(path) == json.loads(record.read_text())["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            yield record, "missing or damaged; repair: delete the model as well, and run its stage"
+            continue
+        if not matches:
+            yield path, f"its sha256 is not that of {record}; repair: delete it and run its stage"
