@@ -72,6 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("prepare", help="make the prepared data set")
     command.set_defaults(run=_prepare)
 
+    command = commands.add_parser("fetch", help="publish a checkpoint that others trained")
+    command.add_argument("network", help="its name in params.yaml")
+    command.set_defaults(run=_fetch)
+
     command = commands.add_parser("train", help="train a network from scratch")
     command.add_argument("network", help="its name in params.yaml")
     command.add_argument("--seed", type=int, required=True)
@@ -191,6 +195,15 @@ def _prepare(options: argparse.Namespace) -> None:
     from moonshine.data.prepare import prepare
 
     prepare(params)
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    params = _read(options)
+    _require_row(params, f"fetch/{options.network}")
+    _start(f"{params.experiment}/fetch/{options.network}")
+    from moonshine.fetch import fetch
+
+    fetch(params, options.network)
 
 
 def _train(options: argparse.Namespace) -> None:

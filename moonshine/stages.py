@@ -45,6 +45,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "data/prepared.py",
         "data/store.py",
     ),
+    "fetch": ("fetch.py", *_MODELS),
     "train": (*_TRAINING, "training/train.py"),
     "distil": (
         "distillation/attention_transfer.py",
@@ -115,6 +116,7 @@ EXEMPT = {
     "data/archives.py": "reads members of archives whose checksums params.yaml pins",
     "data/raw.py": "finds files whose checksums params.yaml pins",
     "device.py": "picks the device, which the run's identity names",
+    "download.py": "fetches files whose checksums params.yaml pins",
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",
     "gpu_claims.py": "picks one of several GPUs",

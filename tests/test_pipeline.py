@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import write_checkpoint
 from moonshine.files import read_checked_json, sha256, write_checked_json
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
-from support import copy_project, environment, files_below, moonshine, run, toy_params, write_params
+from support import ROOT, copy_project, environment, files_below, moonshine, run, toy_params, write_params
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,18 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
     folder = tmp_path_factory.mktemp("dvc")
     project, modules = copy_project(folder / "project", toy_params()), folder / "modules"
     modules.mkdir()
-    run("dvc", "repro", cwd=project, PYTHONPATH=str(Path(__file__).parent / "recorder"), MODULES_FOLDER=str(modules))
+    recorder = str(Path(__file__).parent / "recorder")
+    run("dvc", "repro", cwd=project, PYTHONPATH=recorder, MODULES_FOLDER=str(modules))
+    fetch_teacher(project, folder / "fetch", PYTHONPATH=f"{recorder}:{ROOT}", MODULES_FOLDER=str(modules))
     return project, imported_modules(modules)
+
+
+def fetch_teacher(project: Path, folder: Path, **extra: str) -> None:
+    """Fetch the project's own teacher as if others had published it."""
+    shutil.copytree(project / "data", folder / "data")
+    digest = write_checkpoint(project / "models/toy/train/teacher/seed0.safetensors", folder / "teacher.pth")
+    write_params(folder, {**toy_params(), "fetch": {"teacher": {"url": "teacher.pth", "sha256": digest}}})
+    moonshine("fetch", "teacher", cwd=folder, **extra)
 
 
 def imported_modules(folder: Path) -> dict[str, set[str]]:

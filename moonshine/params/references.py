@@ -10,14 +10,20 @@ from moonshine.suggest import suggest
 
 def check_references(params: Params) -> Iterator[str]:
     """One line for each name that refers to nothing, as `key: reason (did you mean ...?)`."""
+    yield from _unknown("fetch", params.fetch, "network", params.networks)
     yield from _unknown("train", params.train, "network", params.networks)
-    yield from _unknown("distil.networks", params.distil.networks, "network", params.networks)
-    yield from _unknown("distil.methods", params.distil.methods, "method", params.methods)
+    for key, group in (("distil", params.distil), ("distil_more", params.distil_more)):
+        yield from _unknown(f"{key}.networks", group.networks, "network", params.networks)
+        yield from _unknown(f"{key}.methods", group.methods, "method", params.methods)
+    for repeated in sorted(set(params.distil.methods) & set(params.distil_more.methods)):
+        yield f"distil_more.methods: {repeated} is in distil.methods already"
     repeatable: tuple[tuple[str, list[Any]], ...] = (
         ("seeds", params.seeds),
         ("train", params.train),
         ("distil.networks", params.distil.networks),
         ("distil.methods", params.distil.methods),
+        ("distil_more.networks", params.distil_more.networks),
+        ("distil_more.methods", params.distil_more.methods),
     )
     for key, names in repeatable:
         yield from (f"{key}: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
@@ -43,9 +49,10 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
 
 
 def _models(params: Params) -> Iterator[str]:
-    produced = [f"{row}/seed{seed}" for row in params.rows for seed in params.seeds]
+    produced = [f"{row}/seed{seed}" for row in params.rows for seed in params.seeds if not row.startswith("fetch/")]
+    produced += [f"fetch/{network}" for network in params.fetch]
     undistilled = [model for model in produced if not model.startswith("distil/")]
-    named = [("teacher", params.teacher, undistilled)] if params.distil.networks else []
+    named = [("teacher", params.teacher, undistilled)] if any(row.startswith("distil/") for row in params.rows) else []
     named += [
         (f"attention_maps.{key}", getattr(params.attention_maps, key), produced) for key in ("scratch", "distilled")
     ]
@@ -58,8 +65,10 @@ def _models(params: Params) -> Iterator[str]:
 
 def _attention(params: Params) -> Iterator[str]:
     """Attention points of teacher and students, which attention transfer pairs one by one."""
-    used = [name for name in params.distil.methods if name in params.methods and params.methods[name].groups]
-    students = [name for name in params.distil.networks if name in params.networks]
+    methods = [*params.distil.methods, *params.distil_more.methods]
+    used = [name for name in methods if name in params.methods and params.methods[name].groups]
+    networks = [*params.distil.networks, *params.distil_more.networks]
+    students = [name for name in dict.fromkeys(networks) if name in params.networks]
     teacher = params.teacher.split("/")[1] if "/" in params.teacher else ""
     if not used or not students or teacher not in params.networks:
         return

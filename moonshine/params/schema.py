@@ -19,6 +19,7 @@ Epoch = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://|^http://(localhost|127\.0\.0\.1)[:/]")]
+CheckpointUrl = Annotated[str, StringConstraints(pattern=r"^https://.|^http://(localhost|127\.0\.0\.1)[:/]|^[^:]+$")]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 DATA_FILES: dict[str, tuple[str, ...]] = {
@@ -257,6 +258,14 @@ class Method(Section):
         return self
 
 
+class Checkpoint(Section):
+    """A published network: a file of PyTorch that holds its state dict."""
+
+    url: CheckpointUrl
+    """https, or a path on this machine."""
+    sha256: Sha256
+
+
 class Distil(Section):
     """The distilled rows: every method with every network."""
 
@@ -314,6 +323,10 @@ class Machine(Section):
     """Save after so many steps as well."""
     raw_data: dict[str, str] = {}
     """Source -> the folder where its files lie on this machine; they are only read."""
+    downloads: str = "downloads"
+    """Folder that keeps what was downloaded; several checkouts may share one."""
+    download_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """A server that is silent for so long counts as gone."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that decode photographs; None is one for each CPU."""
     jobs: dict[Literal["prepare", "fetch", "train", "distil", "evaluate", "attention_maps", "report"], Job] = {}
@@ -332,8 +345,11 @@ class Params(Section):
     networks: dict[Name, Network]
     teacher: str
     methods: dict[Name, Method]
+    fetch: dict[Name, Checkpoint]
     train: list[Name]
     distil: Distil
+    distil_more: Distil
+    """The same once more, for methods that not every network of `distil` is to be distilled with."""
     titles: dict[str, str]
     tables: list[Table]
     attention_maps: AttentionMaps
@@ -342,6 +358,12 @@ class Params(Section):
     @property
     def rows(self) -> list[str]:
         """Every row of the experiment, as `train/<network>` and so on."""
+        fetched = [f"fetch/{network}" for network in self.fetch]
         trained = [f"train/{network}" for network in self.train]
-        distilled = [f"distil/{method}/{network}" for method in self.distil.methods for network in self.distil.networks]
-        return trained + distilled
+        distilled = [
+            f"distil/{method}/{network}"
+            for group in (self.distil, self.distil_more)
+            for method in group.methods
+            for network in group.networks
+        ]
+        return fetched + trained + distilled

@@ -35,6 +35,10 @@ def code(stage):
     return [f"moonshine/{module}" for module in CODE[stage]] + [LOCK]
 
 
+def fetched_rows():
+    return [f"fetch/{network}" for network in config["fetch"]]
+
+
 def trained_rows():
     return [f"train/{network}" for network in config["train"]]
 
@@ -42,25 +46,30 @@ def trained_rows():
 def distilled_rows():
     return [
         f"distil/{method}/{network}"
-        for method in config["distil"]["methods"]
-        for network in config["distil"]["networks"]
+        for group in ("distil", "distil_more")
+        for method in config[group]["methods"]
+        for network in config[group]["networks"]
     ]
 
 
 def all_rows(pattern):
-    return expand(pattern, experiment=EXPERIMENT, row=trained_rows() + distilled_rows())
+    return expand(pattern, experiment=EXPERIMENT, row=fetched_rows() + trained_rows() + distilled_rows())
+
+
+def fetched(patterns):
+    return expand(patterns, experiment=EXPERIMENT, network=config["fetch"])
 
 
 def trained(patterns):
     return expand(patterns, experiment=EXPERIMENT, network=config["train"], seed=SEEDS)
 
 
-def distilled(patterns):
+def distilled(patterns, group="distil"):
     return expand(
         patterns,
         experiment=EXPERIMENT,
-        method=config["distil"]["methods"],
-        network=config["distil"]["networks"],
+        method=config[group]["methods"],
+        network=config[group]["networks"],
         seed=SEEDS,
     )
 

@@ -1,3 +1,21 @@
+rule fetch:
+    input:
+        code("fetch"),
+        f"data/{DATASET}/manifest.json",
+    output:
+        model="models/{experiment}/fetch/{network}.safetensors",
+        record="models/{experiment}/records/fetch/{network}.json",
+    log:
+        "logs/{experiment}/fetch/{network}.log",
+    resources:
+        **resources_of("fetch"),
+    params:
+        checkpoint=lambda wildcards: config["fetch"][wildcards.network],
+        network=lambda wildcards: config["networks"][wildcards.network],
+    shell:
+        "python -m moonshine fetch {wildcards.network}"
+
+
 rule train:
     input:
         code("train"),
@@ -39,6 +57,8 @@ rule distil:
         ),
     log:
         "logs/{experiment}/distil/{method}/{network}/seed{seed}.log",
+    wildcard_constraints:
+        method=one_of(config["distil"]["methods"]),
     threads: config["recipe"]["threads"] * PROCESSES
     resources:
         **resources_of("distil"),
@@ -48,3 +68,9 @@ rule distil:
         method=lambda wildcards: config["methods"][wildcards.method],
     shell:
         "python -m moonshine distil {wildcards.method}/{wildcards.network} --seed {wildcards.seed}"
+
+
+# Methods for some networks only, of which DVC makes a stage of its own.
+use rule distil as distil_more with:
+    wildcard_constraints:
+        method=one_of(config["distil_more"]["methods"]),

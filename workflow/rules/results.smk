@@ -1,3 +1,22 @@
+rule evaluate_fetch:
+    input:
+        code("evaluate"),
+        VALIDATION_DATA,
+        model="models/{experiment}/fetch/{network}.safetensors",
+    output:
+        metrics="results/{experiment}/metrics/fetch/{network}.json",
+        scores="results/{experiment}/scores/fetch/{network}.json",
+    log:
+        "logs/{experiment}/evaluate/fetch/{network}.log",
+    threads: config["recipe"]["threads"]
+    resources:
+        **resources_of("evaluate"),
+    params:
+        threads=config["recipe"]["threads"],
+    shell:
+        "python -m moonshine evaluate fetch/{wildcards.network}"
+
+
 rule evaluate_train:
     input:
         code("evaluate"),
@@ -44,6 +63,8 @@ rule evaluate_distil:
         scores="results/{experiment}/scores/distil/{method}/{network}.json",
     log:
         "logs/{experiment}/evaluate/distil/{method}/{network}.log",
+    wildcard_constraints:
+        method=one_of(config["distil"]["methods"]),
     threads: config["recipe"]["threads"]
     resources:
         **resources_of("evaluate"),
@@ -52,6 +73,11 @@ rule evaluate_distil:
         threads=config["recipe"]["threads"],
     shell:
         "python -m moonshine evaluate distil/{wildcards.method}/{wildcards.network}"
+
+
+use rule evaluate_distil as evaluate_distil_more with:
+    wildcard_constraints:
+        method=one_of(config["distil_more"]["methods"]),
 
 
 rule attention_maps:
@@ -113,6 +139,10 @@ rule report:
         curves=trained("results/{experiment}/curves/train/{network}/seed{seed}.csv")
         + distilled(
             "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv"
+        )
+        + distilled(
+            "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
+            "distil_more",
         ),
         metrics=all_rows("results/{experiment}/metrics/{row}.json"),
     output:
@@ -144,8 +174,10 @@ rule report:
         **resources_of("report"),
     params:
         seeds=SEEDS,
+        fetch=config["fetch"],
         train=config["train"],
         distil=config["distil"],
+        distil_more=config["distil_more"],
         titles=config["titles"],
         tables=config["tables"],
         attention_maps=config["attention_maps"],

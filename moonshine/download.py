@@ -1,0 +1,102 @@
+"""Downloads that go on where they were cut off, and count only once their checksum is right."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from moonshine import signals
+from moonshine.errors import DataError, SecurityError, WriteError
+from moonshine.files import explain, make_folder, sync_folder
+from moonshine.progress import Progress, say
+
+ATTEMPTS = 5
+FIRST_PAUSE = 0.5
+"""Seconds before the second attempt; each pause is twice the one before."""
+BLOCK = 1 << 20
+LOOPBACK = ("localhost", "127.0.0.1")
+
+
+def download(url: str, path: Path, check: Callable[[Path], None], seconds: float) -> None:
+    """Fetch `url` to `path`, which appears only once `check` has let it pass.
+
+    A server that says nothing for `seconds` counts as gone. What was received of a broken transfer is kept beside
+    `path` and continued, by the next attempt or the next call. Raises DataError (exit code 3) for what is not the
+    file, SecurityError (4) for a redirect away from https, WriteError (9) after the last attempt.
+    """
+    part = path.with_name(path.name + ".part")
+    make_folder(path.parent)
+    for attempt in range(1, ATTEMPTS + 1):
+        continued = part.exists()
+        try:
+            _transfer(url, part, seconds)
+            check(part)
+            os.replace(part, path)
+            sync_folder(path.parent)
+            return
+        except requests.RequestException as error:
+            reason = f"{type(error).__name__}, {_size(part):,} bytes so far"
+        except DataError:
+            part.unlink(missing_ok=True)
+            if not continued:
+                raise
+            reason = "what was continued is not the file; starting again"
+        except OSError as error:
+            raise explain(error, part) from None
+        say(f"{url}: attempt {attempt} of {ATTEMPTS} failed ({reason})")
+        if attempt < ATTEMPTS:
+            _pause(FIRST_PAUSE * 2 ** (attempt - 1))
+    raise WriteError(f"{url}: {ATTEMPTS} attempts failed ({reason}); the same command goes on from there")
+
+
+def _transfer(url: str, part: Path, seconds: float) -> None:
+    """Receive what is missing of `part`; requests' exceptions mean that another attempt may help."""
+    done = _size(part)
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
+    with requests.get(url, headers=headers, stream=True, timeout=seconds) as response:
+        _refuse_downgrade(url, response)
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # all of it is there already, or the check will say that it is something else
+        if response.status_code >= requests.codes.server_error:
+            raise requests.HTTPError(f"status {response.status_code}")
+        if not response.ok:
+            raise DataError(f"{url}: the server answers {response.status_code} {response.reason}; correct the url")
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise DataError(f"{url}: the server sends an HTML page, not the file; correct the url")
+        partial = response.status_code == requests.codes.partial_content
+        _receive(response, part, done if partial else 0)
+
+
+def _refuse_downgrade(url: str, response: requests.Response) -> None:
+    for hop in (*response.history, response):
+        address = urlsplit(hop.url)
+        if address.scheme != "https" and (urlsplit(url).scheme == "https" or address.hostname not in LOOPBACK):
+            raise SecurityError(f"{url}: redirects to {hop.url}, which is not https; correct the url")
+
+
+def _receive(response: requests.Response, part: Path, done: int) -> None:
+    total = done + int(response.headers.get("Content-Length", 0))
+    with (
+        part.open("ab" if done else "wb") as file,
+        Progress(part.name.removesuffix(".part"), total, done, unit="B") as progress,
+    ):
+        for block in response.iter_content(BLOCK):
+            signals.poll("what was received is kept, the same command goes on from there")
+            file.write(block)
+            progress.update(len(block))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _pause(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        signals.poll("what was received is kept, the same command goes on from there")
+        time.sleep(0.1)

@@ -1,0 +1,87 @@
+"""`moonshine fetch`: a published checkpoint as a model of the experiment."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moonshine import artefacts
+from moonshine.data.store import read_manifest
+from moonshine.download import download
+from moonshine.errors import CheckpointError, DataError, SecurityError
+from moonshine.files import sha256, write_bytes, write_json
+from moonshine.models.architecture import describe
+from moonshine.models.model_file import check_state, describe_model, model_bytes
+from moonshine.models.networks import build_network
+from moonshine.params import Params
+from moonshine.params.schema import Checkpoint
+from moonshine.progress import say
+
+COUNTER = "num_batches_tracked"
+"""The buffer of batch norm that files of 2017 lack."""
+
+
+def fetch(params: Params, network: str) -> None:
+    """Publish a checkpoint of `params.fetch`, its checksum checked, as models/<experiment>/fetch/<network>.safetensors.
+
+    Raises DataError (exit code 3) for another file than the one pinned, SecurityError (4) for one that is more than
+    tensors, CheckpointError (8) for one that does not fit the network.
+    """
+    checkpoint, row = params.fetch[network], f"fetch/{network}"
+    manifest = read_manifest(artefacts.data_folder(params.dataset.name))
+    path = _file(checkpoint, Path(params.machine.downloads).expanduser(), params.machine.download_seconds)
+    architecture = describe(params.networks[network], len(manifest["classes"]), manifest["shape"][0])
+    built = build_network(architecture)
+    state = _complete(read_state(path), built.state_dict())
+    check_state(built, state, path)
+    built.load_state_dict(state, assign=True)
+    write_json(
+        artefacts.record(params.experiment, row),
+        {"row": row, "url": checkpoint.url, "sha256": checkpoint.sha256, "bytes": path.stat().st_size},
+    )
+    target = artefacts.model(params.experiment, row)
+    write_bytes(target, model_bytes(built, describe_model(row, architecture, manifest)))
+    say(f"{target}: {len(state)} tensors of {path}, sha256 {checkpoint.sha256[:16]}")
+
+
+def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
+    """The checked file: a local one as it lies, a remote one downloaded once, under a name that has its hash."""
+
+    def check(path: Path) -> None:
+        if (found := sha256(path)) != checkpoint.sha256:
+            what = "an HTML page" if path.read_bytes()[:64].lstrip().startswith(b"<") else "another file"
+            raise DataError(
+                f"{checkpoint.url}: {what} than params.yaml pins: sha256 {found}, not {checkpoint.sha256}; {path} is it"
+            )
+
+    if "://" not in checkpoint.url:
+        path = Path(checkpoint.url).expanduser()
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; correct fetch in params.yaml")
+    else:
+        path = folder / f"{checkpoint.sha256[:16]}-{checkpoint.url.rsplit('/', 1)[-1]}"
+        if not path.exists():
+            download(checkpoint.url, path, check, seconds)
+            return path
+    check(path)
+    return path
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a PyTorch checkpoint, of today's zip format or of the older pickle one; nothing in it is run."""
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise SecurityError(f"{path}: holds more than tensors, which could run code; it was not loaded") from None
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path}: no PyTorch checkpoint ({str(error).splitlines()[0]})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: not a mapping of names to tensors; a state dict is needed")
+    return {str(name): tensor.detach() for name, tensor in state.items()}
+
+
+def _complete(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with the counters of batch norm that it lacks, which evaluation does not use."""
+    counters = {name: torch.tensor(0) for name in expected if name.endswith(COUNTER) and name not in state}
+    return {**state, **counters}
