@@ -69,6 +69,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--conv", help="its cheap convolution, for example 'G(N)'")
     command.set_defaults(run=_describe)
 
+    command = commands.add_parser("use", help="put one of experiments/ in place as params.yaml")
+    command.add_argument("experiment", help="its name, such as imagenet")
+    command.set_defaults(run=_use)
+
     command = commands.add_parser("prepare", help="make the prepared data set")
     command.set_defaults(run=_prepare)
 
@@ -187,6 +191,12 @@ def _describe(options: argparse.Namespace) -> None:
         describe_network(_read(options), options.network)
     else:
         describe_experiment(_read(options))
+
+
+def _use(options: argparse.Namespace) -> None:
+    from moonshine.use import use
+
+    use(options.experiment, options.params)
 
 
 def _prepare(options: argparse.Namespace) -> None:

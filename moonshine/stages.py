@@ -45,7 +45,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "data/prepared.py",
         "data/store.py",
     ),
-    "fetch": ("fetch.py", *_MODELS),
+    "fetch": ("data/store.py", "fetch.py", *_MODELS),
     "train": (*_TRAINING, "training/train.py"),
     "distil": (
         "distillation/attention_transfer.py",

@@ -53,7 +53,11 @@ def distilled_rows():
 
 
 def all_rows(pattern):
-    return expand(pattern, experiment=EXPERIMENT, row=fetched_rows() + trained_rows() + distilled_rows())
+    return expand(
+        pattern,
+        experiment=EXPERIMENT,
+        row=fetched_rows() + trained_rows() + distilled_rows(),
+    )
 
 
 def fetched(patterns):

@@ -1,0 +1,28 @@
+"""`moonshine use` puts a checked experiment in place, and nothing else."""
+
+import shutil
+from pathlib import Path
+
+from support import ROOT, moonshine, toy_params, write_params
+
+
+def test_an_experiment_is_put_in_place_to_the_letter(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    write_params(tmp_path, toy_params())
+    result = moonshine("use", "fashion-mnist", cwd=tmp_path)
+    text = (ROOT / "experiments/fashion-mnist.yaml").read_text()
+    assert (tmp_path / "params.yaml").read_text() == text
+    assert "now experiments/fashion-mnist.yaml, 7 rows" in result.stderr
+
+
+def test_a_wrong_or_unknown_experiment_leaves_params_alone(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    write_params(tmp_path, toy_params())
+    before = (tmp_path / "params.yaml").read_text()
+    result = moonshine("use", "imagnet", cwd=tmp_path, check=False)
+    assert (result.returncode, result.stderr) == (2, 'error: "imagnet" is no experiment (did you mean "imagenet"?)\n')
+    (tmp_path / "experiments/wrong.yaml").write_text(before.replace("epochs:", "epohcs:"))
+    result = moonshine("use", "wrong", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert 'experiments/wrong.yaml: recipe.epohcs: unknown key (did you mean "epochs"?)' in result.stderr
+    assert (tmp_path / "params.yaml").read_text() == before
