@@ -72,42 +72,61 @@ def job_of_training() -> str:
     return jobs[0]
 
 
-def long_params() -> dict[str, Any]:
-    """A training of more than the minute that the cluster grants, on any machine of today."""
+def params_of_training(epochs: int, **job: Any) -> dict[str, Any]:
     params = toy_params()
-    params["recipe"].update(epochs=200, lr_steps=[100])
-    params["machine"] = {"device": "cpu", "checkpoint_steps": 20, "jobs": {"train": {"minutes": 1}}}
+    params["recipe"].update(epochs=epochs, lr_steps=[epochs // 2])
+    params["machine"] = {"device": "cpu", "checkpoint_steps": 20, "jobs": {"train": job}}
     return params
 
 
-def test_signals_requeues_and_time_limits_cost_no_byte(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project", long_params())
-    unharmed = shutil.copytree(project, tmp_path / "unharmed")
-    extra = ("--default-resources", "slurm_extra='--signal=TERM@15'")
-    log = tmp_path / "snakemake.log"
-    with log.open("w") as file:
-        engine = subprocess.Popen(
-            ("snakemake", *HERE, *extra, "--", TEACHER),
-            cwd=project, env=environment(PYTHONPATH=str(project)), stdout=file, stderr=file, text=True,
+def start(project: Path, *options: str) -> subprocess.Popen[str]:
+    with (project.parent / "snakemake.log").open("w") as log:
+        return subprocess.Popen(
+            ("snakemake", *HERE, *options, "--", TEACHER),
+            cwd=project, env=environment(PYTHONPATH=str(project)), stdout=log, stderr=log, text=True,
         )  # fmt: skip
-        try:
-            step = wait_for_checkpoint(project, 0, engine)
-            run("scancel", f"--signal={signal.SIGTERM.name[3:]}", job_of_training(), cwd=project)
-            step = wait_for_checkpoint(project, step + 100, engine)
-            requeued = job_of_training()
-            run("scontrol", "requeue", requeued, cwd=project)
-            while "PENDING" not in run("scontrol", "show", "job", requeued, cwd=project).stdout:
-                time.sleep(0.5)
-            run("scontrol", "update", f"JobId={requeued}", "StartTime=now", cwd=project)  # else it waits 2 minutes
-            assert engine.wait(timeout=1200) == 0, log.read_text()[-3000:]
-        finally:
-            engine.kill()
+
+
+def require_end_as_unharmed(project: Path, engine: subprocess.Popen[str], stops: int) -> None:
+    """It ends well, having been stopped and resumed so often, with the bytes of a training that nobody stopped."""
+    assert engine.wait() == 0, (project.parent / "snakemake.log").read_text()[-3000:]
     said = (project / "logs/toy/train/teacher/seed0.log").read_text()
-    assert said.count("stopped by SIGTERM: a checkpoint is saved") >= 3  # by hand, requeued, at the time limit
-    assert said.count("going on from epoch") >= 3
-    assert len(set(re.findall(r"submitted with SLURM jobid (\d+)", log.read_text()))) >= 4
-    run("snakemake", "--cores", "1", "--", TEACHER, cwd=unharmed)
+    assert said.count("stopped by SIGTERM: a checkpoint is saved") >= stops
+    assert said.count("going on from epoch") >= stops
+    unharmed = project.parent / "unharmed"
+    unharmed.mkdir()
+    shutil.copy(project / "params.yaml", unharmed)
+    moonshine("prepare", cwd=unharmed)
+    moonshine("train", "teacher", "--seed", "0", cwd=unharmed)
     assert sha256(project / TEACHER) == sha256(unharmed / TEACHER)
+
+
+def test_signals_and_requeues_cost_no_byte(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", params_of_training(epochs=50))
+    engine = start(project)
+    try:
+        step = wait_for_checkpoint(project, 0, engine)
+        run("scancel", f"--signal={signal.SIGTERM.name[3:]}", job_of_training(), cwd=project)
+        wait_for_checkpoint(project, step + 100, engine)
+        requeued = job_of_training()
+        run("scontrol", "requeue", requeued, cwd=project)
+        while "PENDING" not in run("scontrol", "show", "job", requeued, cwd=project).stdout:
+            time.sleep(0.5)
+        run("scontrol", "update", f"JobId={requeued}", "StartTime=now", cwd=project)  # else it waits two minutes
+        require_end_as_unharmed(project, engine, stops=2)
+    finally:
+        engine.kill()
+    jobs = re.findall(r"submitted with SLURM jobid (\d+)", (tmp_path / "snakemake.log").read_text())
+    assert len(set(jobs)) == 3  # the data's, the training's, and the training's after the signal
+
+
+def test_a_time_limit_shorter_than_the_training_costs_no_byte(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", params_of_training(epochs=200, minutes=1))
+    engine = start(project, "--default-resources", "slurm_extra='--signal=TERM@15'")
+    try:
+        require_end_as_unharmed(project, engine, stops=1)
+    finally:
+        engine.kill()
 
 
 def test_torchrun_meets_across_tasks(tmp_path: Path) -> None:
