@@ -21,7 +21,6 @@ from faults.experiment import TRAIN, Experiment, Injections, artefacts
 from faults.forked import command, start
 from moonshine.files import write_checked_json
 from moonshine.models.model_file import model_bytes
-from support import moonshine
 
 MARKER = "executed"
 
@@ -168,10 +167,10 @@ def test_a_hostile_model_is_refused(name: str, experiment: Experiment, tmp_path:
 def test_a_hostile_params_file_is_refused(text: str, tmp_path: Path, injected: Injections) -> None:
     with injected("a hostile params.yaml"):
         (tmp_path / "params.yaml").write_text(text)
-        result = moonshine("check", cwd=tmp_path, check=False)
-        assert result.returncode == 2
-        assert "error: params.yaml: " in result.stderr
-        assert "Traceback" not in result.stderr
+        result = command(tmp_path, "check")
+        assert result.code == 2
+        assert "error: params.yaml: " in result.output
+        assert "Traceback" not in result.output
         assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

@@ -153,7 +153,12 @@ def stopped(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) ->
     return folder
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+QUICK = ("momentum", "running statistics", "history")
+
+
+@pytest.mark.parametrize(
+    "loss", [pytest.param(loss, marks=() if loss in QUICK else pytest.mark.slow) for loss in LOSSES]
+)
 def test_control_without_one_piece_of_the_state_the_bytes_differ(
     loss: str, stopped: Path, experiment: Experiment, tmp_path: Path
 ) -> None:
@@ -184,7 +189,10 @@ def test_control_with_another_loss_scale_float16_differs(experiment: Experiment,
     assert artefacts(whole) != artefacts(stopped)
 
 
-@pytest.mark.parametrize("key", ["network", "optimizer", "scaler", "epoch", "batch", "sums", "history"])
+@pytest.mark.parametrize(
+    "key",
+    ["optimizer", *(pytest.param(k, marks=pytest.mark.slow) for k in ("network", "scaler", "epoch", "batch", "sums"))],
+)
 def test_no_piece_of_the_state_is_optional(key: str, stopped: Path, tmp_path: Path) -> None:
     folder = Experiment(stopped, {}).copy(tmp_path / "run")
     edit_newest(folder, lambda state: state.pop(key))
