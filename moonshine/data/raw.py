@@ -1,9 +1,10 @@
 """Find the files that a data set is made from, and hold each against the checksum that params.yaml pins.
 
-They are only ever read. Each is looked for in machine.raw_data.<source>, then where Debian's package of it installs,
-then below machine.downloads.
+They are only ever read. Each is looked for in machine.raw_data.<source>, or where there is none, where Debian's package
+of it installs; else it is downloaded, if it has a url, and kept below machine.downloads.
 """
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -55,6 +56,11 @@ class RawFile:
                 f"{self.path}: its checksum is {reader.hexdigest()}, params.yaml pins {self.checksum}; get it again"
             )
 
+    def check(self) -> None:
+        """Read it to the end for its checksum alone."""
+        with self.stream():
+            pass
+
     def read(self) -> bytes:
         """The whole content, checked; for files that fit the memory."""
         with self.stream() as file:
@@ -96,7 +102,21 @@ def _find(params: Params, pin: DataFile) -> RawFile:
     installed = DEBIAN.get(source, Path()) / pin.name
     if installed.is_file():
         return RawFile(installed, pin)
-    raise DataError(f"{pin.name}: not found; set machine.raw_data.{source} in params.yaml to the folder that holds it")
+    if pin.url is None:
+        raise DataError(
+            f"{pin.name}: not found; set machine.raw_data.{source} in params.yaml to the folder that holds it"
+        )
+    return _downloaded(params, pin, pin.url)
+
+
+def _downloaded(params: Params, pin: DataFile, url: str) -> RawFile:
+    from moonshine.download import download
+
+    file = RawFile(Path(params.machine.downloads).expanduser() / pin.name, pin)
+    file = dataclasses.replace(file, path=file.path.with_name(f"{file.checksum[:16]}-{pin.name}"))
+    if not file.path.exists():
+        download(url, file.path, lambda part: RawFile(part, pin).check(), params.machine.download_seconds)
+    return file
 
 
 def raw_folder(params: Params) -> Path:

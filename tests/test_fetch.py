@@ -1,0 +1,148 @@
+"""Published checkpoints become models of the experiment, or are refused with nothing left behind."""
+
+import hashlib
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from bad_server import CUT, serving
+from checkpoints import write_checkpoint
+from moonshine.data.raw import RawFile
+from moonshine.download import ATTEMPTS, download
+from moonshine.errors import DataError, MoonshineError, SecurityError, WriteError
+from moonshine.fetch import read_state
+from moonshine.models.architecture import describe
+from moonshine.models.model_file import describe_model, model_bytes
+from moonshine.models.networks import build_network, initialise
+from moonshine.params.schema import DataFile, Network
+from support import moonshine, toy_params, write_params
+
+CONTENT = random.Random(0).randbytes(2500)
+FAST = 0.5
+"""Seconds after which a silent server counts as gone."""
+
+
+def get(address: str, target: Path, content: bytes = CONTENT) -> None:
+    pin = DataFile(name=target.name, sha256=hashlib.sha256(content).hexdigest())
+    download(f"{address}/{target.name}", target, lambda part: RawFile(part, pin).check(), FAST)
+
+
+@pytest.mark.parametrize("script", ["fine", "moved", "reset/fine", "busy/fine", "truncate/fine", "stall/truncate/fine"])
+def test_a_transfer_that_breaks_goes_on_and_ends_whole(script: str, tmp_path: Path) -> None:
+    with serving(CONTENT) as (address, handler):
+        get(f"{address}/{script}", tmp_path / "name.pth")
+    assert (tmp_path / "name.pth").read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["name.pth"]
+    if "truncate" in script:
+        assert handler.ranges[-1] == f"bytes={CUT * (script.count('truncate') + script.count('stall'))}-"
+
+
+def test_a_server_without_ranges_starts_again(tmp_path: Path) -> None:
+    with serving(CONTENT) as (address, _):
+        get(f"{address}/truncate/whole", tmp_path / "name.pth")
+    assert (tmp_path / "name.pth").read_bytes() == CONTENT
+
+
+def test_what_another_file_left_is_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "name.pth.part").write_bytes(bytes(700))
+    with serving(CONTENT) as (address, _):
+        get(f"{address}/fine", tmp_path / "name.pth")
+    assert (tmp_path / "name.pth").read_bytes() == CONTENT
+
+
+REFUSED: dict[str, tuple[str, type[MoonshineError], str]] = {
+    "an HTML page": ("html", DataError, "sends an HTML page"),
+    "not there": ("missing", DataError, "answers 404"),
+    "the wrong file": ("other", DataError, "params.yaml pins"),
+    "a redirect away": ("away", SecurityError, "redirects to http://127.0.0.2"),
+    "always busy": ("busy", WriteError, f"{ATTEMPTS} attempts failed"),
+}
+
+
+@pytest.mark.parametrize(("script", "error", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_is_not_the_file_is_refused(
+    script: str, error: type[MoonshineError], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moonshine.download.FIRST_PAUSE", 0.0)
+    with serving(CONTENT) as (address, _), pytest.raises(error, match=reason):
+        get(f"{address}/{script}", tmp_path / "name.pth")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, and a model to publish, model.safetensors."""
+    folder = tmp_path_factory.mktemp("fetch")
+    params = toy_params()
+    write_params(folder, params)
+    moonshine("prepare", cwd=folder)
+    architecture = describe(Network(**params["networks"]["teacher"]), 10, 1)
+    manifest: dict[str, Any] = {"shape": [1, 12, 12], "encoding": "raw", "normalisation": {}, "classes": []}
+    network = initialise(build_network(architecture), 0)
+    (folder / "model.safetensors").write_bytes(model_bytes(network, describe_model("x", architecture, manifest)))
+    return folder
+
+
+def fetch(project: Path, url: str, digest: str, check: bool = True) -> Any:
+    params = toy_params()
+    params["fetch"] = {"teacher": {"url": url, "sha256": digest}}
+    params["machine"] = {"download_seconds": FAST}
+    write_params(project, params)
+    return moonshine("fetch", "teacher", cwd=project, check=check)
+
+
+@pytest.mark.parametrize("of_2017", [False, True], ids=["today's format", "the format of 2017"])
+def test_both_formats_are_fetched_and_checked_at_every_use(of_2017: bool, project: Path, tmp_path: Path) -> None:
+    digest = write_checkpoint(project / "model.safetensors", tmp_path / "net.pth", of_2017)
+    with serving((tmp_path / "net.pth").read_bytes()) as (address, handler):
+        fetch(project, f"{address}/truncate/fine/net.pth", digest)
+        asked = len(handler.ranges)
+        fetched = load_file(project / "models/toy/fetch/teacher.safetensors")
+        fetch(project, f"{address}/truncate/fine/net.pth", digest)
+        assert len(handler.ranges) == asked, "downloaded twice"
+        kept = project / "downloads" / f"{digest[:16]}-net.pth"
+        kept.write_bytes(kept.read_bytes()[:-1])
+        result = fetch(project, f"{address}/truncate/fine/net.pth", digest, check=False)
+    assert result.returncode == 3
+    assert "than params.yaml pins" in result.stderr
+    published = load_file(project / "model.safetensors")
+    assert fetched.keys() == published.keys()
+    assert all(torch.equal(fetched[name], published[name]) for name in published)
+
+
+def test_a_checkpoint_of_another_network_is_named_with_what_differs(project: Path, tmp_path: Path) -> None:
+    state = load_file(project / "model.safetensors")
+    state["fc.weight"] = torch.zeros(7, 8)
+    state["classifier.bias"] = state.pop("fc.bias")
+    torch.save(state, tmp_path / "net.pth")
+    digest = hashlib.sha256((tmp_path / "net.pth").read_bytes()).hexdigest()
+    result = fetch(project, str(tmp_path / "net.pth"), digest, check=False)
+    assert result.returncode == 8
+    for difference in ("fc.bias is missing", "classifier.bias is not in the network", "fc.weight has shape (7, 8)"):
+        assert difference in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(project: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (marker,))
+
+    for name, content in (("plain", pickle.dumps(Payload())), ("torch", None)):
+        path = tmp_path / f"{name}.pth"
+        if content is None:
+            torch.save({"fc.weight": Payload()}, path)
+        else:
+            path.write_bytes(content)
+        with pytest.raises(SecurityError, match="was not loaded"):
+            read_state(path)
+    digest = hashlib.sha256((tmp_path / "torch.pth").read_bytes()).hexdigest()
+    assert fetch(project, str(tmp_path / "torch.pth"), digest, check=False).returncode == 4
+    assert not marker.exists()
