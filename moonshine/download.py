@@ -16,7 +16,8 @@ from moonshine.progress import Progress, say
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5
 """Seconds before the second attempt; each pause is twice the one before."""
-BLOCK = 1 << 20
+BLOCK = 1 << 16
+"""Of a broken transfer at most so many bytes are received again."""
 LOOPBACK = ("localhost", "127.0.0.1")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-CUT = 1000
+CUT = 100_000
 """Bytes after which a body is cut off."""
 
 

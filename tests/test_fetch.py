@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from bad_server import CUT, serving
 from checkpoints import write_checkpoint
 from moonshine.data.raw import RawFile
-from moonshine.download import ATTEMPTS, download
+from moonshine.download import ATTEMPTS, BLOCK, download
 from moonshine.errors import DataError, MoonshineError, SecurityError, WriteError
 from moonshine.fetch import read_state
 from moonshine.models.architecture import describe
 from moonshine.models.model_file import describe_model, model_bytes
-from moonshine.models.networks import build_network, initialise
+from moonshine.models.networks import initialise
 from moonshine.params.schema import DataFile, Network
 from support import moonshine, toy_params, write_params
 
-CONTENT = random.Random(0).randbytes(2500)
+CONTENT = random.Random(0).randbytes(250_000)
 FAST = 0.5
 """Seconds after which a silent server counts as gone."""
 
@@ -39,7 +39,9 @@ def test_a_transfer_that_breaks_goes_on_and_ends_whole(script: str, tmp_path: Pa
     assert (tmp_path / "name.pth").read_bytes() == CONTENT
     assert [path.name for path in tmp_path.iterdir()] == ["name.pth"]
     if "truncate" in script:
-        assert handler.ranges[-1] == f"bytes={CUT * (script.count('truncate') + script.count('stall'))}-"
+        breaks = script.count("/")
+        assert handler.ranges[0] is None
+        assert CUT * breaks - BLOCK * breaks < int(handler.ranges[-1][6:-1]) <= CUT * breaks
 
 
 def test_a_server_without_ranges_starts_again(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_a_server_without_ranges_starts_again(tmp_path: Path) -> None:
 
 
 def test_what_another_file_left_is_not_continued(tmp_path: Path) -> None:
-    (tmp_path / "name.pth.part").write_bytes(bytes(700))
+    (tmp_path / "name.pth.part").write_bytes(bytes(70_000))
     with serving(CONTENT) as (address, _):
         get(f"{address}/fine", tmp_path / "name.pth")
     assert (tmp_path / "name.pth").read_bytes() == CONTENT
@@ -83,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     moonshine("prepare", cwd=folder)
     architecture = describe(Network(**params["networks"]["teacher"]), 10, 1)
     manifest: dict[str, Any] = {"shape": [1, 12, 12], "encoding": "raw", "normalisation": {}, "classes": []}
-    network = initialise(build_network(architecture), 0)
+    network = initialise(architecture, 0)
     (folder / "model.safetensors").write_bytes(model_bytes(network, describe_model("x", architecture, manifest)))
     return folder
 
