@@ -73,16 +73,15 @@ class _Chain:
             self._link(1, f'{page}: shows {number} for "{title}"', _shows(page, title, number))
         self._made_by_its_stage(1, page)
         self._made_by_its_stage(1, path)
-        mean = round(statistics.mean(seed["top1"] for seed in metrics["seeds"].values()), 6)
-        self._link(
-            1, f"{path}: the top-1 error is the mean of {len(metrics['seeds'])} seeds", mean == metrics["top1"]["mean"]
-        )
+        if seeds := metrics.get("seeds"):
+            mean = round(statistics.mean(seed["top1"] for seed in seeds.values()), 6)
+            self._link(1, f"{path}: the top-1 error is the mean of {len(seeds)} seeds", mean == metrics["top1"]["mean"])
         manifest = _read(artefacts.manifest(self._params.dataset.name))
         images = metrics["dataset"]["sha256"]
         same = (images, metrics["n"]) == tuple(manifest["splits"]["val"][key] for key in ("sha256", "count"))
         self._link(1, f"measured on all {metrics['n']} images with sha256 {images[:16]}, the manifest's", same)
-        for seed, measured in metrics["seeds"].items():
-            self.model(row, None if row.startswith("fetch/") else int(seed), 1, measured["model_sha256"])
+        for seed, measured in (seeds or {None: metrics}).items():  # a published network has no seeds
+            self.model(row, None if seed is None else int(seed), 1, measured["model_sha256"])
 
     def model(self, row: str, seed: int | None, depth: int, expected: str | None = None) -> None:
         """A model and what made it, down to its teacher; `expected` is its sha256 as somebody else noted it."""
