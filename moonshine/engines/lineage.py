@@ -93,11 +93,12 @@ class _Chain:
             self._link(depth, "is the file that was used", digest == expected)
         self._made_by_its_stage(depth, path)
         record = _read(artefacts.record(self._params.experiment, row, seed))
-        self._link(depth, "is the file that its record describes", digest == record["sha256"])
-        facts = {key: record[key] for key in sorted(record.keys() - {"identity", "row", "sha256"})}
+        facts = {key: record[key] for key in sorted(record.keys() - {"identity", "row"})}
         print(f"{'  ' * depth}record: {json.dumps(facts)}")
-        if seed is not None and (identity := record.get("identity")):
-            self._identity(depth, row, seed, identity, clean=self._stage_of.get(str(path)) not in self._changed)
+        if seed is not None:  # the record of a published network has the hash of the file that it was made from
+            self._link(depth, "is the file that its record describes", digest == record["sha256"])
+            clean = self._stage_of.get(str(path)) not in self._changed
+            self._identity(depth, row, seed, record["identity"], clean)
 
     def _identity(self, depth: int, row: str, seed: int, made_by: dict[str, Any], clean: bool) -> None:
         now = run_identity(self._params, row, seed)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
 from moonshine.engines.hashed import hash_what_is_new, remember
@@ -22,7 +22,7 @@ def sync() -> None:
     Modification times and Snakemake's records of jobs change, contents never. DataError (exit code 3) if the two
     plans differ afterwards.
     """
-    with open_project() as repo:
+    with open_project() as repo, lock_repo(repo):  # locked throughout, or DVC reads its files anew at each step
         hash_what_is_new(repo)
         state, stage_of = staleness(repo), outputs(repo)
         plan = read_plan()
