@@ -6,7 +6,9 @@ VENV := .venv
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: demo test test-all faults lint format lock hooks image sif test-containers test-slurm
+PEER := .venv-peer
+
+.PHONY: demo test test-slow test-all faults bench lint format lock hooks image sif test-containers test-slurm
 
 demo: $(INSTALLED)
 	python -m moonshine sync
@@ -36,6 +38,9 @@ test-containers: $(INSTALLED)
 test-slurm: $(INSTALLED)
 	python -m pytest -rs tests/slurm
 
+bench: $(INSTALLED) $(PEER)/installed
+	python -m benchmarks --peer $(PEER)/bin/python
+
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
@@ -63,4 +68,12 @@ $(INSTALLED): requirements/runtime.lock requirements/development.lock pyproject.
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --requirement requirements/runtime.lock --requirement requirements/development.lock
 	pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# torchdistill in an environment of its own, which sees the PyTorch of .venv, so that both sides have the same.
+$(PEER)/installed: $(INSTALLED)
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/pip install --quiet --no-deps torchdistill==1.1.5
+	python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$($(PEER)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/beside.pth
 	touch $@

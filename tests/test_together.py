@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 from moonshine.files import sha256
 from moonshine.training.memory import Need, groups_that_fit
-from support import moonshine, toy_params, write_params
+from support import environment, moonshine, toy_params, write_params
 
 
 def three_students() -> dict[str, Any]:
@@ -47,6 +50,28 @@ def test_together_or_alone_gives_the_same_bytes(project: Path, tmp_path: Path) -
     result = moonshine("distil", "at/same", "--seed", "0", cwd=together, PYTHONPROFILEIMPORTTIME="1")
     assert sha256(together / "models/toy/distil/at/same/seed0.safetensors") == finished(together)["same"]
     assert "| torch\n" not in result.stderr.replace(" ", "")
+
+
+@pytest.mark.slow
+def test_killed_together_they_go_on_together_or_alone(project: Path, tmp_path: Path) -> None:
+    """kill -9 between two checkpoints; one student then goes on by itself, the others in company, to the same bytes."""
+    undisturbed, killed = (shutil.copytree(project, tmp_path / name) for name in ("undisturbed", "killed"))
+    params = three_students()
+    params["machine"]["checkpoint_steps"] = 1
+    write_params(killed, params)
+    command = [sys.executable, "-m", "moonshine", "distil", "--together", "--seed", "0"]
+    process = subprocess.Popen(command, cwd=killed, env=environment(), stderr=subprocess.DEVNULL)
+    while len(list(killed.glob("runs/toy/distil/at/*/seed0/*/step-*.json"))) < 6:
+        assert process.poll() is None, "finished before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not finished(killed)
+    alone = moonshine("distil", "at/half", "--seed", "0", cwd=killed)
+    assert "going on from epoch" in alone.stderr
+    moonshine("distil", "--together", "--seed", "0", cwd=killed)
+    moonshine("distil", "--together", "--seed", "0", cwd=undisturbed)
+    assert finished(killed) == finished(undisturbed)
 
 
 def test_a_student_that_diverges_leaves_the_others_alone(project: Path, tmp_path: Path) -> None:
