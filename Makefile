@@ -19,15 +19,16 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	python -m pytest -m "not slow"
 
+test-slow: $(INSTALLED)
+	python -m pytest -m slow
+
+test-all: test test-slow
+
 # The long form of tests/faults, whole or in parts (PART=kills); its counts go to docs/reliability.md.
 faults: $(INSTALLED)
 	mkdir -p logs
 	FAULTS_COUNTS=$(CURDIR)/logs/faults.json python -m pytest tests/faults$(if $(PART),/test_$(PART).py)
 	python tests/faults/table.py logs/faults.json docs/reliability.md
-
-test-all: $(INSTALLED)
-	python -m pytest
-
 # The image for Docker, and for Apptainer; docs/gpu-workstation.md tells more.
 image sif:
 	containers/build $@
