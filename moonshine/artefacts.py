@@ -7,6 +7,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")
+GPU_CLAIMS = Path("/tmp/moonshine-gpus")  # noqa: S108 (of the whole machine: all its users and containers share it)
 
 
 def data_folder(dataset: str) -> Path:

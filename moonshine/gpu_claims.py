@@ -8,13 +8,12 @@ import fcntl
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from moonshine import signals
+from moonshine import artefacts, signals
 from moonshine.errors import MachineError
 from moonshine.progress import say
 
-FOLDER = Path("/tmp/moonshine-gpus")  # noqa: S108 (shared by all users of a machine, and by its containers)
+FOLDER = artefacts.GPU_CLAIMS
 SECONDS_BETWEEN_TRIES = 1.0
 
 

@@ -171,3 +171,10 @@ def test_a_stage_refuses_an_image_of_another_lock(tmp_path: Path) -> None:
     shutil.copy(ROOT / LOCK, image / "runtime.lock")
     assert run("python", "-c", program, cwd=project).returncode == 0
     assert moonshine("check", cwd=project).returncode == 0
+
+
+def test_the_launcher_needs_no_package_but_pyyaml(project: Path) -> None:
+    """The machine's own Python runs it, which has none of the project's packages."""
+    program = "import sys; sys.path.insert(0, '.'); import moonshine.engines.containers; print(*sorted(sys.modules))"
+    modules = run(sys.executable, "-I", "-S", "-c", program, cwd=project).stdout.split()
+    assert "moonshine.engines.containers" in modules

@@ -1,7 +1,7 @@
 """Run a command in the project's image, by Docker or Apptainer; `containers/run` calls this for stages under DVC.
 
-Snakemake launches Apptainer itself and takes from here what the image must see. Nothing here imports torch or pydantic:
-the Python of the machine need not have them.
+Snakemake launches Apptainer itself and takes from here what the image must see. Of packages nothing but PyYAML, which
+DVC brings, is needed here: the machine's Python need not have the project's.
 """
 
 import hashlib
@@ -14,10 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
+from moonshine.artefacts import GPU_CLAIMS
 from moonshine.errors import MachineError, MoonshineError, ParamsError
-from moonshine.gpu_claims import FOLDER as GPU_CLAIMS
 
 IMAGE, SIF = "moonshine", Path("containers/moonshine.sif")
 LABEL = "moonshine.runtime-lock"
@@ -95,6 +93,10 @@ ENGINES: dict[str, Callable[[Sequence[str]], list[str]]] = {"docker": _docker, "
 
 
 def _bound() -> list[str]:
+    try:
+        import yaml
+    except ImportError:
+        raise MachineError("python3: has no PyYAML; activate the environment that DVC is installed in") from None
     try:
         params = yaml.safe_load(Path("params.yaml").read_text())
         return bound_folders(params)
