@@ -4,6 +4,7 @@ Snakemake's lock is a list of files without an owner, and a kill -9 leaves it; D
 use again, and a crash may leave it half written. Both are told from live ones by looking for their processes.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,22 @@ def unlock() -> None:
     owners = [*_live_engines(), *_live_runs()]
     if owners:
         raise LockedError("\n".join(f"{owner}; wait for it or stop it" for owner in owners))
-    stale = [path for path in (*SNAKEMAKE_LOCKS.glob("*"), DVC_LOCK) if path.is_file() and path.read_bytes() != b"{}"]
+    stale = [*SNAKEMAKE_LOCKS.glob("*"), *([DVC_LOCK] if _claims_anything(DVC_LOCK) else [])]
     for path in stale:
         path.unlink()
         say(f"{path}: stale, removed")
     if not stale:
         say("nothing was locked")
+
+
+def _claims_anything(lock: Path) -> bool:
+    """DVC leaves `{"read": {}}` behind when all went well; a lock that is not whole stops it."""
+    try:
+        return any(json.loads(lock.read_text()).values())
+    except FileNotFoundError:
+        return False
+    except (ValueError, AttributeError):
+        return True
 
 
 def _live_engines() -> Iterator[str]:
