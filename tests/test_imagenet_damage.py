@@ -1,0 +1,154 @@
+"""Damaged, short and hostile ILSVRC2012 archives end in one line with its exit code, and leave nothing behind."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagenet_archives import ARCHIVES, Archives, jpeg, tar_bytes
+from support import moonshine, write_params
+from test_photographs import photograph_params
+
+CLASSES = 4
+
+
+def prepare(folder: Path, files: dict[str, Any], source: str = "imagenet", **settings: Any) -> Any:
+    params = photograph_params(source, folder / "raw", CLASSES, **({"files": files} if files else {}), **settings)
+    write_params(folder, params)
+    return moonshine("prepare", cwd=folder, check=False)
+
+
+def refusal(result: Any, folder: Path, code: int) -> str:
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
+    data = folder / "data"
+    assert not data.exists() or [path for path in data.rglob("*") if path.is_file()] == []
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert errors
+    return "\n".join(errors)
+
+
+def with_tar(archives: Archives, wnid: str, images: list[tuple[str, bytes]]) -> bytes:
+    return tar_bytes((f"{name}.tar", tar_bytes(images if name == wnid else of)) for name, of in archives.train.items())
+
+
+def damaged(kind: str, archives: Archives) -> tuple[dict[str, bytes], str]:
+    """What replaces some archives, and a part of the message."""
+    wnids, train = archives.wnids, archives.train
+    first = wnids[0]
+    if kind == "a class missing":
+        return {
+            "train": tar_bytes((f"{w}.tar", tar_bytes(train[w])) for w in wnids[1:])
+        }, f"{first} has 0 images, not 2"
+    if kind == "a class too many":
+        extra = [*((f"{w}.tar", tar_bytes(train[w])) for w in wnids), ("n00000001.tar", tar_bytes([]))]
+        return {"train": tar_bytes(extra)}, "'n00000001.tar' is the tar of no class"
+    if kind == "an image missing":
+        return {"train": with_tar(archives, first, train[first][1:])}, f"{first} has 1 images, not 2"
+    if kind == "an image of another class":
+        return {"train": with_tar(archives, first, [*train[first], train[wnids[1]][0]])}, "is no image of the class"
+    if kind == "validation count off":
+        return {"validation": tar_bytes(archives.val[:-1])}, "val: "
+    if kind == "label out of range":
+        archives.truth[0] = CLASSES + 7
+        return {}, "not the devkit of ILSVRC2012"
+    assert kind == "undecodable"
+    broken = [(train[first][0][0], b"<html>404</html>"), (train[first][1][0], train[first][1][1][:300])]
+    return {"train": with_tar(archives, first, broken)}, f"{first}_1: cannot be decoded"
+
+
+KINDS = (
+    "a class missing",
+    "a class too many",
+    "an image missing",
+    "an image of another class",
+    "validation count off",
+    "label out of range",
+    "undecodable",
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_not_whole_is_named(kind: str, tmp_path: Path) -> None:
+    archives = Archives(classes=CLASSES, train=2, val=8, odd=False)
+    replaced, reason = damaged(kind, archives)
+    line = refusal(prepare(tmp_path, archives.write(tmp_path / "raw", **replaced)), tmp_path, 3)
+    assert reason in line
+    if kind == "undecodable":
+        assert line.count("cannot be decoded") == 2
+
+
+@pytest.mark.parametrize("kind", ["bit flipped", "truncated", "cut at a header"])
+@pytest.mark.parametrize("role", ["train", "validation", "devkit"])
+def test_the_checksum_of_a_stream_is_checked(role: str, kind: str, tmp_path: Path) -> None:
+    files = Archives(classes=CLASSES, train=2, val=8, odd=False).write(tmp_path / "raw")
+    path = tmp_path / "raw" / ARCHIVES[role]
+    content = bytearray(path.read_bytes())
+    if kind == "bit flipped":
+        content[-1] ^= 1  # the last byte of the padding, which tar does not look at
+    else:
+        del content[len(content) // 2 // 512 * 512 + (0 if kind == "cut at a header" else 77) :]
+    path.write_bytes(content)
+    assert ARCHIVES[role] in refusal(prepare(tmp_path, files), tmp_path, 3)
+
+
+HOSTILE = {
+    "traversal": ("../../outside.JPEG", tarfile.REGTYPE, ""),
+    "absolute": ("/outside-of-everything.JPEG", tarfile.REGTYPE, ""),
+    "symbolic link": ("link.JPEG", tarfile.SYMTYPE, "/etc/passwd"),
+    "hard link": ("link.JPEG", tarfile.LNKTYPE, "../outside"),
+    "device": ("null.JPEG", tarfile.CHRTYPE, ""),
+}
+
+
+@pytest.mark.parametrize("inner", [True, False], ids=["in a class's tar", "in the archive"])
+@pytest.mark.parametrize("member", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_members_are_refused_and_nothing_is_written(
+    member: tuple[str, bytes, str], inner: bool, tmp_path: Path
+) -> None:
+    archives = Archives(classes=CLASSES, train=2, val=8, odd=False)
+    info = tarfile.TarInfo(member[0])
+    info.type, info.linkname = member[1], member[2]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.addfile(info)
+    first = archives.wnids[0]
+    train = tar_bytes([(f"{first}.tar", buffer.getvalue())]) if inner else buffer.getvalue()
+    before = set(tmp_path.parent.rglob("*outside*"))
+    line = refusal(prepare(tmp_path, archives.write(tmp_path / "raw", train=train)), tmp_path, 4)
+    assert repr(member[0]) in line
+    assert set(tmp_path.parent.rglob("*outside*")) == before
+
+
+def test_a_claim_of_terabytes_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("n00000001.tar")
+    info.size = 1 << 42
+    archives = Archives(classes=CLASSES, train=2, val=8, odd=False)
+    files = archives.write(tmp_path / "raw", train=info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    assert "claims 4,398,046,511,104 bytes" in refusal(prepare(tmp_path, files), tmp_path, 4)
+
+
+def test_a_folder_needs_the_same_classes_in_both_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("a", "b", "c", "d"):
+            (tmp_path / "raw" / split / name).mkdir(parents=True)
+            (tmp_path / "raw" / split / name / "1.jpg").write_bytes(jpeg(1))
+    assert prepare(tmp_path, {}, "folder").returncode == 0
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "raw/val/d/1.jpg").unlink()
+    assert "val/d: no image in it" in refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3)
+    (tmp_path / "raw/val/d").rmdir()
+    assert "has no class 'd'" in refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3)
+
+
+def test_resizing_at_preparation_shrinks_large_images_only(tmp_path: Path) -> None:
+    from moonshine.data.photographs import decode
+    from moonshine.data.store import Split
+
+    archives = Archives(classes=CLASSES, train=2, val=8)
+    assert prepare(tmp_path, archives.write(tmp_path / "raw"), resize=26).returncode == 0
+    split = Split(tmp_path / "data/imagenet", "train")
+    assert {min(decode(split.encoded(i), "it").size) for i in range(len(split))} == {26}
