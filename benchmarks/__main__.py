@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import loader
 from benchmarks.engines import nothing_to_do
 from benchmarks.pairs import ROUNDS, Comparison, Worker, compare_calls, compare_workers, timed
 
@@ -74,6 +75,12 @@ def engines(peer: str) -> None:
             row(f"nothing to do, `{command}`", "the engine on as many empty stages", comparison)
 
 
+def loading(peer: str) -> None:
+    for resize, what in ((None, "identical pixels"), (256, "images resized at preparation")):
+        with tempfile.TemporaryDirectory() as folder:
+            row(f"loading photographs, {what}", "ImageFolder, PIL", loader.compare(Path(folder), resize))
+
+
 def convolution_peak() -> float:
     """GFLOP/s of a 3x3 convolution with 128 channels on 28 x 28 pixels: what convolutions reach here at best."""
     import time
@@ -91,7 +98,7 @@ def convolution_peak() -> float:
     return operations / min(seconds) / 1e9
 
 
-ROWS = {"steps": steps, "together": together, "epochs": epochs, "start": start, "engines": engines}
+ROWS = {"steps": steps, "together": together, "epochs": epochs, "start": start, "engines": engines, "loading": loading}
 
 if __name__ == "__main__":
     main()
