@@ -10,8 +10,7 @@ BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
 def main(counts: Path, page: Path) -> None:
     lines = ["| Fault | Injected | Survived | Lost steps |", "|---|---:|---:|---:|"]
     for promise, count in sorted(json.loads(counts.read_text()).items()):
-        lost = count["lost"] if "kill" in promise and "phase" not in promise else ""
-        lines.append(f"| {promise} | {count['injected']} | {count['survived']} | {lost} |")
+        lines.append(f"| {promise} | {count['injected']} | {count['survived']} | {count['lost'] or ''} |")
     before, _, rest = page.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     page.write_text("\n".join([before + BEGIN, "", *lines, "", END + after]))
