@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from moonshine import artefacts
 from moonshine.params import Params
+from moonshine.training.live import CURVE, HEARTBEAT
+from moonshine.training.run_folder import RESULT_RECORD
 
-HEARTBEAT, CURVE, RESULT_RECORD = "progress.json", "curve.csv", "final.json"
 SECONDS_OF_SILENCE = 120.0
 """After which a run elsewhere, which writes every ten seconds and after validation, has probably died."""
 
