@@ -12,7 +12,6 @@ container: str(SIF)
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     if not SIF.exists():
         raise WorkflowError(f"{SIF}: missing; build it with `make sif`")
+    binds = ",".join(bound_folders(config))
     # what Apptainer reads, and Singularity
-    os.environ["APPTAINER_BIND"] = os.environ["SINGULARITY_BIND"] = ",".join(
-        bound_folders(config)
-    )
+    os.environ.update(APPTAINER_BIND=binds, SINGULARITY_BIND=binds)
