@@ -87,12 +87,11 @@ def start(project: Path, *options: str) -> subprocess.Popen[str]:
         )  # fmt: skip
 
 
-def require_end_as_unharmed(project: Path, engine: subprocess.Popen[str], stops: int) -> None:
-    """It ends well, having been stopped and resumed so often, with the bytes of a training that nobody stopped."""
+def require_end_as_unharmed(project: Path, engine: subprocess.Popen[str]) -> None:
+    """It ends well, having been resumed, with the bytes of a training that nobody stopped."""
     assert engine.wait() == 0, (project.parent / "snakemake.log").read_text()[-3000:]
     said = (project / "logs/toy/train/teacher/seed0.log").read_text()
-    assert said.count("stopped by SIGTERM: a checkpoint is saved") >= stops
-    assert said.count("going on from epoch") >= stops
+    assert "going on from epoch" in said  # Snakemake begins the log anew with each submission
     unharmed = project.parent / "unharmed"
     unharmed.mkdir()
     shutil.copy(project / "params.yaml", unharmed)
@@ -113,7 +112,7 @@ def test_signals_and_requeues_cost_no_byte(tmp_path: Path) -> None:
         while "PENDING" not in run("scontrol", "show", "job", requeued, cwd=project).stdout:
             time.sleep(0.5)
         run("scontrol", "update", f"JobId={requeued}", "StartTime=now", cwd=project)  # else it waits two minutes
-        require_end_as_unharmed(project, engine, stops=2)
+        require_end_as_unharmed(project, engine)
     finally:
         engine.kill()
     jobs = re.findall(r"submitted with SLURM jobid (\d+)", (tmp_path / "snakemake.log").read_text())
@@ -124,7 +123,7 @@ def test_a_time_limit_shorter_than_the_training_costs_no_byte(tmp_path: Path) ->
     project = copy_project(tmp_path / "project", params_of_training(epochs=200, minutes=1))
     engine = start(project, "--default-resources", "slurm_extra='--signal=TERM@15'")
     try:
-        require_end_as_unharmed(project, engine, stops=1)
+        require_end_as_unharmed(project, engine)
     finally:
         engine.kill()
 
