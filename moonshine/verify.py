@@ -55,7 +55,7 @@ def verify(params: Params) -> None:
 def _recorded() -> Iterator[Recorded]:
     """All outputs in dvc.lock, of every experiment."""
     try:
-        stages: dict[str, Any] = yaml.load(LOCK.read_text(), yaml.CSafeLoader)["stages"] if LOCK.exists() else {}
+        stages: dict[str, Any] = yaml.load(LOCK.read_text(), Loader=yaml.CSafeLoader)["stages"] if LOCK.exists() else {}
         for name, stage in stages.items():
             for output in stage.get("outs", []):
                 yield Recorded(Path(output["path"]), output["md5"], name)
