@@ -13,6 +13,7 @@ from benchmarks.pairs import ROUNDS, Comparison, Worker, compare_calls, compare_
 
 THREE = ("resnet18", "resnet34-sep", "resnet18-half")
 STEPS = "benchmarks.steps"
+LOADER = "benchmarks.loader"
 
 
 def main() -> None:
@@ -76,9 +77,14 @@ def engines(peer: str) -> None:
 
 
 def loading(peer: str) -> None:
-    for resize, what in ((None, "identical pixels"), (256, "images resized at preparation")):
-        with tempfile.TemporaryDirectory() as folder:
-            row(f"loading photographs, {what}", "ImageFolder, PIL", loader.compare(Path(folder), resize))
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = Path(folder) / "photographs"
+        loader.write_photographs(photographs)
+        for resize, what in ((None, "identical pixels"), (256, "images resized at preparation")):
+            data = loader.prepare(Path(folder) / f"resize-{resize}", photographs, resize)
+            ours = Worker(sys.executable, LOADER, "ours", str(data), threads=1)
+            theirs = Worker(sys.executable, LOADER, "image_folder", str(photographs / "train"), threads=1)
+            row(f"loading photographs, {what}", "ImageFolder, PIL", compare_workers(ours, theirs))
 
 
 def convolution_peak() -> float:

@@ -1,12 +1,14 @@
 """Loading photographs: LargeImages beside torchvision's ImageFolder with its default pipeline on Pillow images.
 
-Both end in the same normalised float batches of 224 pixels; ours are uint8 until then. Single process, one thread.
+One worker with one thread on each side; what counts is the CPU time of that worker. Ours leaves normalising to the
+training device.
 """
 
 import io
+import resource
 import subprocess
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import sklearn
@@ -17,11 +19,11 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from benchmarks.pairs import Comparison, compare_calls
+from benchmarks.worker import Round
 from moonshine.data.large_images import LargeImages
 from moonshine.params.schema import Augmentation
 
-IMAGES, BATCH = 128, 64
+IMAGES, BATCH = 512, 64
 WIDTH, HEIGHT, BYTES = 500, 375, 110_000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -62,13 +64,15 @@ def prepare(folder: Path, photographs: Path, resize: int | None) -> Path:
     return folder / "data" / params["dataset"]["name"]
 
 
-def compare(folder: Path, resize: int | None) -> Comparison:
-    """One epoch over all images in turns with the peer's."""
-    torch.set_num_threads(1)
-    photographs = folder / "photographs"
-    if not photographs.exists():
-        write_photographs(photographs)
-    ours = LargeImages(prepare(folder / f"resize-{resize}", photographs, resize), "train", torch.device("cpu"), 0)
+def ours(data: str) -> Round:
+    """An epoch of the prepared photographs in `data`; workers make uint8 batches, the training device normalises."""
+    images = LargeImages(Path(data), "train", torch.device("cpu"), workers=1)
+    crops = Augmentation(crop_scale=[0.08, 1.0], flip=True)
+    return lambda: _workers_seconds(images.training_batches(crops, seed=0, epoch=1, batch_size=BATCH))
+
+
+def image_folder(photographs: str) -> Round:
+    """An epoch of a folder of JPEG files in torchvision's usual pipeline, whose workers make float batches."""
     pipeline = transforms.Compose(
         [
             transforms.RandomResizedCrop(224),
@@ -77,15 +81,17 @@ def compare(folder: Path, resize: int | None) -> Comparison:
             transforms.Normalize(MEAN, STD),
         ]
     )
-    theirs = DataLoader(ImageFolder(photographs / "train", pipeline), BATCH, shuffle=True)
-    crops = Augmentation(crop_scale=[0.08, 1.0], flip=True)
-    return compare_calls(
-        lambda: _seconds(ours.training_batches(crops, seed=0, epoch=1, batch_size=BATCH)), lambda: _seconds(theirs)
-    )
+    loader = DataLoader(ImageFolder(photographs, pipeline), BATCH, shuffle=True, num_workers=1)
+    return lambda: _workers_seconds(loader)
 
 
-def _seconds(batches) -> float:  # type: ignore[no-untyped-def]
-    """CPU time, for both sides load in this process and its neighbours shall not count."""
-    start = time.process_time()
+def _workers_seconds(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """CPU time of the one loading worker, the core that loading takes, while an epoch is loaded."""
+    before = _children_seconds()
     assert sum(len(labels) for _, labels in batches) == IMAGES
-    return time.process_time() - start
+    return _children_seconds() - before
+
+
+def _children_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -13,7 +12,17 @@ import pytest
 from checkpoints import write_checkpoint
 from moonshine.files import read_checked_json, sha256, write_checked_json
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
-from support import ROOT, copy_project, environment, files_below, moonshine, run, toy_params, write_params
+from support import (
+    ROOT,
+    copy_finished,
+    copy_project,
+    environment,
+    files_below,
+    moonshine,
+    run,
+    toy_params,
+    write_params,
+)
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +85,13 @@ def test_after_snakemake_dvc_has_nothing_to_do(by_snakemake: Path) -> None:
     assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=by_snakemake).stdout
 
 
-def test_an_edit_of_the_report_retrains_nothing(by_snakemake: Path) -> None:
-    module = by_snakemake / "moonshine" / "report" / "tables.py"
-    before = module.read_text()
-    try:
-        module.write_text(before + "# reworded\n")
-        plan = run("snakemake", "--dry-run", cwd=by_snakemake)
-        assert set(re.findall(r"^(?:local)?rule (\w+):", plan.stdout, re.MULTILINE)) == {"report", "all"}
-        assert json.loads(run("dvc", "status", "--json", cwd=by_snakemake).stdout).keys() == {"report@toy"}
-    finally:
-        module.write_text(before)
+def test_an_edit_of_the_report_retrains_nothing(by_snakemake: Path, tmp_path: Path) -> None:
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    module = project / "moonshine" / "report" / "tables.py"
+    module.write_text(module.read_text() + "# reworded\n")
+    plan = run("snakemake", "--dry-run", cwd=project)
+    assert set(re.findall(r"^(?:local)?rule (\w+):", plan.stdout, re.MULTILINE)) == {"report", "all"}
+    assert json.loads(run("dvc", "status", "--json", cwd=project).stdout).keys() == {"report@toy"}
 
 
 def test_metrics_count_every_validation_image(by_snakemake: Path) -> None:
@@ -95,7 +101,7 @@ def test_metrics_count_every_validation_image(by_snakemake: Path) -> None:
 
 
 def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path, tmp_path: Path) -> None:
-    run("cp", "-r", str(by_snakemake), str(tmp_path / "project"), cwd=tmp_path)
+    copy_finished(by_snakemake, tmp_path / "project")
     path = tmp_path / "project/data/digits/manifest.json"
     manifest = read_checked_json(path, "")
     manifest["splits"]["val"]["count"] = 601
@@ -142,7 +148,7 @@ def test_attention_maps_are_those_of_the_named_models(by_snakemake: Path) -> Non
 
 
 def test_attention_maps_of_an_image_that_is_not_there_are_refused(by_snakemake: Path, tmp_path: Path) -> None:
-    run("cp", "-r", str(by_snakemake), str(tmp_path / "project"), cwd=tmp_path)
+    copy_finished(by_snakemake, tmp_path / "project")
     params = toy_params()
     params["attention_maps"]["images"] = [600]
     write_params(tmp_path / "project", params)
@@ -165,13 +171,14 @@ def test_a_mistake_in_params_is_one_line_under_either_engine(tmp_path: Path) -> 
 
 def test_the_page_is_written_from_params_not_from_what_lies_about(by_snakemake: Path, tmp_path: Path) -> None:
     """A row that was dropped from params must not stay in a table."""
-    run("cp", "-r", str(by_snakemake), str(tmp_path / "project"), cwd=tmp_path)
+    copy_finished(by_snakemake, tmp_path / "project")
     text = (tmp_path / "project/params.yaml").read_text()
     text = text.replace("  - distil/at/student\n", "").replace("  distil/at/student: Student\n", "")
     text = re.sub(r"distil:\n  networks:\n  - student\n", "distil:\n  networks: []\n", text)
     text = text.replace("distilled: distil/at/student", "distilled: train/teacher")
     (tmp_path / "project/params.yaml").write_text(text)
-    run(sys.executable, "-m", "moonshine", "report", cwd=tmp_path / "project")
+    moonshine("attention_maps", cwd=tmp_path / "project")
+    moonshine("report", cwd=tmp_path / "project")
     page = (tmp_path / "project/results/toy/README.md").read_text()
     assert "Teacher" in page
     assert "Student" not in page

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from moonshine import processes
+from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import derived_seed, epoch_order
 from moonshine.data.photographs import decode, evaluation_pixels, training_pixels
 from moonshine.data.store import Split
@@ -34,10 +35,7 @@ class LargeImages:
         self.manifest: dict[str, Any] = self._source.manifest
         self.device, self._workers = device, workers
         self.labels = torch.from_numpy(self._source.labels).to(device)
-        normalisation = self.manifest["normalisation"]
-        self._mean, self._std = (
-            torch.tensor(normalisation[key], device=device).view(1, -1, 1, 1) * 255 for key in ("mean", "std")
-        )
+        self._normalisation = Normalisation(self.manifest, device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,8 +68,8 @@ class LargeImages:
             timeout=SECONDS_FOR_A_BATCH if self._workers else 0,
         )
         for indices, pixels in zip(batches, _told(loader)):
-            images = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-            yield (images - self._mean) / self._std, self.labels[indices.to(self.device)]
+            on_device = pixels.to(self.device, non_blocking=True)
+            yield self._normalisation.channels_last(on_device), self.labels[indices.to(self.device)]
 
 
 class _View(Dataset[torch.Tensor]):
@@ -85,12 +83,13 @@ class _View(Dataset[torch.Tensor]):
         self._size: int = source.manifest["shape"][1]
 
     def __getitems__(self, indices: list[int]) -> torch.Tensor | DataError:
+        batch = np.empty((len(indices), self._size, self._size, 3), np.uint8)
         try:
-            pixels = [self._pixels(index) for index in indices]
+            for pixels, index in zip(batch, indices):
+                pixels[:] = self._pixels(index)
         except DataError as error:
             return error
-        shape = (len(pixels), self._size, self._size, 3)
-        return torch.from_numpy(np.concatenate([*pixels, np.empty((0, self._size, 3), np.uint8)]).reshape(shape))
+        return torch.from_numpy(batch)
 
     def _decoded(self, index: int) -> Any:
         return decode(self._source.encoded(index), f"{self._source.path}: image {index}")

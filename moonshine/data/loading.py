@@ -10,6 +10,7 @@ from moonshine import processes
 from moonshine.cpus import usable_cpus
 from moonshine.data.augmentation import EpochAugmentation
 from moonshine.data.large_images import LargeImages
+from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order
 from moonshine.data.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
@@ -26,10 +27,7 @@ class SmallImages:
         self.device = device
         self.images = torch.from_numpy(source.pixels).to(device)
         self.labels = torch.from_numpy(source.labels).to(device)
-        normalisation = self.manifest["normalisation"]
-        self._mean, self._std = (
-            torch.tensor(normalisation[key], device=device).view(1, -1, 1, 1) * 255 for key in ("mean", "std")
-        )
+        self._normalisation = Normalisation(self.manifest, device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,16 +44,14 @@ class SmallImages:
         for batch in order.split(batch_size)[first:]:
             indices = processes.share(batch)
             on_device = indices.to(self.device)
-            yield self._normalise(augment(self.images[on_device], indices)), self.labels[on_device]
+            images = self._normalisation.channels_first(augment(self.images[on_device], indices))
+            yield images, self.labels[on_device]
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
         several = batch_size * processes.COUNT
         for images, labels in zip(self.images.split(several), self.labels.split(several)):
-            yield self._normalise(processes.share(images)), processes.share(labels)
-
-    def _normalise(self, images: torch.Tensor) -> torch.Tensor:
-        return (images - self._mean) / self._std
+            yield self._normalisation.channels_first(processes.share(images)), processes.share(labels)
 
 
 Images = SmallImages | LargeImages
