@@ -16,13 +16,16 @@ demo: $(INSTALLED)
 	dvc repro
 	@python -m moonshine show
 
+# Side by side, a file of tests in one process, for tests of a file share what is costly to make.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: $(INSTALLED)
-	python -m pytest -m "not slow"
+	python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 test-slow: $(INSTALLED)
-	python -m pytest -m slow
+	python -m pytest $(SIDE_BY_SIDE) -m slow --ignore tests/containers --ignore tests/slurm
 
-test-all: test test-slow
+test-all: test test-slow test-containers test-slurm
 
 # The long form of tests/faults, whole or in parts (PART=kills); its counts go to docs/reliability.md.
 faults: $(INSTALLED)

@@ -127,6 +127,18 @@ def test_both_engines_plan_the_same_after_a_change(change: str, by_snakemake: Pa
     assert by_dvc == by_snakemake_ == CHANGES[change][1]
 
 
+def test_dvc_stops_where_a_stage_gives_the_same_bytes(by_snakemake: Path, tmp_path: Path) -> None:
+    """Its early cut-off, the one known difference: Snakemake would go on with all that comes after."""
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    comment("moonshine/data/prepare.py")(project)
+    moonshine("sync", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == ALL
+    ran = re.findall(r"Running stage '([^']+)'", run("dvc", "repro", cwd=project).stdout)
+    assert ran == ["prepare@digits"]
+    moonshine("sync", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+
+
 def as_table(plans: dict[str, set[str]]) -> str:
     """Markdown: a line for each change, a column for each stage."""
     columns = ["prepare", "train", "distil", "evaluate_train", "evaluate_distil", "attention_maps", "report"]

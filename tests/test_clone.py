@@ -152,6 +152,7 @@ def test_the_numbers_of_a_revision_are_measured_again_from_its_models(published:
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_file_is_noticed_and_never_used_again(published: Path, tmp_path: Path) -> None:
     """DVC checks a protected file of its cache out unread, and calls what it then has in the workspace clean."""
     project = clone(published, tmp_path / "clone")
@@ -171,6 +172,7 @@ def test_a_damaged_cache_file_is_noticed_and_never_used_again(published: Path, t
     assert_nothing_to_do(project)
 
 
+@pytest.mark.slow
 def test_a_switch_of_branches_brings_its_artefacts_and_plans_along(published: Path, tmp_path: Path) -> None:
     """With the hooks of `make hooks`."""
     project = copy_finished(published, tmp_path / "project")

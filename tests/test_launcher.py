@@ -14,7 +14,7 @@ import pytest
 
 from moonshine.engines import containers
 from moonshine.files import sha256
-from support import ROOT, moonshine, run, toy_params, write_params
+from support import ROOT, environment, moonshine, run, toy_params, write_params
 
 LOCK = "requirements/runtime.lock"
 DOCKER = """#!/bin/sh
@@ -149,8 +149,8 @@ def test_apptainer_gets_the_gpu_and_nothing_of_the_hosts_python(project: Path) -
 def test_snakemake_says_that_the_image_is_missing(project: Path) -> None:
     shutil.copytree(ROOT / "workflow", project / "workflow")
     install(project, "apptainer", "#!/bin/sh\necho apptainer version 1.4.5\n")
-    path = f"{project.parent / 'engines'}{os.pathsep}{os.environ['PATH']}"
-    result = run("bash", "-c", f'PATH="{path}" exec snakemake --dry-run --use-singularity', cwd=project, check=False)
+    path = f"{project.parent / 'engines'}{os.pathsep}{environment()['PATH']}"
+    result = run("snakemake", "--dry-run", "--use-singularity", cwd=project, check=False, PATH=path)
     assert result.returncode == 1
     assert "containers/moonshine.sif: missing; build it with `make sif`" in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr

@@ -221,6 +221,7 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
     assert str(error.value) == line
 
 
+@pytest.mark.slow
 def test_training_refuses_what_check_refuses(tmp_path: Path) -> None:
     """Before it trains even the teacher, whose student cannot be built."""
     write_params(tmp_path, toy_params())

@@ -100,6 +100,7 @@ def test_the_number_of_processes_is_part_of_the_run(trained: tuple[Path, str], t
     assert sha256(project / MODEL) != sha256(trained[0] / MODEL)
 
 
+@pytest.mark.slow
 def test_torchrun_by_hand_gives_the_same_bytes(trained: tuple[Path, str], data: Path, tmp_path: Path) -> None:
     project = shutil.copytree(data, tmp_path / "project")
     torchrun("-m", "moonshine", "train", "teacher", "--seed", "0", cwd=project)

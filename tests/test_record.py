@@ -55,6 +55,7 @@ def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> N
     assert EVALUATE_TRAIN not in listed(project)
 
 
+@pytest.mark.slow
 def test_what_was_altered_by_hand_before_a_run_still_shows_as_changed_after_it(project: Path) -> None:
     append(project / "results/toy/metrics/train/teacher.json", b"\n")
     run("snakemake", "--cores", "1", cwd=project)

@@ -212,6 +212,7 @@ def test_a_truncated_metrics_file_is_named(project: Path, moonshine: Moonshine) 
     assert f"{path.relative_to(project)}: damaged" in result.stderr
 
 
+@pytest.mark.slow
 def test_the_same_metrics_give_the_same_bytes(project: Path) -> None:
     run_moonshine("report", cwd=project, PYTHONHASHSEED="0")
     first = files_below(project / "results")
