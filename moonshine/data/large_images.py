@@ -1,7 +1,7 @@
 """Batches of photographs, decoded and cropped by worker processes, normalised on the training device."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,29 @@ class LargeImages:
 
         Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
         """
-        batches = epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
-        view = _TrainingView(self._source, augmentation, seed, epoch)
-        yield from self._load(view, [processes.share(indices) for indices in batches])
+        batches = [
+            processes.share(indices) for indices in epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
+        ]
+        return self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
-        batches = torch.arange(len(self)).split(batch_size * processes.COUNT)
-        yield from self._load(_EvaluationView(self._source), [processes.share(indices) for indices in batches])
+        several = torch.arange(len(self)).split(batch_size * processes.COUNT)
+        batches = [processes.share(indices) for indices in several]
+        return self._normalised(batches, self._load(_EvaluationView(self._source), batches))
 
-    def _load(self, view: "_View", batches: Sequence[torch.Tensor]) -> Iterator[Batch]:
+    def training_pixels(
+        self, augmentation: Augmentation, seed: int, epoch: int, batches: Sequence[torch.Tensor]
+    ) -> Iterator[torch.Tensor]:
+        """What the workers make of the images at some indices: uint8 (images, height, width, 3) for each batch."""
+        return self._load(_TrainingView(self._source, augmentation, seed, epoch), batches)
+
+    def _normalised(self, batches: Iterable[torch.Tensor], pixels: Iterable[torch.Tensor]) -> Iterator[Batch]:
+        for indices, images in zip(batches, pixels):
+            on_device = images.to(self.device, non_blocking=True)
+            yield self._normalisation.channels_last(on_device), self.labels[indices.to(self.device)]
+
+    def _load(self, view: "_View", batches: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         loader = DataLoader(
             view,
             batch_sampler=[batch.tolist() for batch in batches],
@@ -67,9 +80,7 @@ class LargeImages:
             pin_memory=self.device.type == "cuda",
             timeout=SECONDS_FOR_A_BATCH if self._workers else 0,
         )
-        for indices, pixels in zip(batches, _told(loader)):
-            on_device = pixels.to(self.device, non_blocking=True)
-            yield self._normalisation.channels_last(on_device), self.labels[indices.to(self.device)]
+        return _told(loader)
 
 
 class _View(Dataset[torch.Tensor]):
