@@ -23,15 +23,16 @@ test: $(INSTALLED)
 	python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 test-slow: $(INSTALLED)
-	python -m pytest $(SIDE_BY_SIDE) -m slow --ignore tests/containers --ignore tests/slurm
+	python -m pytest $(SIDE_BY_SIDE) -m slow --ignore tests/containers --ignore tests/slurm --ignore tests/faults
 
 test-all: test test-slow test-containers test-slurm
 
-# The long form of tests/faults, whole or in parts (PART=kills); its counts go to docs/reliability.md.
+# The long form of tests/faults, an hour or two, whole or in parts (PART=kills); its counts go to docs/reliability.md.
 faults: $(INSTALLED)
 	mkdir -p logs
 	FAULTS_COUNTS=$(CURDIR)/logs/faults.json python -m pytest tests/faults$(if $(PART),/test_$(PART).py)
 	python tests/faults/table.py logs/faults.json docs/reliability.md
+
 # The image for Docker, and for Apptainer; docs/gpu-workstation.md tells more.
 image sif:
 	containers/build $@

@@ -117,6 +117,25 @@ MISTAKES = {
     "step after the end": ("recipe.lr_steps", [2], "lr_steps: 2 is not before the last of 2 epochs"),
     "epoch after the end": ("methods.at.first_epoch", 3, "methods.at.first_epoch: 3 is after the last of 2 epochs"),
     "betas for other groups": ("methods.at.beta", [1.0, 2.0], "beta: 2 values for 4 groups"),
+    "photographs' crops of small images": (
+        "recipe.augmentation.crop_scale",
+        [0.08, 1.0],
+        "recipe.augmentation.crop_scale: for photographs, not for digits",
+    ),
+    "photographs without crops": (
+        "dataset",
+        {
+            "name": "photographs",
+            "source": "folder",
+            "classes": 2,
+            "channels": 3,
+            "size": 24,
+            "evaluation": {"resize": 28},
+            "shared": [],
+            "licensed": ["photographs"],
+        },
+        "recipe.augmentation.crop_scale: missing key; photographs are cropped by area",
+    ),
     "title of no row": (
         "titles",
         {"train/techer": "T"},

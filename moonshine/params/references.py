@@ -29,6 +29,7 @@ def check_references(params: Params) -> Iterator[str]:
         yield from (f"{key}: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
     yield from _models(params)
     yield from _attention(params)
+    yield from _augmentation(params)
     yield from _unknown("titles", params.titles, "row", params.rows)
     for table in params.tables:
         yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", params.rows)

@@ -1,0 +1,144 @@
+"""Photographs while they are prepared and loaded: kills, stops, a full disk, memory over many epochs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from faults.experiment import Injections
+from imagenet_archives import Archives
+from moonshine.data.large_images import LargeImages
+from moonshine.data.order import epoch_order
+from moonshine.files import sha256
+from moonshine.params.schema import Augmentation
+from support import environment, files_below, moonshine, write_params
+from test_photographs import photograph_params
+
+CLASSES = 40
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Archives of ILSVRC2012's layout, and the toy experiment on them."""
+    folder = tmp_path_factory.mktemp("raw")
+    files = Archives(classes=CLASSES, train=30, val=80).write(folder)
+    return folder, photograph_params("imagenet", folder, CLASSES, files=files)
+
+
+@pytest.fixture(scope="module")
+def prepared(raw: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    write_params(folder, raw[1])
+    moonshine("prepare", cwd=folder)
+    return folder
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "moonshine", *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(found: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
+    while not (value := found()):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    return value
+
+
+def half_made(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("data/imagenet/.*") if path.stat().st_size]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_preparation_is_made_again_to_the_same_bytes(
+    stop: signal.Signals, raw: tuple[Path, dict[str, Any]], prepared: Path, tmp_path: Path, injected: Injections
+) -> None:
+    with injected("a stop of the preparation of photographs"):
+        write_params(tmp_path, raw[1])
+        process = start(tmp_path, "prepare")
+        wait_for(lambda: half_made(tmp_path), process)
+        process.send_signal(stop)
+        said = process.communicate()[1]
+        assert process.returncode == (143 if stop == signal.SIGTERM else -9), said
+        assert "Traceback" not in said
+        assert not (tmp_path / "data/imagenet/manifest.json").exists()
+        if stop == signal.SIGTERM:
+            assert half_made(tmp_path) == []
+        moonshine("prepare", cwd=tmp_path)
+        assert files_below(tmp_path / "data") == files_below(prepared / "data")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose data/ is on a disk of its own."""
+    data = tmp_path / "data"
+    data.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", data], capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    yield tmp_path
+    subprocess.run(["umount", data], check=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_a_disk_too_small_for_the_photographs_is_told(
+    small_disk: Path, raw: tuple[Path, dict[str, Any]], injected: Injections
+) -> None:
+    with injected("a disk without room for the photographs"):
+        write_params(small_disk, raw[1])
+        result = moonshine("prepare", cwd=small_disk, check=False)
+        assert result.returncode in (5, 9)
+        assert "bytes needed" in result.stderr
+        assert "bytes free" in result.stderr
+        assert "Traceback" not in result.stderr
+        assert [path for path in small_disk.glob("data/**/*") if path.is_file()] == []
+
+
+def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
+    raw: tuple[Path, dict[str, Any]], prepared: Path, tmp_path: Path, injected: Injections
+) -> None:
+    with injected("kill -9 of a loading worker"):
+        params = raw[1] | {"recipe": raw[1]["recipe"] | {"epochs": 6}}
+        for name in ("harmed", "unharmed"):
+            (tmp_path / name).mkdir()
+            write_params(tmp_path / name, params)
+            (tmp_path / name / "data").symlink_to(prepared / "data")
+        process = start(tmp_path / "harmed", "train", "teacher", "--seed", "0")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        first, *_ = wait_for(lambda: children.read_text().split(), process)
+        os.kill(int(first), signal.SIGKILL)
+        said = process.communicate()[1]
+        assert process.returncode == 5, said
+        assert "a loading worker died or hung" in said
+        assert "Traceback" not in said
+        for name in ("harmed", "unharmed"):
+            moonshine("train", "teacher", "--seed", "0", cwd=tmp_path / name)
+        harmed, unharmed = (
+            tmp_path / name / "models/toy/train/teacher/seed0.safetensors" for name in ("harmed", "unharmed")
+        )
+        assert sha256(harmed) == sha256(unharmed)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_does_not_grow_while_loading(prepared: Path) -> None:
+    """Nor with the file: images are read, not mapped."""
+    data = LargeImages(prepared / "data/imagenet", "train", torch.device("cpu"), workers=0)
+    crops = Augmentation(crop_scale=[0.08, 1.0], flip=True)
+
+    def epoch(number: int) -> int:
+        batches = epoch_order(0, number, len(data)).split(64)
+        assert sum(len(pixels) for pixels in data.training_pixels(crops, 0, number, batches)) == len(data)
+        return resident_bytes()
+
+    early = [epoch(number) for number in range(1, 4)]
+    late = [epoch(number) for number in range(4, 16)]
+    assert max(late) - max(early) < 2_000_000
