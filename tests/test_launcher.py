@@ -102,8 +102,9 @@ def test_what_is_missing_is_one_line(
 
 def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, tmp_path: Path) -> None:
     params = toy_params()
-    disk, raw = tmp_path / "disk", tmp_path / "raw"
-    params["machine"] = {"folders": [str(disk)], "raw_data": {"imagenet": str(raw)}}
+    disk, raw, downloads = (tmp_path / name for name in ("disk", "raw", "downloads"))
+    downloads.mkdir()
+    params["machine"] = {"folders": [str(disk)], "raw_data": {"imagenet": str(raw)}, "downloads": str(downloads)}
     write_params(project, params)
     (tmp_path / "models").mkdir()
     (project / "models").symlink_to(tmp_path / "models")
@@ -112,7 +113,7 @@ def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, 
     words = output.splitlines()
     assert code == 0
     volumes = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
-    for folder in (project, disk, raw, tmp_path / "models"):
+    for folder in (project, disk, raw, downloads, tmp_path / "models"):
         assert f"{folder}:{folder}" in volumes
     assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
     assert words[words.index("--workdir") + 1] == str(project)

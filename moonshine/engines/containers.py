@@ -43,10 +43,13 @@ def main(command: Sequence[str]) -> NoReturn:
 def bound_folders(params: Mapping[str, Any]) -> list[str]:
     """Folders outside of the project that its stages read or write, from what params.yaml holds.
 
-    They are `machine.raw_data`, `machine.folders`, and where links in the project's place for large files lead.
+    They are `machine.raw_data`, `machine.folders`, `machine.downloads` where there is one, and where links in the
+    project's place for large files lead.
     """
     machine = params.get("machine") or {}
     named = [*(machine.get("raw_data") or {}).values(), *(machine.get("folders") or [])]
+    downloads = Path(machine.get("downloads") or "downloads").expanduser()
+    named += [downloads] if downloads.is_dir() else []
     linked = [path.resolve() for path in map(Path, ("data", "models", "runs")) if path.is_symlink()]
     return [str(path) for path in dict.fromkeys([*(Path(folder).resolve() for folder in named), *linked])]
 
