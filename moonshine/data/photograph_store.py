@@ -1,8 +1,10 @@
 """Write photographs as they stream from a source, each decoded once to see that it can be."""
 
 import io
+import os
 import signal
 import struct
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +127,7 @@ def _inspected(
         yield from ((row, inspect(row.encoded, resize)) for row in rows)
         return
     pending: deque[tuple[list[Photograph], Future[list[Inspection]]]] = deque()
-    pool = ProcessPoolExecutor(workers, get_context("fork"), _ignore_signals)
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _follow_the_main_process)
     try:
         while block := list(islice(rows, BLOCK)):
             pending.append((block, pool.submit(_inspect_block, [row.encoded for row in block], resize)))
@@ -143,10 +145,18 @@ def _done(block: list[Photograph], inspections: "Future[list[Inspection]]") -> I
     return zip(block, inspections.result())
 
 
-def _ignore_signals() -> None:
-    """A stop is for the main process."""
+def _follow_the_main_process() -> None:
+    """A stop is for the main process; this one ends when that has ended, also by kill -9."""
     for stop_signal in STOP_SIGNALS:
         signal.signal(stop_signal, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
+
+
+def _end_with_the_main_process() -> None:
+    main_process = parent_process()
+    assert main_process is not None
+    main_process.join()
+    os._exit(1)
 
 
 def _inspect_block(images: list[bytes], resize: int | None) -> list[Inspection]:

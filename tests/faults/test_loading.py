@@ -65,7 +65,7 @@ def test_a_stopped_preparation_is_made_again_to_the_same_bytes(
         process = start(tmp_path, "prepare")
         wait_for(lambda: half_made(tmp_path), process)
         process.send_signal(stop)
-        said = process.communicate()[1]
+        said = process.communicate(timeout=120)[1]
         assert process.returncode == (143 if stop == signal.SIGTERM else -9), said
         assert "Traceback" not in said
         assert not (tmp_path / "data/imagenet/manifest.json").exists()
@@ -100,6 +100,7 @@ def test_a_disk_too_small_for_the_photographs_is_told(
         assert [path for path in small_disk.glob("data/**/*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
     raw: tuple[Path, dict[str, Any]], prepared: Path, tmp_path: Path, injected: Injections
 ) -> None:
@@ -111,9 +112,10 @@ def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
             (tmp_path / name / "data").symlink_to(prepared / "data")
         process = start(tmp_path / "harmed", "train", "teacher", "--seed", "0")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        first, *_ = wait_for(lambda: children.read_text().split(), process)
-        os.kill(int(first), signal.SIGKILL)
-        said = process.communicate()[1]
+        both = wait_for(lambda: found if len(found := children.read_text().split()) == 2 else None, process)
+        time.sleep(0.05)  # one that dies before the others have started is noticed by the timeout only
+        os.kill(int(both[0]), signal.SIGKILL)
+        said = process.communicate(timeout=120)[1]
         assert process.returncode == 5, said
         assert "a loading worker died or hung" in said
         assert "Traceback" not in said
