@@ -39,7 +39,7 @@ def test_the_whole_experiment_runs_as_jobs_of_the_cluster(tmp_path: Path) -> Non
     params = toy_params()
     params["machine"] = {"device": "cpu", "jobs": {"train": {"minutes": 33, "memory_mb": 1500}}}
     project = copy_project(tmp_path / "project", params)
-    output = run("snakemake", *HERE, cwd=project, PYTHONPATH=str(project)).stdout
+    output = run("snakemake", *HERE, cwd=project, PYTHONPATH=str(project)).stderr
     submitted = re.findall(r"submitted with SLURM jobid (\d+)", output)
     assert len(submitted) == len(set(submitted)) >= 6  # all but the target itself
     assert re.search(r"rule train:(.|\n)*?mem_mb=1500(.|\n)*?runtime=33", output)
