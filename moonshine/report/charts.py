@@ -74,7 +74,8 @@ def _scatter(measured: Measured, cost: str) -> Any:
     )
     x = alt.X("cost:Q", title=COST_NAMES[cost], scale=alt.Scale(type="log", nice=False, padding=40))
     x = x.axis(format="~s", tickCount=5)
-    y = alt.Y("error:Q", title="top-1 error, %")
+    near = alt.Scale(zero=False)  # rows often differ by little
+    y = alt.Y("error:Q", title="top-1 error, %", scale=near)
     tooltip = [
         alt.Tooltip("row:N", title="model"),
         alt.Tooltip("error:Q", title="top-1 error, %", format=".2f"),
@@ -85,7 +86,7 @@ def _scatter(measured: Measured, cost: str) -> Any:
     base = alt.Chart(_data(frame)).transform_filter(_ticked())
     colour, shape = (_by_kind(alt.Color, measured, KIND_COLOURS), _by_kind(alt.Shape, measured, KIND_SHAPES))
     line = alt.Chart(_data(front)).mark_line(interpolate="step-after", strokeDash=[5, 4], strokeWidth=1, color=GREY)
-    bars = base.mark_rule(strokeWidth=1.2).encode(x, alt.Y("low:Q"), alt.Y2("high:Q"), colour)
+    bars = base.mark_rule(strokeWidth=1.2).encode(x, alt.Y("low:Q", scale=near), alt.Y2("high:Q"), colour)
     points = base.mark_point(filled=True, size=110, opacity=1).encode(x, y, colour, shape, tooltip=tooltip)
     texts = [
         # distilled rows below their points, for they often lie just below the same network from scratch
