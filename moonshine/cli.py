@@ -165,6 +165,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("sync", help="make Snakemake go by dvc.lock, after dvc pull, checkout or repro")
     command.set_defaults(run=_sync)
+    for command in commands.choices.values():  # after the command as well as before it
+        command.add_argument("--params", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
 
 

@@ -197,6 +197,7 @@ def test_he_normal_weights_of_substitutes() -> None:
 def test_describe_prints_the_papers_26_counts() -> None:
     """In the order of the paper's table, for the networks of experiments/cifar10.yaml."""
     printed = moonshine("--params", "experiments/cifar10.yaml", "describe", cwd=ROOT).stdout
+    assert moonshine("describe", "--params", "experiments/cifar10.yaml", cwd=ROOT).stdout == printed
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if "| wrn-" in line]
     assert [(line[1], line[2], line[3].replace(",", "")) for line in lines] == [
         (f"wrn-{size}", conv, count) for size, conv, count in ROWS
