@@ -127,6 +127,7 @@ def test_both_engines_plan_the_same_after_a_change(change: str, by_snakemake: Pa
     assert by_dvc == by_snakemake_ == CHANGES[change][1]
 
 
+@pytest.mark.slow
 def test_dvc_stops_where_a_stage_gives_the_same_bytes(by_snakemake: Path, tmp_path: Path) -> None:
     """Its early cut-off, the one known difference: Snakemake would go on with all that comes after."""
     project = copy_finished(by_snakemake, tmp_path / "project")

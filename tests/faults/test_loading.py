@@ -56,7 +56,7 @@ def half_made(folder: Path) -> list[Path]:
     return [path for path in folder.glob("data/imagenet/.*") if path.stat().st_size]
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_stopped_preparation_is_made_again_to_the_same_bytes(
     stop: signal.Signals, raw: tuple[Path, dict[str, Any]], prepared: Path, tmp_path: Path, injected: Injections
 ) -> None:
@@ -131,6 +131,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_while_loading(prepared: Path) -> None:
     """Nor with the file: images are read, not mapped."""
     data = LargeImages(prepared / "data/imagenet", "train", torch.device("cpu"), workers=0)
