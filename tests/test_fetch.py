@@ -100,7 +100,7 @@ def fetch(project: Path, url: str, digest: str, check: bool = True) -> Any:
 
 @pytest.mark.parametrize("of_2017", [False, True], ids=["today's format", "the format of 2017"])
 def test_both_formats_are_fetched_and_checked_at_every_use(of_2017: bool, project: Path, tmp_path: Path) -> None:
-    digest = write_checkpoint(project / "model.safetensors", tmp_path / "net.pth", of_2017)
+    digest = write_checkpoint(load_file(project / "model.safetensors"), tmp_path / "net.pth", of_2017)
     with serving((tmp_path / "net.pth").read_bytes()) as (address, handler):
         fetch(project, f"{address}/truncate/fine/net.pth", digest)
         asked = len(handler.ranges)

@@ -15,23 +15,12 @@ import torchvision
 import yaml
 
 from bad_server import serving
+from checkpoints import write_checkpoint
 from imagenet_archives import Archives
-from moonshine.files import sha256
 from support import ROOT, copy_project, files_below, moonshine, run
 
 PUBLISHED = {"resnet34": False, "resnet18": True}
 """Name: whether its file has the format of 2017."""
-
-
-def checkpoint(name: str, of_2017: bool, folder: Path) -> Path:
-    """A file with the keys and shapes of torchvision's, and weights that nobody trained."""
-    torch.manual_seed(0)
-    state = torchvision.models.get_model(name).state_dict()
-    if of_2017:
-        state = {key: tensor for key, tensor in state.items() if not key.endswith("num_batches_tracked")}
-    path = folder / f"{name}.pth"
-    torch.save(state, path, _use_new_zipfile_serialization=not of_2017)
-    return path
 
 
 def small_scale(params: dict[str, Any], raw: Path, addresses: dict[str, str], digests: dict[str, str]) -> None:
@@ -47,10 +36,15 @@ def small_scale(params: dict[str, Any], raw: Path, addresses: dict[str, str], di
 @pytest.mark.slow
 def test_every_row_of_the_imagenet_experiment_by_either_engine(tmp_path: Path) -> None:
     params = yaml.safe_load((ROOT / "experiments/imagenet.yaml").read_text())
-    files = {name: checkpoint(name, of_2017, tmp_path) for name, of_2017 in PUBLISHED.items()}
+    files = {name: tmp_path / f"{name}.pth" for name in PUBLISHED}
+    torch.manual_seed(0)
+    digests = {  # torchvision's keys and shapes, with weights that nobody trained
+        name: write_checkpoint(torchvision.models.get_model(name).state_dict(), files[name], of_2017)
+        for name, of_2017 in PUBLISHED.items()
+    }
     with ExitStack() as servers:
         addresses = {name: servers.enter_context(serving(file.read_bytes()))[0] for name, file in files.items()}
-        small_scale(params, tmp_path / "raw", addresses, {name: sha256(file) for name, file in files.items()})
+        small_scale(params, tmp_path / "raw", addresses, digests)
         by_snakemake, by_dvc = (copy_project(tmp_path / engine, params) for engine in ("snakemake", "dvc"))
         run("snakemake", "--cores", str(os.cpu_count()), cwd=by_snakemake)
         run("dvc", "repro", cwd=by_dvc)

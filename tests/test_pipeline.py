@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from checkpoints import write_checkpoint
 from moonshine.files import read_checked_json, sha256, write_checked_json
@@ -40,7 +41,8 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
 def fetch_teacher(project: Path, folder: Path, **extra: str) -> None:
     """Fetch the project's own teacher as if others had published it."""
     shutil.copytree(project / "data", folder / "data")
-    digest = write_checkpoint(project / "models/toy/train/teacher/seed0.safetensors", folder / "teacher.pth")
+    state = load_file(project / "models/toy/train/teacher/seed0.safetensors")
+    digest = write_checkpoint(state, folder / "teacher.pth")
     write_params(folder, {**toy_params(), "fetch": {"teacher": {"url": "teacher.pth", "sha256": digest}}})
     moonshine("fetch", "teacher", cwd=folder, **extra)
 
