@@ -35,9 +35,10 @@ def row(what: str, peer: str, comparison: Comparison) -> None:
 
 def steps(peer: str) -> None:
     for pixels, student in (("224", "resnet18"), ("224", "resnet34-sep"), ("28", "resnet18"), ("28", "resnet34-sep")):
-        ours = Worker(sys.executable, STEPS, "ours", pixels, student, threads=1)
-        theirs = Worker(peer, STEPS, "torchdistill", pixels, student, threads=1)
-        row(f"step, {student}, {pixels} px", "torchdistill 1.1.5", compare_workers(ours, theirs))
+        for task, how in (("ours", ""), ("ours_compiled", ", compiled")):
+            ours = Worker(sys.executable, STEPS, task, pixels, student, threads=1)
+            theirs = Worker(peer, STEPS, "torchdistill", pixels, student, threads=1)
+            row(f"step, {student}, {pixels} px{how}", "torchdistill 1.1.5", compare_workers(ours, theirs))
 
 
 def together(peer: str) -> None:
@@ -50,9 +51,10 @@ def epochs(peer: str) -> None:
     for pixels, student in (("28", "resnet18"), ("14", "resnet18"), ("14", "resnet34-sep")):
         with tempfile.TemporaryDirectory() as folder:
             data = prepared_digits(Path(folder), int(pixels))
-            ours = Worker(sys.executable, STEPS, "our_epoch", pixels, str(data), student, threads=1)
-            theirs = Worker(peer, STEPS, "torchdistill_epoch", pixels, str(data), student, threads=1)
-            row(f"epoch, {student}, {pixels} px", "torchdistill 1.1.5, PIL", compare_workers(ours, theirs))
+            for task, how in (("our_epoch", ""), ("our_epoch_compiled", ", compiled")):
+                ours = Worker(sys.executable, STEPS, task, pixels, str(data), student, threads=1)
+                theirs = Worker(peer, STEPS, "torchdistill_epoch", pixels, str(data), student, threads=1)
+                row(f"epoch, {student}, {pixels} px{how}", "torchdistill 1.1.5, PIL", compare_workers(ours, theirs))
 
 
 def prepared_digits(folder: Path, size: int) -> Path:

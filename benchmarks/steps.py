@@ -61,7 +61,7 @@ def write_teacher(pixels: str, path: str) -> None:
     Path(path).write_bytes(model_bytes(network("resnet34", pixels), described))
 
 
-def make_teacher(pixels: str) -> Any:
+def make_teacher(pixels: str, compiled: bool = False) -> Any:
     from moonshine.distillation.teacher import Teacher
 
     with tempfile.TemporaryDirectory() as folder:
@@ -69,10 +69,10 @@ def make_teacher(pixels: str) -> Any:
         # by a process of its own, whose memory is not counted here
         code = f"from benchmarks.steps import write_teacher; write_teacher({pixels!r}, {str(path)!r})"
         subprocess.run([sys.executable, "-c", code], check=True)
-        return Teacher(path, "teacher", torch.device("cpu"), torch.float32)
+        return Teacher(path, "teacher", torch.device("cpu"), torch.float32, compiled)
 
 
-def make_trainee(pixels: str, student: str) -> Any:
+def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
     from moonshine.distillation.objective import Distillation
     from moonshine.models.attention_points import attention_points
     from moonshine.params.schema import Method, Recipe
@@ -89,16 +89,17 @@ def make_trainee(pixels: str, student: str) -> Any:
         weight_decay=1e-4,
         augmentation=AUGMENTATION,
         precision="float32",
-        compile=False,
+        compile=compiled,
         threads=torch.get_num_threads(),
     )
     objective = Distillation(Method(beta=750.0, groups=[1, 2, 3, 4]), attention_points(architecture))
     return Trainee(student, architecture, objective, recipe, 0, torch.device("cpu"))
 
 
-def ours(pixels: str, *students: str) -> Round:
+def ours(pixels: str, *students: str, compiled: bool = False) -> Round:
     """Steps of the students with one forward pass of the teacher."""
-    teacher, trainees = make_teacher(pixels), [make_trainee(pixels, student) for student in students]
+    teacher = make_teacher(pixels, compiled)
+    trainees = [make_trainee(pixels, student, compiled) for student in students]
     images, labels = batch(pixels)
 
     def run_round() -> None:
@@ -109,6 +110,11 @@ def ours(pixels: str, *students: str) -> Round:
                 trainee.check()
 
     return run_round
+
+
+def ours_compiled(pixels: str, student: str) -> Round:
+    """As `recipe.compile` has it."""
+    return ours(pixels, student, compiled=True)
 
 
 def ours_apart(pixels: str, *students: str) -> Round:
@@ -122,11 +128,11 @@ def ours_apart(pixels: str, *students: str) -> Round:
     return run_round
 
 
-def our_epoch(pixels: str, folder: str, student: str) -> Round:
+def our_epoch(pixels: str, folder: str, student: str, compiled: bool = False) -> Round:
     """An epoch over a prepared data set, augmented as whole batches."""
     from moonshine.data.loading import SmallImages
 
-    teacher, trainee = make_teacher(pixels), make_trainee(pixels, student)
+    teacher, trainee = make_teacher(pixels, compiled), make_trainee(pixels, student, compiled)
     data = SmallImages(Path(folder), "train", torch.device("cpu"))
     epochs = itertools.count(1)
 
@@ -136,6 +142,11 @@ def our_epoch(pixels: str, folder: str, student: str) -> Round:
             trainee.check()
 
     return run_round
+
+
+def our_epoch_compiled(pixels: str, folder: str, student: str) -> Round:
+    """As `recipe.compile` has it."""
+    return our_epoch(pixels, folder, student, compiled=True)
 
 
 def make_box(pixels: str, student: str) -> Any:

@@ -57,6 +57,19 @@ def test_it_says_what_the_published_model_says_in_eval_mode(architecture: dict[s
         torch.testing.assert_close(map_, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [ARCHITECTURES["resnet"], ARCHITECTURES["inside a block"]], ids=str)
+def test_compiled_it_says_the_same(architecture: dict[str, object], tmp_path: Path) -> None:
+    path = published(tmp_path, architecture)
+    compiled = Teacher(path, "train/teacher/seed0", torch.device("cpu"), torch.float32, compiled=True)
+    for images in (torch.randn(4, 3, 32, 32), torch.randn(3, 3, 32, 32)):
+        said, expected = compiled(images), teacher_of(path)(images)
+        assert not said.logits.is_inference()
+        torch.testing.assert_close(said.logits, expected.logits, rtol=1e-4, atol=1e-5)
+        for map_, plain in zip(said.maps, expected.maps, strict=True):
+            torch.testing.assert_close(map_, plain, rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_frozen_in_eval_mode_and_without_gradient(tmp_path: Path) -> None:
     teacher = teacher_of(published(tmp_path, ARCHITECTURES["wide resnet"]))
     before = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}

@@ -28,12 +28,15 @@ class TeacherSignals:
 class Teacher:
     """A published model in eval mode, without gradient, its batch norms folded into its convolutions."""
 
-    def __init__(self, path: Path, name: str, device: torch.device, precision: torch.dtype):
+    def __init__(self, path: Path, name: str, device: torch.device, precision: torch.dtype, compiled: bool = False):
         network, self.description = load_model(path, name)
         points = attention_points(self.description["architecture"])
         fold_batch_norms(network, keep=points)
         self.network = place(network, device).requires_grad_(False).eval()
         self._tap = FeatureTap(network, points, attention_map)
+        # frozen, its weights are constants: the compiler lays them out once and joins convolutions with what follows
+        frozen = {"freezing": True}
+        self._forward = torch.compile(network, dynamic=False, options=frozen) if compiled else self.network
         self._device, self._precision = device, precision
 
     def __call__(self, images: torch.Tensor) -> TeacherSignals:
@@ -41,7 +44,7 @@ class Teacher:
             torch.inference_mode(),
             torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32),
         ):
-            logits = self.network(images).float()
+            logits = self._forward(images).float()
             maps = self._tap.take()
         # copies outside inference mode, which the students' backward passes may keep
         return TeacherSignals(logits.clone(), [map_.clone() for map_ in maps])

@@ -48,7 +48,8 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
 
     def make_teacher(device: torch.device) -> Teacher:
         path = artefacts.teacher_model(params.experiment, params.teacher)
-        teacher = Teacher(path, params.teacher, device, PRECISIONS[params.recipe.precision])
+        recipe = params.recipe
+        teacher = Teacher(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
         _refuse_stranger(params, runs, path, teacher.description)
         return teacher
 

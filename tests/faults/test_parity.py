@@ -6,6 +6,9 @@ And the tests can tell: a checkpoint that lacks one piece of the state ends with
 import hashlib
 import io
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ import torch
 from faults.experiment import DISTIL, TRAIN, Experiment, artefacts, tiny_params
 from faults.forked import Command, command, start
 from moonshine.files import read_checked_json, write_checked_json
-from support import write_params
+from support import environment, moonshine, write_params
 
 POSITIONS = (1, 2, 3, 5, 6, 7)
 """Numbers of the checkpoints of two epochs of three steps; 4 and 8 are the states after a validation."""
@@ -100,6 +103,31 @@ def test_resume_in_other_precisions(precision: str, experiment: Experiment, tmp_
     assert command(whole, *DISTIL).code == 0
     stop_at(stopped, 2, DISTIL)
     resume(stopped, DISTIL)
+    assert len(artefacts(whole)) == 3
+    assert artefacts(whole) == artefacts(stopped)
+
+
+@pytest.mark.slow
+def test_resume_of_compiled_networks(experiment: Experiment, tmp_path: Path) -> None:
+    """The resumed run meets the smaller batch at the end of an epoch before any other.
+
+    Each command is a process of its own, for the compiler's workers do not outlive a fork.
+    """
+    params = tiny_params()
+    params["recipe"]["compile"] = True
+    whole, stopped = (
+        experiment.copy(tmp_path / name, "runs", "results", "distil", params=params) for name in ("whole", "stopped")
+    )
+    moonshine(*DISTIL, cwd=whole)
+    running = subprocess.Popen(
+        [sys.executable, "-m", "moonshine", *DISTIL], cwd=stopped, env=environment(), stderr=subprocess.DEVNULL
+    )
+    while running.poll() is None and not any(path.name == "step-000000002.pt" for path in committed(stopped)):
+        time.sleep(0.05)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    assert committed(stopped)[-1].name == "step-000000002.pt"  # the compiler then works on the third batch's size
+    assert "going on from epoch" in moonshine(*DISTIL, cwd=stopped).stderr
     assert len(artefacts(whole)) == 3
     assert artefacts(whole) == artefacts(stopped)
 
