@@ -7,6 +7,7 @@ the bytes of a run that nothing ever disturbed.
 import re
 import shutil
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,20 +18,24 @@ from faults.forked import STRACE, command, traced
 pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 
 CALLS = ("mkdir", "openat", "write", "fsync", "rename", "unlink")
+LOCK = "runs/toy/train/teacher/seed0/lock"
 
 
 def changes(folder: Path, lines: list[str]) -> list[tuple[str, int, str]]:
-    """(system call, its number among its kind, file) of all calls that change something below the folder."""
-    counts: Counter[str] = Counter()
+    """(system call, its number among its kind, file) of all calls that change something below the folder.
+
+    strace numbers the calls of each thread by themselves.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
     found = []
     for line in lines:
-        if not (match := re.match(r"\d+ +(\w+)\((.*)", line)):
+        if not (match := re.match(r"(\d+) +(\w+)\((.*)", line)):
             continue
-        call, arguments = match[1], match[2]
-        counts[call] += 1
+        thread, call, arguments = match.groups()
+        counts[thread, call] += 1
         path = re.search(rf'[<"](?:{re.escape(str(folder))}/)?((?:runs|models|results)/[^>"]+)', arguments)
         if path and (call != "openat" or "O_CREAT" in arguments):
-            found.append((call, counts[call], path[1]))
+            found.append((call, counts[thread, call], path[1]))
     return found
 
 
@@ -43,19 +48,33 @@ def baseline(folder: Path) -> list[tuple[str, int, str]]:
     return changes(copy, lines)
 
 
-def inject(folder: Path, call: str, number: int, fault: str, repeat: str = "") -> tuple[int, str]:
-    """Run under the fault, in place. The exit code and what was printed."""
-    options = (f"--trace={call}", f"--inject={call}:{fault}:when={number}{repeat}")
+@dataclass(frozen=True)
+class Disturbed:
+    """A run with a fault injected."""
+
+    code: int
+    hit: list[str] | None
+    """What the call was to change, nothing where it only read; None if the run ended before that call.
+
+    Notes on progress come by the clock, so the same number is not always the same call.
+    """
+
+
+def inject(folder: Path, call: str, number: int, fault: str) -> Disturbed:
+    """Run under the fault, in place."""
+    options = (f"--trace={call}", f"--inject={call}:{fault}:when={number}")
     result, lines = traced(folder, *TRAIN, options=options)
-    assert any("INJECTED" in line or "+++ killed" in line for line in lines), f"no fault at {call} {number}"
     assert "Traceback" not in result.output, result.output
-    return result.code, result.output
+    failed = [line for line in lines if "INJECTED" in line]
+    if any("+++ killed" in line for line in lines):
+        failed = [line for line in lines if re.match(rf"\d+ +{call}\(", line)][-1:]
+    return Disturbed(result.code, [path for _, _, path in changes(folder, failed)] if failed else None)
 
 
-def survives(experiment: Experiment, start: Path, call: str, number: int, fault: str, repeat: str = "") -> int:
-    """Inject one fault into a copy of `start`, then finish undisturbed; the exit code of the disturbed run."""
+def survives(experiment: Experiment, start: Path, call: str, number: int, fault: str) -> Disturbed:
+    """Inject one fault into a copy of `start`, then finish undisturbed."""
     folder = shutil.copytree(start, start.with_name("disturbed"))
-    code, _ = inject(folder, call, number, fault, repeat)
+    disturbed = inject(folder, call, number, fault)
     result = command(folder, *TRAIN)
     assert result.code == 0, result.output
     assert len(artefacts(folder)) == 2  # model and curve
@@ -63,7 +82,7 @@ def survives(experiment: Experiment, start: Path, call: str, number: int, fault:
     leftovers = [path for path in folder.rglob("*") if ".tmp-" in path.name]
     assert leftovers == []
     shutil.rmtree(folder)
-    return code
+    return disturbed
 
 
 def test_a_save_is_written_synced_renamed_synced_and_then_recorded(untrained: Path) -> None:
@@ -93,14 +112,14 @@ def test_a_kill_at_any_call_of_a_publication(experiment: Experiment, tmp_path: P
     assert len(points) >= 6
     for call, number, _ in points:
         with injected("kill -9 at a system call of a publication"):
-            assert survives(experiment, start, call, number, "signal=SIGKILL") == -9
+            assert survives(experiment, start, call, number, "signal=SIGKILL").code == -9
 
 
 def test_a_kill_during_saves(experiment: Experiment, untrained: Path, injected: Injections) -> None:
     points = [point for point in baseline(untrained) if "step-" in point[2] and point[0] in ("rename", "unlink")]
     for call, number, _ in points[3:7]:
         with injected("kill -9 at a system call of a save"):
-            assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
+            assert survives(experiment, untrained, call, number, "signal=SIGKILL").code == -9
 
 
 @pytest.mark.slow
@@ -110,10 +129,14 @@ def test_a_kill_at_every_call_of_a_run(
 ) -> None:
     points = [point for point in baseline(untrained) if point[0] == call]
     assert len(points) >= 3
+    missed = 0
     for _, number, path in points:
         what = "a save" if "step-" in path else "a publication" if path.startswith("models") else "a run, elsewhere"
         with injected(f"kill -9 at a system call of {what}"):
-            assert survives(experiment, untrained, call, number, "signal=SIGKILL") == -9
+            disturbed = survives(experiment, untrained, call, number, "signal=SIGKILL")
+            missed += disturbed.hit is None
+            assert disturbed.code == (0 if disturbed.hit is None else -9)
+    assert missed <= len(points) / 5
 
 
 @pytest.mark.slow
@@ -122,7 +145,13 @@ def test_a_kill_at_every_call_of_a_run(
 def test_a_disk_that_fails_once_costs_nothing(
     call: str, error: str, experiment: Experiment, untrained: Path, injected: Injections
 ) -> None:
-    for _, number, path in [point for point in baseline(untrained) if point[0] == call]:
+    """A write that fails is tried again; before the work begins, and where the call only reads, code 9 may end it."""
+    points = [point for point in baseline(untrained) if point[0] == call]
+    missed = 0
+    for _, number, _ in points:
         with injected(f"{error} at a system call"):
-            allowed = {0, 9} if "lock" in path else {0}
-            assert survives(experiment, untrained, call, number, f"error={error}") in allowed
+            disturbed = survives(experiment, untrained, call, number, f"error={error}")
+            missed += disturbed.hit is None
+            may_end = disturbed.hit is not None and all(Path(LOCK).is_relative_to(path) for path in disturbed.hit)
+            assert disturbed.code in ({0, 9} if may_end else {0}), disturbed
+    assert missed <= len(points) / 5
