@@ -74,8 +74,8 @@ def start(peer: str) -> None:
 
 def engines(peer: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for command, comparison in nothing_to_do(Path.cwd(), Path(folder) / "bare").items():
-            row(f"nothing to do, `{command}`", "the engine on as many empty stages", comparison)
+        for command, on_bare_graph, comparison in nothing_to_do(Path(folder)):
+            row(f"nothing to do, {command}", on_bare_graph, comparison)
 
 
 def loading(peer: str) -> None:

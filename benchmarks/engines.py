@@ -1,28 +1,51 @@
-"""What the engines cost when nothing is to be done, here and on a bare graph of as many stages that do nothing."""
+"""What is up to date, asked of the finished ImageNet experiment and of a bare graph of as many stages."""
 
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
+from benchmarks.finished_project import make_finished_imagenet
 from benchmarks.pairs import Comparison, compare_calls, timed
+from tests.support import environment
 
-STATUS = ("dvc", "repro"), ("snakemake", "--dry-run", "--quiet")
+DVC_REPRO, DVC_STATUS = ("dvc", "repro"), ("dvc", "status")
+SNAKEMAKE = ("snakemake", "--dry-run", "--quiet")
+SYNC = (sys.executable, "-m", "moonshine", "sync")
+ROWS = {
+    "`dvc repro`": (DVC_REPRO, [DVC_REPRO]),
+    "`snakemake --dry-run`": (SNAKEMAKE, [SNAKEMAKE]),
+    "`moonshine sync`": (SYNC, [DVC_STATUS, SNAKEMAKE]),
+}
+"""Our command, and what is run on the bare graph beside it, one after the other."""
 
 
-def nothing_to_do(project: Path, bare: Path) -> dict[str, Comparison]:
-    """Both engines on a finished project, beside themselves on a bare graph made in the folder `bare`."""
-    stages = len(
-        subprocess.run(["dvc", "stage", "list", "--name-only"], cwd=project, capture_output=True).stdout.split()
-    )
+def nothing_to_do(folder: Path) -> Iterator[tuple[str, str, Comparison]]:
+    """The command, its peer and how they compare."""
+    project, bare = folder / "imagenet", folder / "bare"
+    make_finished_imagenet(project)
+    stages = count_stages(project)
     make_bare_graph(bare, stages)
-    found = {}
-    for command in STATUS:
-        found[" ".join(command)] = compare_calls(
-            lambda command=command: timed(command, cwd=project),  # type: ignore[misc]
-            lambda command=command: timed(command, cwd=bare),  # type: ignore[misc]
-        )
-    return found
+    for name, (ours, peers) in ROWS.items():
+
+        def our_seconds(command: tuple[str, ...] = ours) -> float:
+            return timed(command, cwd=project, env=environment())
+
+        def peer_seconds(commands: list[tuple[str, ...]] = peers) -> float:
+            return sum(timed(command, cwd=bare, env=environment()) for command in commands)
+
+        our_seconds(), peer_seconds()  # what is hashed or compiled once only
+        words = " + ".join(f"`{' '.join(command[:2])}`" for command in peers)
+        yield name, f"{words} on {stages} stages of one input", compare_calls(our_seconds, peer_seconds)
+
+
+def count_stages(project: Path) -> int:
+    listed = subprocess.run(
+        ["dvc", "stage", "list", "--name-only"], cwd=project, env=environment(), check=True, capture_output=True
+    )
+    return len(listed.stdout.split())
 
 
 def make_bare_graph(folder: Path, stages: int) -> None:
@@ -43,4 +66,4 @@ def make_bare_graph(folder: Path, stages: int) -> None:
         ["snakemake", "--cores", "1", "-q"],
         ["dvc", "commit", "-f", "-q"],
     ):
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        subprocess.run(command, cwd=folder, env=environment(), check=True, capture_output=True)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dvc.repo import Repo, lock_repo
@@ -22,10 +23,15 @@ def sync() -> None:
     Modification times and Snakemake's records of jobs change, contents never. DataError (exit code 3) if the two
     plans differ afterwards.
     """
-    with open_project() as repo, lock_repo(repo):  # locked throughout, or DVC reads its files anew at each step
+    with (
+        ThreadPoolExecutor() as beside,
+        open_project() as repo,
+        lock_repo(repo),  # throughout, or DVC reads its files anew at each step
+    ):
+        planning = beside.submit(read_plan)  # a process of its own, which works while DVC does
         hash_what_is_new(repo)
         state, stage_of = staleness(repo), outputs(repo)
-        plan = read_plan()
+        plan = planning.result()
         if _differences(state, plan, stage_of):
             _bring_round(repo, state, stage_of)
             if differences := _differences(state, read_plan(), stage_of):

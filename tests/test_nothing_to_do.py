@@ -1,0 +1,47 @@
+"""The projects on which `make bench` measures what it costs to find that nothing is to be done."""
+
+from pathlib import Path
+
+import pytest
+import ruamel.yaml
+
+from benchmarks.engines import count_stages, make_bare_graph
+from benchmarks.finished_project import make_finished_imagenet
+from support import ROOT, moonshine, read_params, run
+
+
+def test_dvc_parses_its_files_in_c() -> None:
+    assert ruamel.yaml.__with_libyaml__
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / name for name in ("dvc.yaml", "dvc.lock", "params.yaml")] + sorted(ROOT.glob("experiments/*.yaml")),
+    ids=lambda path: path.stem + path.suffix,
+)
+def test_the_parser_in_c_reads_what_the_one_in_python_reads(path: Path) -> None:
+    text = path.read_text()
+    assert ruamel.yaml.YAML(typ="safe").load(text) == ruamel.yaml.YAML(typ="safe", pure=True).load(text)
+
+
+def assert_nothing_to_do(project: Path) -> None:
+    before = (project / "dvc.lock").read_bytes()
+    repro = run("dvc", "repro", cwd=project).stdout
+    assert "Running stage" not in repro
+    assert "up to date" in repro
+    assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=project).stdout
+    assert (project / "dvc.lock").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_measured_projects_are_finished_and_have_as_many_stages(tmp_path: Path) -> None:
+    project, bare = tmp_path / "imagenet", tmp_path / "bare"
+    make_finished_imagenet(project)
+    assert read_params(project / "params.yaml") == read_params(ROOT / "experiments/imagenet.yaml")
+    assert_nothing_to_do(project)
+    said = moonshine("sync", cwd=project).stderr
+    assert "Snakemake and dvc.lock agree" in said
+    assert "nothing to be run by either engine" in said
+    make_bare_graph(bare, count_stages(project))
+    assert_nothing_to_do(bare)
+    assert count_stages(bare) == count_stages(project)
