@@ -25,6 +25,11 @@ def answers(*command: str) -> bool:
 HAS_APPTAINER = answers("apptainer", "--version") or answers("singularity", "--version")
 pytestmark = pytest.mark.slow
 docker = pytest.mark.skipif(not answers("docker", "image", "inspect", "moonshine"), reason="no Docker image moonshine")
+BASE = "debian:bookworm-slim"
+buildable = pytest.mark.skipif(
+    not (answers("apptainer", "--version") and answers("docker", "image", "inspect", BASE)),
+    reason=f"no Apptainer, or no Docker image {BASE}",
+)
 apptainer = pytest.mark.skipif(not (HAS_APPTAINER and SIF.exists()), reason=f"no Apptainer, or no {SIF.name}")
 
 
@@ -82,6 +87,28 @@ def test_snakemake_runs_every_stage_in_the_image(on_the_host: Path, tmp_path: Pa
     record = json.loads((project / "models/toy/records/train/teacher/seed0.json").read_text())
     assert record["image"] == f"lock-{sha256(LOCK)}"
     assert "up to date" in run("dvc", "status", cwd=project).stdout
+
+
+@buildable
+def test_apptainer_builds_without_docker(tmp_path: Path) -> None:
+    """All but the packages, which take ten minutes: a stub stands in for `install` and notes what it was given."""
+    project = copy_project(tmp_path / "project", toy_params())
+    for name in ("README.md", "LICENSE"):
+        shutil.copy(ROOT / name, project)
+    (project / "containers/install").write_text('ls >>/given; echo "$1 $PIP_INDEX_URL" >>/given\n')
+    base, index = tmp_path / "base.tar", "https://index.invalid/simple?a=b&c=%40"
+    run("docker", "save", "--output", str(base), BASE, cwd=project)
+    surroundings = {"DOCKER_HOST": "unix:///nowhere", "BASE_ARCHIVE": str(base), "PIP_INDEX_URL": index}
+    run("containers/build", "sif", cwd=project, **surroundings)
+
+    sif = f"containers/{SIF.name}"
+    script = "cat /given; echo $MOONSHINE_IMAGE; ls /opt"
+    inside = run("apptainer", "exec", sif, "bash", "-c", script, cwd=project).stdout.split()
+    files = ["LICENSE", "README.md", "certificates", "install", "moonshine", "pyproject.toml", "requirements"]
+    files += ["runtime.lock"]
+    assert inside == [*files, "packages", index, *files, "project", index, f"lock-{sha256(LOCK)}"]
+    labels = json.loads(run("apptainer", "inspect", "--json", "--labels", sif, cwd=project).stdout)
+    assert labels["data"]["attributes"]["labels"]["moonshine.runtime-lock"] == sha256(LOCK)
 
 
 @docker
