@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HAS_CLUSTER, reason="no S
 TEACHER = "models/toy/train/teacher/seed0.safetensors"
 # what a cluster without accounting database needs, and impatience
 HERE = (
-    "--profile", "workflow/profiles/slurm", "--slurm-status-command", "squeue", "--slurm-no-account",
+    "--profile", "workflow/profiles/slurm", "--slurm-status-command", "squeue",
     "--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "3",
 )  # fmt: skip
 
