@@ -34,9 +34,10 @@ class Teacher:
         fold_batch_norms(network, keep=points)
         self.network = place(network, device).requires_grad_(False).eval()
         self._tap = FeatureTap(network, points, attention_map)
-        # frozen, its weights are constants: the compiler lays them out once and joins convolutions with what follows
-        frozen = {"freezing": True}
-        self._forward = torch.compile(network, dynamic=False, options=frozen) if compiled else self.network
+        # freezing makes its weights constants, laid out once, and joins convolutions with what follows
+        self._forward = (
+            torch.compile(self.network, dynamic=False, options={"freezing": True}) if compiled else self.network
+        )
         self._device, self._precision = device, precision
 
     def __call__(self, images: torch.Tensor) -> TeacherSignals:

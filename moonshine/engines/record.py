@@ -40,7 +40,8 @@ def commit(repo: Repo, names: Iterable[str]) -> None:
     commit every stage, stale ones as well.
     """
     with lock_repo(repo):
-        stages = [repo.stage.load_one(name=name) for name in names]
+        known = {stage.addressing: stage for stage in repo.index.stages}  # load_one would parse dvc.lock for each
+        stages = [known[name] for name in names]
         for stage in stages:
             stage.save(run_cache=False)
             stage.commit(relink=False)
