@@ -34,11 +34,16 @@ def row(what: str, peer: str, comparison: Comparison) -> None:
 
 
 def steps(peer: str) -> None:
-    for pixels, student in (("224", "resnet18"), ("224", "resnet34-sep"), ("28", "resnet18"), ("28", "resnet34-sep")):
-        for task, how in (("ours", ""), ("ours_compiled", ", compiled")):
-            ours = Worker(sys.executable, STEPS, task, pixels, student, threads=1)
-            theirs = Worker(peer, STEPS, "torchdistill", pixels, student, threads=1)
-            row(f"step, {student}, {pixels} px{how}", "torchdistill 1.1.5", compare_workers(ours, theirs))
+    for pixels in ("224", "28"):
+        _step(peer, pixels, "resnet18", "ours", "")
+        _step(peer, pixels, "resnet18", "ours_compiled", ", compiled")
+        _step(peer, pixels, "resnet34-sep", "ours", "")
+
+
+def _step(peer: str, pixels: str, student: str, task: str, how: str) -> None:
+    ours = Worker(sys.executable, STEPS, task, pixels, student, threads=1)
+    theirs = Worker(peer, STEPS, "torchdistill", pixels, student, threads=1)
+    row(f"step, {student}, {pixels} px{how}", "torchdistill 1.1.5", compare_workers(ours, theirs))
 
 
 def together(peer: str) -> None:
@@ -48,13 +53,18 @@ def together(peer: str) -> None:
 
 
 def epochs(peer: str) -> None:
-    for pixels, student in (("28", "resnet18"), ("14", "resnet18"), ("14", "resnet34-sep")):
-        with tempfile.TemporaryDirectory() as folder:
-            data = prepared_digits(Path(folder), int(pixels))
-            for task, how in (("our_epoch", ""), ("our_epoch_compiled", ", compiled")):
-                ours = Worker(sys.executable, STEPS, task, pixels, str(data), student, threads=1)
-                theirs = Worker(peer, STEPS, "torchdistill_epoch", pixels, str(data), student, threads=1)
-                row(f"epoch, {student}, {pixels} px{how}", "torchdistill 1.1.5, PIL", compare_workers(ours, theirs))
+    _epoch(peer, "28", "resnet18", "our_epoch", "")
+    _epoch(peer, "28", "resnet18", "our_epoch_compiled", ", compiled")
+    _epoch(peer, "14", "resnet18", "our_epoch", "")
+    _epoch(peer, "14", "resnet34-sep", "our_epoch", "")
+
+
+def _epoch(peer: str, pixels: str, student: str, task: str, how: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepared_digits(Path(folder), int(pixels))
+        ours = Worker(sys.executable, STEPS, task, pixels, str(data), student, threads=1)
+        theirs = Worker(peer, STEPS, "torchdistill_epoch", pixels, str(data), student, threads=1)
+        row(f"epoch, {student}, {pixels} px{how}", "torchdistill 1.1.5, PIL", compare_workers(ours, theirs))
 
 
 def prepared_digits(folder: Path, size: int) -> Path:
