@@ -53,10 +53,10 @@ class Disturbed:
     """A run with a fault injected."""
 
     code: int
-    hit: list[str] | None
-    """What the call was to change, nothing where it only read; None if the run ended before that call.
+    hit: str | None
+    """The file that the call was to change; None if it was another call, or the run ended before.
 
-    Notes on progress come by the clock, so the same number is not always the same call.
+    Notes on progress come by the clock and Python looks into folders anew, so a number is not always the same call.
     """
 
 
@@ -64,11 +64,13 @@ def inject(folder: Path, call: str, number: int, fault: str) -> Disturbed:
     """Run under the fault, in place."""
     options = (f"--trace={call}", f"--inject={call}:{fault}:when={number}")
     result, lines = traced(folder, *TRAIN, options=options)
-    assert "Traceback" not in result.output, result.output
     failed = [line for line in lines if "INJECTED" in line]
     if any("+++ killed" in line for line in lines):
         failed = [line for line in lines if re.match(rf"\d+ +{call}\(", line)][-1:]
-    return Disturbed(result.code, [path for _, _, path in changes(folder, failed)] if failed else None)
+    hit = next((path for _, _, path in changes(folder, failed)), None)
+    if hit:  # else it was Python's file or a pipe of the test's
+        assert "Traceback" not in result.output, result.output
+    return Disturbed(result.code, hit)
 
 
 def survives(experiment: Experiment, start: Path, call: str, number: int, fault: str) -> Disturbed:
@@ -128,15 +130,16 @@ def test_a_kill_at_every_call_of_a_run(
     call: str, experiment: Experiment, untrained: Path, injected: Injections
 ) -> None:
     points = [point for point in baseline(untrained) if point[0] == call]
-    assert len(points) >= 3
-    missed = 0
-    for _, number, path in points:
-        what = "a save" if "step-" in path else "a publication" if path.startswith("models") else "a run, elsewhere"
-        with injected(f"kill -9 at a system call of {what}"):
-            disturbed = survives(experiment, untrained, call, number, "signal=SIGKILL")
-            missed += disturbed.hit is None
-            assert disturbed.code == (0 if disturbed.hit is None else -9)
-    assert missed <= len(points) / 5
+    hits = 0
+    for _, number, _ in points:
+        disturbed = survives(experiment, untrained, call, number, "signal=SIGKILL")
+        if disturbed.hit:
+            hits += 1
+            saving, publishing = "step-" in disturbed.hit, disturbed.hit.startswith("models")
+            what = "a save" if saving else "a publication" if publishing else "a run, elsewhere"
+            with injected(f"kill -9 at a system call of {what}"):
+                assert disturbed.code == -9
+    assert hits >= max(3, len(points) / 5)
 
 
 @pytest.mark.slow
@@ -145,13 +148,14 @@ def test_a_kill_at_every_call_of_a_run(
 def test_a_disk_that_fails_once_costs_nothing(
     call: str, error: str, experiment: Experiment, untrained: Path, injected: Injections
 ) -> None:
-    """A write that fails is tried again; before the work begins, and where the call only reads, code 9 may end it."""
+    """A write that fails is tried again; before the work begins, code 9 may end it."""
     points = [point for point in baseline(untrained) if point[0] == call]
-    missed = 0
+    hits = 0
     for _, number, _ in points:
-        with injected(f"{error} at a system call"):
-            disturbed = survives(experiment, untrained, call, number, f"error={error}")
-            missed += disturbed.hit is None
-            may_end = disturbed.hit is not None and all(Path(LOCK).is_relative_to(path) for path in disturbed.hit)
-            assert disturbed.code in ({0, 9} if may_end else {0}), disturbed
-    assert missed <= len(points) / 5
+        disturbed = survives(experiment, untrained, call, number, f"error={error}")
+        if disturbed.hit:
+            hits += 1
+            before_work = Path(LOCK).is_relative_to(disturbed.hit)
+            with injected(f"{error} at a system call"):
+                assert disturbed.code in ({0, 9} if before_work else {0}), disturbed
+    assert hits >= max(3, len(points) / 5)
