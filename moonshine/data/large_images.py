@@ -47,9 +47,8 @@ class LargeImages:
 
         Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
         """
-        batches = [
-            processes.share(indices) for indices in epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
-        ]
+        several = epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
+        batches = [processes.share(indices) for indices in several]
         return self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
@@ -102,8 +101,8 @@ class _View(Dataset[torch.Tensor]):
             return error
         return torch.from_numpy(batch)
 
-    def _decoded(self, index: int) -> Any:
-        return decode(self._source.encoded(index), f"{self._source.path}: image {index}")
+    def _name(self, index: int) -> str:
+        return f"{self._source.path}: image {index}"
 
     def _pixels(self, index: int) -> np.ndarray:
         raise NotImplementedError
@@ -118,12 +117,14 @@ class _TrainingView(_View):
 
     def _pixels(self, index: int) -> np.ndarray:
         random = np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, index]))
-        return training_pixels(self._decoded(index), self._size, self._scale, self._flip, random)
+        encoded = self._source.encoded(index)
+        return training_pixels(encoded, self._name(index), self._size, self._scale, self._flip, random)
 
 
 class _EvaluationView(_View):
     def _pixels(self, index: int) -> np.ndarray:
-        return evaluation_pixels(self._decoded(index), self._size, self._source.manifest["evaluation"]["resize"])
+        image = decode(self._source.encoded(index), self._name(index))
+        return evaluation_pixels(image, self._size, self._source.manifest["evaluation"]["resize"])
 
 
 def _told(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
