@@ -18,6 +18,14 @@ ARCHIVES = {
     "devkit": "ILSVRC2012_devkit_t12.tar.gz",
 }
 KINDS = ("RGB", "grey", "CMYK", "PNG", "broken EXIF", "EXIF rotated")
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "progressive": {"progressive": True},
+    "restart markers": {"restart_marker_blocks": 1},
+    "RGB in three components": {"keep_rgb": True},
+}
+"""More kinds, and how Pillow is told to write them."""
 
 
 @functools.cache
@@ -30,7 +38,7 @@ def jpeg(seed: int, width: int = 40, height: int = 30, kind: str = "RGB") -> byt
     if kind == "PNG":
         image.save(buffer, "PNG")
         return buffer.getvalue()
-    extra: dict[str, Any] = {}
+    extra = dict(ENCODINGS.get(kind, {}))
     if kind == "EXIF rotated":
         exif = Image.Exif()
         exif[0x0112] = 6

@@ -12,11 +12,12 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
 
-from imagenet_archives import Archives, jpeg
+from imagenet_archives import ENCODINGS, KINDS, Archives, jpeg
 from moonshine.data import photographs
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
 from moonshine.data.store import Split
+from moonshine.errors import DataError
 from moonshine.params.schema import Augmentation
 from support import moonshine, toy_params, write_params
 
@@ -78,21 +79,71 @@ def test_classes_are_in_torchvisions_order_and_oddities_are_recorded(archives: A
     assert Split(imagenet, "train").ids[odd["index"]] == odd["id"]
 
 
-def test_the_pixels_are_those_of_torchvisions_pipeline() -> None:
-    """Bit for bit, for every kind of image that ImageNet has, larger and smaller than the crop."""
-    for seed in range(60):
-        kind = ("RGB", "grey", "CMYK", "PNG", "EXIF rotated", "broken EXIF")[seed % 6]
+@pytest.mark.parametrize("kind", [*KINDS, *ENCODINGS])
+def test_the_pixels_are_those_of_torchvisions_pipeline(kind: str) -> None:
+    """Bit for bit, for every kind of image that ImageNet has and more, larger and smaller than the crop."""
+    for seed in range(30):
         encoded = jpeg(seed, width=30 + 7 * seed % 90, height=25 + 5 * seed % 80, kind=kind)
         theirs, ours = Image.open(io.BytesIO(encoded)).convert("RGB"), photographs.decode(encoded, "it")
         left, top, right, bottom = photographs.draw_box(np.random.default_rng(seed), *ours.size, (0.08, 1.0))
         crop = functional.resized_crop(theirs, top, left, bottom - top, right - left, [24, 24])
-        random = np.random.default_rng(seed)
-        pixels = photographs.training_pixels(ours, 24, (0.08, 1.0), False, random)
-        assert np.array_equal(pixels, np.asarray(crop))
-        mirrored = photographs.training_pixels(ours, 24, (0.08, 1.0), True, np.random.default_rng(seed))
+        assert np.array_equal(random_crop(encoded, seed, flip=False), np.asarray(crop))
+        mirrored = random_crop(encoded, seed, flip=True)
         assert any(np.array_equal(mirrored, np.asarray(view)) for view in (crop, functional.hflip(crop)))
         pipeline = transforms.Compose([transforms.Resize(28), transforms.CenterCrop(24)])
         assert np.array_equal(photographs.evaluation_pixels(ours, 24, 28), np.asarray(pipeline(theirs)))
+
+
+def random_crop(encoded: bytes, seed: int, flip: bool = False) -> np.ndarray:
+    return photographs.training_pixels(encoded, "it", 24, (0.08, 1.0), flip, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("kind", ["RGB", "4:2:2", "4:4:4", "restart markers"])
+@pytest.mark.parametrize("height", [1, 2, 15, 16, 17, 50])
+def test_upper_rows_are_decoded_as_in_the_whole_image(kind: str, height: int) -> None:
+    """However few: the rows of colour below the last of them count too."""
+    encoded = jpeg(3, width=45, height=height, kind=kind)
+    whole, frame = np.asarray(photographs.decode(encoded, "it")), photographs._frame(encoded)
+    assert frame is not None
+    assert (frame.width, frame.height) == (45, height)
+    for rows in range(1, height + 1):
+        upper = photographs._upper_rows(encoded, "it", frame, rows)
+        assert upper.height <= rows + 1
+        assert np.array_equal(np.asarray(upper)[:rows], whole[:rows])
+
+
+def test_only_what_is_decoded_from_top_to_bottom_is_decoded_in_part() -> None:
+    whole = {kind for kind in (*KINDS, *ENCODINGS) if photographs._frame(jpeg(1, kind=kind)) is None}
+    assert whole == {"grey", "CMYK", "PNG", "progressive"}
+
+
+def test_damaged_images_load_as_pillow_loads_them_or_are_refused() -> None:
+    """Flipped bits and cut ends; only damage below a crop, which `prepare` would have refused, may go unseen."""
+    random, seen = np.random.default_rng(0), set()
+    for seed in range(2000):
+        damaged = bytearray(jpeg(seed % 20, width=60, height=50))
+        damaged[random.integers(2, len(damaged))] ^= 1 << random.integers(8)
+        if seed % 4 == 0:
+            del damaged[random.integers(2, len(damaged)) :]
+        encoded = bytes(damaged)
+        try:
+            image = photographs.decode(encoded, "it")
+        except DataError:
+            seen.add(refused(encoded, seed))
+        else:
+            crop = image.crop(photographs.draw_box(np.random.default_rng(seed), *image.size, (0.08, 1.0)))
+            expected = np.asarray(crop.resize((24, 24), Image.Resampling.BILINEAR))
+            assert np.array_equal(random_crop(encoded, seed), expected)
+    assert seen == {True, False}
+
+
+def refused(encoded: bytes, seed: int) -> bool:
+    """Whether training refuses an image, with its name."""
+    try:
+        random_crop(encoded, seed)
+    except DataError as error:
+        return str(error).startswith("it: cannot be decoded (")
+    return False
 
 
 def test_crops_are_distributed_as_torchvisions() -> None:

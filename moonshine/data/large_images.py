@@ -2,7 +2,9 @@
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing import active_children
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 SECONDS_FOR_A_BATCH = 600.0
 """After so long without one a worker counts as hung."""
+SECONDS_BETWEEN_LOOKS = 5.0
+"""How often torch is made to look for dead workers: one that died before all had started sends it no signal."""
 
 
 class LargeImages:
@@ -47,9 +51,8 @@ class LargeImages:
 
         Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
         """
-        batches = [
-            processes.share(indices) for indices in epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
-        ]
+        several = epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
+        batches = [processes.share(indices) for indices in several]
         return self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
@@ -78,7 +81,7 @@ class LargeImages:
             worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # its own, for the global one is the training's
             pin_memory=self.device.type == "cuda",
-            timeout=SECONDS_FOR_A_BATCH if self._workers else 0,
+            timeout=SECONDS_BETWEEN_LOOKS if self._workers else 0,
         )
         return _told(loader)
 
@@ -102,8 +105,8 @@ class _View(Dataset[torch.Tensor]):
             return error
         return torch.from_numpy(batch)
 
-    def _decoded(self, index: int) -> Any:
-        return decode(self._source.encoded(index), f"{self._source.path}: image {index}")
+    def _name(self, index: int) -> str:
+        return f"{self._source.path}: image {index}"
 
     def _pixels(self, index: int) -> np.ndarray:
         raise NotImplementedError
@@ -118,28 +121,52 @@ class _TrainingView(_View):
 
     def _pixels(self, index: int) -> np.ndarray:
         random = np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, index]))
-        return training_pixels(self._decoded(index), self._size, self._scale, self._flip, random)
+        encoded = self._source.encoded(index)
+        return training_pixels(encoded, self._name(index), self._size, self._scale, self._flip, random)
 
 
 class _EvaluationView(_View):
     def _pixels(self, index: int) -> np.ndarray:
-        return evaluation_pixels(self._decoded(index), self._size, self._source.manifest["evaluation"]["resize"])
+        image = decode(self._source.encoded(index), self._name(index))
+        return evaluation_pixels(image, self._size, self._source.manifest["evaluation"]["resize"])
 
 
 def _told(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
     """What the workers made, their errors as one line each."""
+    others = set(active_children())
     try:
-        for pixels in loader:
+        for pixels in _waited_for(loader):
             if isinstance(pixels, DataError):
                 raise pixels
             yield pixels
     except RuntimeError as error:
         if "DataLoader" not in str(error):
             raise
+        clear_frames(error.__traceback__)  # they hold torch's iterator, which ends the workers that still listen
+        for worker in set(active_children()) - others:
+            worker.kill()  # the end of this process would wait for one that ignores signals and hangs
         raise MachineError(
             f"a loading worker died or hung ({str(error).splitlines()[0]}); is memory or /dev/shm full? Fewer "
             "machine.workers need less of both, and docker run --shm-size gives more"
         ) from None
+
+
+def _waited_for(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """What the workers made; torch looks whether they live only when its timeout is over, so that one is short."""
+    batches, waited = iter(loader), 0.0
+    while waited < SECONDS_FOR_A_BATCH:
+        try:
+            made = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader timed out" not in str(error):
+                raise
+            waited += SECONDS_BETWEEN_LOOKS
+        else:
+            waited = 0.0
+            yield made
+    raise RuntimeError(f"DataLoader made nothing for {waited:.0f} seconds")
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Process
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 
 from faults.experiment import Injections
 from imagenet_archives import Archives
+from moonshine.data import large_images
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
+from moonshine.errors import MachineError
 from moonshine.files import sha256
 from moonshine.params.schema import Augmentation
 from support import environment, files_below, moonshine, write_params
@@ -112,9 +115,8 @@ def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
             (tmp_path / name / "data").symlink_to(prepared / "data")
         process = start(tmp_path / "harmed", "train", "teacher", "--seed", "0")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        both = wait_for(lambda: found if len(found := children.read_text().split()) == 2 else None, process)
-        time.sleep(0.05)  # one that dies before the others have started is noticed by the timeout only
-        os.kill(int(both[0]), signal.SIGKILL)
+        first = wait_for(lambda: children.read_text().split(), process)[0]
+        os.kill(int(first), signal.SIGKILL)
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 5, said
         assert "a loading worker died or hung" in said
@@ -125,6 +127,52 @@ def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
             tmp_path / name / "models/toy/train/teacher/seed0.safetensors" for name in ("harmed", "unharmed")
         )
         assert sha256(harmed) == sha256(unharmed)
+
+
+@pytest.fixture
+def a_minute() -> Iterator[None]:
+    """After which the test has failed."""
+    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("not noticed within a minute"))
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize(
+    ("harm", "seconds", "told"),
+    [(signal.SIGKILL, 600.0, "exited unexpectedly"), (signal.SIGSTOP, 2.0, "made nothing for 2 seconds")],
+)
+def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
+    harm: signal.Signals,
+    seconds: float,
+    told: str,
+    prepared: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    injected: Injections,
+    a_minute: None,
+) -> None:
+    started: list[Process] = []
+
+    def start_and_harm(process: Process) -> None:
+        begin(process)
+        assert process.pid is not None
+        started.append(process)
+        if len(started) == 1:
+            os.kill(process.pid, harm)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+
+    begin = Process.start
+    monkeypatch.setattr(Process, "start", start_and_harm)
+    monkeypatch.setattr(large_images, "SECONDS_BETWEEN_LOOKS", 0.5)
+    monkeypatch.setattr(large_images, "SECONDS_FOR_A_BATCH", seconds)
+    with injected(f"{harm.name} of a loading worker before the others have started"):
+        data = LargeImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers=2)
+        with pytest.raises(MachineError, match=told):
+            list(data.evaluation_batches(10))
+        for process in started:
+            process.join(20)
+        assert [process.is_alive() for process in started] == [False, False]  # the end of the run would wait for them
 
 
 def resident_bytes() -> int:
