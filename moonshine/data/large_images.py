@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from moonshine import processes
 from moonshine.data.normalisation import Normalisation
@@ -97,13 +97,15 @@ class _View(Dataset[torch.Tensor]):
         self._size: int = source.manifest["shape"][1]
 
     def __getitems__(self, indices: list[int]) -> torch.Tensor | DataError:
-        batch = np.empty((len(indices), self._size, self._size, 3), np.uint8)
+        batch = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
+        if get_worker_info():
+            batch.share_memory_()  # now, while it is empty; handing it over would copy it
         try:
-            for pixels, index in zip(batch, indices):
+            for pixels, index in zip(batch.numpy(), indices):
                 pixels[:] = self._pixels(index)
         except DataError as error:
             return error
-        return torch.from_numpy(batch)
+        return batch
 
     def _name(self, index: int) -> str:
         return f"{self._source.path}: image {index}"
@@ -117,12 +119,15 @@ class _TrainingView(_View):
         super().__init__(source)
         assert augmentation.crop_scale is not None
         self._scale, self._flip = (augmentation.crop_scale[0], augmentation.crop_scale[1]), augmentation.flip
-        self._key = derived_seed("augmentation", seed, epoch)
+        self._random = np.random.Generator(np.random.Philox(key=derived_seed("augmentation", seed, epoch)))
+        self._start = self._random.bit_generator.state
 
     def _pixels(self, index: int) -> np.ndarray:
-        random = np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, index]))
+        # as np.random.Philox(key, counter=[0, 0, 0, index]), but making one for each image takes 30 microseconds
+        self._start["state"]["counter"] = np.array([0, 0, 0, index], np.uint64)
+        self._random.bit_generator.state = self._start
         encoded = self._source.encoded(index)
-        return training_pixels(encoded, self._name(index), self._size, self._scale, self._flip, random)
+        return training_pixels(encoded, self._name(index), self._size, self._scale, self._flip, self._random)
 
 
 class _EvaluationView(_View):

@@ -18,6 +18,7 @@ from moonshine.errors import DataError
 
 RATIOS = (3 / 4, 4 / 3)
 """Aspect ratios that RandomResizedCrop draws from, width over height."""
+LOG_RATIOS = np.log(RATIOS)
 ATTEMPTS = 10
 SEQUENTIAL = (0xC0, 0xC1)
 """Markers of a JPEG's frame header, in Huffman codes and neither progressive nor lossless."""
@@ -51,10 +52,9 @@ def decode(encoded: bytes, name: str) -> Image.Image:
 
 def draw_box(random: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> Box:
     """The crop of torchvision's RandomResizedCrop: an area share from `scale`, a ratio drawn on a log scale."""
-    ratios = np.log(RATIOS)
     for _ in range(ATTEMPTS):
         area = width * height * random.uniform(*scale)
-        ratio = math.exp(random.uniform(*ratios))
+        ratio = math.exp(random.uniform(*LOG_RATIOS))
         across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < across <= width and 0 < down <= height:
             left, top = int(random.integers(width - across + 1)), int(random.integers(height - down + 1))
