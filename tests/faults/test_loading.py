@@ -115,8 +115,8 @@ def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
             (tmp_path / name / "data").symlink_to(prepared / "data")
         process = start(tmp_path / "harmed", "train", "teacher", "--seed", "0")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        first = wait_for(lambda: children.read_text().split(), process)[0]
-        os.kill(int(first), signal.SIGKILL)
+        both = wait_for(lambda: found if len(found := children.read_text().split()) == 2 else None, process)
+        os.kill(int(both[0]), signal.SIGKILL)
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 5, said
         assert "a loading worker died or hung" in said
