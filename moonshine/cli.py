@@ -4,6 +4,8 @@ Commands import what they need when they run, so that help and messages about pa
 """
 
 import argparse
+import atexit
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from moonshine.files import explain
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (docs/errors.md)."""
+    _look_for_garbage_rarely()
     options = build_parser().parse_args(arguments)
     try:
         if processes.COUNT > 1 and options.run not in (_train, _distil):
@@ -40,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before or outside of the commands that stop on request
         return _fail(Interrupted(signal.SIGINT, "stopped by SIGINT"))
     return 0
+
+
+def _look_for_garbage_rarely() -> None:
+    """Importing torch makes a million objects that live to the end: looking through them takes a third of the import."""
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)  # the interpreter looks through all of them again when it ends
 
 
 def _fail(error: MoonshineError) -> int:
