@@ -55,6 +55,7 @@ def together(peer: str) -> None:
 def epochs(peer: str) -> None:
     _epoch(peer, "28", "resnet18", "our_epoch", "")
     _epoch(peer, "28", "resnet18", "our_epoch_compiled", ", compiled")
+    _epoch(peer, "28", "resnet34-sep", "our_epoch", "")
     _epoch(peer, "14", "resnet18", "our_epoch", "")
     _epoch(peer, "14", "resnet34-sep", "our_epoch", "")
 
@@ -78,8 +79,10 @@ def prepared_digits(folder: Path, size: int) -> Path:
 
 
 def start(peer: str) -> None:
-    help_, bare = [sys.executable, "-m", "moonshine", "--help"], [sys.executable, "-c", "pass"]
-    row("`moonshine --help`", "`python -c pass`", compare_calls(lambda: timed(help_), lambda: timed(bare)))
+    for command, program in (("--help", "pass"), ("check", "import torchvision")):
+        ours, bare = [sys.executable, "-m", "moonshine", command], [sys.executable, "-c", program]
+        comparison = compare_calls(lambda: timed(ours), lambda: timed(bare))
+        row(f"`moonshine {command}`", f"`python -c '{program}'`", comparison)
 
 
 def engines(peer: str) -> None:

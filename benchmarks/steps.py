@@ -1,6 +1,7 @@
 """Distillation steps and epochs of this project, and the same by torchdistill's training box.
 
-Tasks for `benchmarks.worker`. `pixels` is 224 (ImageNet's networks), 28 or 14 (narrow ones with a 3x3 stem).
+Tasks for `benchmarks.worker`. `pixels` is 224 (ImageNet's networks), 28 or 14: the networks of
+experiments/fashion-mnist.yaml, on the images as they are published or halved as there.
 """
 
 import itertools
@@ -22,28 +23,29 @@ LABEL_LOSS = {
     "input": {"is_from_teacher": False, "module_path": ".", "io": "output"},
     "target": {"uses_label": True},
 }
-NARROW = {"28": [16, 32, 64, 128], "14": [8, 16, 32, 64]}
+SMALL = ("28", "14")
 
 
 def description(name: str, pixels: str) -> dict[str, Any]:
     """Plain values of an architecture."""
-    small = pixels in NARROW
-    widths = NARROW.get(pixels, [64, 128, 256, 512])
-    if name.endswith("-half"):
+    small = pixels in SMALL
+    arch, _, variant = name.partition("-")
+    widths = [8, 16, 32, 64] if small else [64, 128, 256, 512]
+    if variant == "half":
         widths = [widths[0], *(width // 2 for width in widths[1:])]
     return {
-        "arch": name.removesuffix("-sep").removesuffix("-half"),
+        "arch": arch,
         "classes": 10 if small else 1000,
         "in_channels": 1 if small else 3,
         "channels": widths,
         **({"stem": "3x3"} if small else {}),
-        **({"conv": "G(N)"} if name.endswith("-sep") else {}),
+        **({"conv": "G(N)"} if variant == "sep" else {}),
     }
 
 
 def batch(pixels: str) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    channels, classes = (1, 10) if pixels in NARROW else (3, 1000)
+    channels, classes = (1, 10) if pixels in SMALL else (3, 1000)
     images = torch.randn(BATCH[pixels], channels, int(pixels), int(pixels), generator=generator)
     return images, torch.randint(0, classes, (BATCH[pixels],), generator=generator)
 

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _look_for_garbage_rarely() -> None:
-    """Importing torch makes a million objects that live to the end: looking through them takes a third of the import."""
+    """Importing torch makes a million objects that live to the end; looking through them takes a third of its time."""
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)  # the interpreter looks through all of them again when it ends
 

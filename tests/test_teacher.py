@@ -70,6 +70,17 @@ def test_compiled_it_says_the_same(architecture: dict[str, object], tmp_path: Pa
             torch.testing.assert_close(map_, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_compiled_its_convolutions_are_laid_out_once(tmp_path: Path) -> None:
+    path = published(tmp_path, ARCHITECTURES["resnet"])
+    compiled = Teacher(path, "train/teacher/seed0", torch.device("cpu"), torch.float32, compiled=True)
+    images = torch.randn(4, 3, 32, 32)
+    first = compiled(images)
+    with torch.no_grad():
+        compiled.network.layer1[0].conv1.weight.zero_()  # of which the compiled network has a copy of its own
+    assert torch.equal(compiled(images).logits, first.logits)
+
+
 def test_it_is_frozen_in_eval_mode_and_without_gradient(tmp_path: Path) -> None:
     teacher = teacher_of(published(tmp_path, ARCHITECTURES["wide resnet"]))
     before = {name: tensor.clone() for name, tensor in teacher.network.state_dict().items()}

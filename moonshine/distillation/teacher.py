@@ -1,6 +1,7 @@
 """The frozen network that students learn from."""
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +35,30 @@ class Teacher:
         fold_batch_norms(network, keep=points)
         self.network = place(network, device).requires_grad_(False).eval()
         self._tap = FeatureTap(network, points, attention_map)
-        # freezing makes its weights constants, laid out once, and joins convolutions with what follows
-        self._forward = (
-            torch.compile(self.network, dynamic=False, options={"freezing": True}) if compiled else self.network
-        )
+        self._forward = torch.compile(self.network, dynamic=False) if compiled else self.network
+        self._freezing: AbstractContextManager[None] = _freezing() if compiled else nullcontext()
         self._device, self._precision = device, precision
 
     def __call__(self, images: torch.Tensor) -> TeacherSignals:
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32),
+            self._freezing,
         ):
             logits = self._forward(images).float()
             maps = self._tap.take()
         # copies outside inference mode, which the students' backward passes may keep
         return TeacherSignals(logits.clone(), [map_.clone() for map_ in maps])
+
+
+def _freezing() -> AbstractContextManager[None]:
+    """Within it the compiler takes weights for constants, lays them out once and joins convolutions with what follows.
+
+    As an option of torch.compile it comes too late (torch 2.14): the weights are arguments by then.
+    """
+    from torch._inductor import config
+
+    return config.patch(freezing=True)
 
 
 def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
