@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -81,7 +82,7 @@ def prepared_digits(folder: Path, size: int) -> Path:
 def start(peer: str) -> None:
     for command, program in (("--help", "pass"), ("check", "import torchvision")):
         ours, bare = [sys.executable, "-m", "moonshine", command], [sys.executable, "-c", program]
-        comparison = compare_calls(lambda: timed(ours), lambda: timed(bare))
+        comparison = compare_calls(partial(timed, ours), partial(timed, bare))
         row(f"`moonshine {command}`", f"`python -c '{program}'`", comparison)
 
 

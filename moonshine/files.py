@@ -19,6 +19,7 @@ from moonshine.progress import say
 
 ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 3, 2.0
 NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CHECKSUM = "checksum"
 
 
@@ -90,14 +91,16 @@ def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
 
 
 def explain(error: OSError, path: Path, needed: int | None = None) -> MoonshineError:
-    """What a failed write means to the user: MachineError (5) where it is not allowed, else WriteError (9)."""
+    """What a failed access means to the user: MachineError (5) where it is not allowed, else WriteError (9)."""
     reason = error.strerror or str(error)
     if error.errno in NOT_ALLOWED:
         return MachineError(f"{path}: cannot be written ({reason}); make its folder writable, or work elsewhere")
     size = "" if needed is None else f"{needed:,} bytes needed, "
+    full = error.errno in NO_ROOM
+    what, cure = ("writing", "make room") if full else ("reading or writing", "mend the disk")
     return WriteError(
-        f"{path}: writing failed ({reason}); {size}{free_bytes(path):,} bytes free there; "
-        "make room and run the same command again"
+        f"{path}: {what} failed ({reason}); {size}{free_bytes(path):,} bytes free there; "
+        f"{cure} and run the same command again"
     )
 
 
