@@ -23,6 +23,17 @@ def test_an_attention_map_is_the_mean_of_squares_over_channels() -> None:
     assert torch.equal(attention_map(features), maps([[5.0, 10.0]]))  # (1 + 9) / 2, (4 + 16) / 2
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_its_gradient_is_that_of_autograd_to_the_bit(layout: torch.memory_format) -> None:
+    features = torch.randn(3, 6, 5, 7).to(memory_format=layout)
+    gradients = []
+    for a_map in (attention_map, lambda x: x.square().mean(dim=1)):
+        leaf = features.clone(memory_format=torch.preserve_format).requires_grad_()
+        a_map(leaf).backward(torch.arange(105.0).view(3, 5, 7) / 7)
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+
+
 def test_an_attention_map_of_half_precision_features_does_not_overflow() -> None:
     features = torch.full((1, 2, 1, 1), 300.0, dtype=torch.float16)  # 300^2 is above float16's 65,504
     result = attention_map(features)
