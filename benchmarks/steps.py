@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from benchmarks.worker import Round
+from moonshine.allocator import keep_freed_memory
 from moonshine.params.schema import Augmentation
 
 AUGMENTATION = Augmentation(pad=1, flip=True)
@@ -100,6 +101,7 @@ def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
 
 def ours(pixels: str, *students: str, compiled: bool = False) -> Round:
     """Steps of the students with one forward pass of the teacher."""
+    keep_freed_memory()
     teacher = make_teacher(pixels, compiled)
     trainees = [make_trainee(pixels, student, compiled) for student in students]
     images, labels = batch(pixels)
@@ -134,6 +136,7 @@ def our_epoch(pixels: str, folder: str, student: str, compiled: bool = False) ->
     """An epoch over a prepared data set, augmented as whole batches."""
     from moonshine.data.loading import SmallImages
 
+    keep_freed_memory()
     teacher, trainee = make_teacher(pixels, compiled), make_trainee(pixels, student, compiled)
     data = SmallImages(Path(folder), "train", torch.device("cpu"))
     epochs = itertools.count(1)

@@ -391,11 +391,12 @@ def _in_processes(count: int) -> None:
 
 
 def _start(log: str) -> None:
-    """For commands that work for long: stop on request, and keep a log."""
-    from moonshine import signals
+    """For commands that work for long: stop on request, keep a log, and freed memory."""
+    from moonshine import allocator, signals
     from moonshine.image import require_image_of_this_lock
 
     require_image_of_this_lock()
+    allocator.keep_freed_memory()
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
