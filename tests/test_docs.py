@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support import ROOT
+from support import ROOT, run
 
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("README.md")])
 
@@ -24,8 +24,9 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 
 def test_the_readme_shows_the_committed_table() -> None:
+    """The one in git: `make demo` on another kind of processor has written over the working copy."""
     first = tables((ROOT / "README.md").read_text())[0]
-    assert first.strip() in (ROOT / "results/digits/README.md").read_text()
+    assert first.strip() in run("git", "show", "HEAD:results/digits/README.md", cwd=ROOT).stdout
 
 
 def test_every_exit_code_is_documented() -> None:
