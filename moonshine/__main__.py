@@ -1,5 +1,3 @@
-import sys
+from moonshine.cli import run
 
-from moonshine.cli import main
-
-sys.exit(main())
+run()

@@ -6,12 +6,16 @@ Commands import what they need when they run, so that help and messages about pa
 import argparse
 import atexit
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from moonshine import artefacts, processes, progress
+from moonshine.compiler import import_compiler_when_used
 from moonshine.errors import (
     DataError,
     DivergedError,
@@ -24,14 +28,26 @@ from moonshine.errors import (
 from moonshine.files import explain
 
 
+def run() -> NoReturn:
+    """`main`, then the end of the process at once: Python would free torch's million objects one by one."""
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (docs/errors.md)."""
-    _look_for_garbage_rarely()
+    gc.set_threshold(100_000)  # else it looks through the million objects of torch again and again as they are made
+    import_compiler_when_used()
     options = build_parser().parse_args(arguments)
     try:
         if processes.COUNT > 1 and options.run not in (_train, _distil):
             raise ParamsError("torchrun starts train and distil; run other commands without it")
         options.run(options)
+        sys.stdout.flush()
     except MoonshineError as error:
         return _fail(error)
     except BrokenPipeError:
@@ -43,12 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before or outside of the commands that stop on request
         return _fail(Interrupted(signal.SIGINT, "stopped by SIGINT"))
     return 0
-
-
-def _look_for_garbage_rarely() -> None:
-    """Importing torch makes a million objects that live to the end; looking through them takes a third of its time."""
-    gc.set_threshold(100_000)
-    atexit.register(gc.freeze)  # the interpreter looks through all of them again when it ends
 
 
 def _fail(error: MoonshineError) -> int:
@@ -400,7 +410,3 @@ def _start(log: str) -> None:
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

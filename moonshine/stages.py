@@ -116,6 +116,7 @@ EXEMPT = {
     "allocator.py": "sets up the C library's memory allocator",
     "artefacts.py": "says where artefacts lie; the graph declares each place",
     "cli.py": "parses the command line and calls a stage",
+    "compiler.py": "imports torch's compiler when it is used",
     "cpus.py": "counts CPUs",
     "data/archives.py": "reads members of archives whose checksums params.yaml pins",
     "data/raw.py": "finds files whose checksums params.yaml pins",

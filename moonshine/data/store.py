@@ -85,7 +85,8 @@ class Split:
     @property
     def labels(self) -> np.ndarray:
         """int64, shape (images,)."""
-        return self._table["label"].to_numpy().astype(np.int64)
+        chunks = [np.from_dlpack(chunk) for chunk in self._table["label"].chunks]  # to_numpy() would import pandas
+        return np.concatenate(chunks).astype(np.int64)
 
     @property
     def ids(self) -> list[str]:
