@@ -11,7 +11,7 @@ from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
 from support import ROOT, copy_project, read_params, run, toy_params
 
 LAUNCHER = "containers/run "
-EXPERIMENTS = [ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
 def dvc_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], str]]:

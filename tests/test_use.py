@@ -1,5 +1,6 @@
 """`moonshine use` puts a checked experiment in place, and nothing else."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,18 @@ def test_an_experiment_is_put_in_place_to_the_letter(tmp_path: Path) -> None:
     text = (ROOT / "experiments/fashion-mnist.yaml").read_text()
     assert (tmp_path / "params.yaml").read_text() == text
     assert "now experiments/fashion-mnist.yaml, 7 rows" in result.stderr
+
+
+def test_the_experiment_in_place_is_one_of_them_so_that_it_can_be_put_back() -> None:
+    in_place = (ROOT / "params.yaml").read_text()
+    assert in_place in [path.read_text() for path in (ROOT / "experiments").glob("*.yaml")]
+
+
+def test_the_readme_lists_every_experiment() -> None:
+    _, table = (ROOT / "README.md").read_text().split("| `moonshine use` |")
+    cells = [line.split("|")[1] for line in table.split("\n\n")[0].splitlines()[2:]]
+    listed = re.findall("`(.+?)`", "".join(cells))
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
 
 
 def test_a_wrong_or_unknown_experiment_leaves_params_alone(tmp_path: Path) -> None:
