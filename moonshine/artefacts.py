@@ -28,6 +28,14 @@ def model_name(row: str, seed: int | None = None) -> str:
     return row if seed is None else f"{row}/seed{seed}"
 
 
+def row_and_seed(model: str) -> tuple[str, int | None]:
+    """The other way round; names of networks may begin with `seed`."""
+    if model.startswith("fetch/"):
+        return model, None
+    row, _, seed = model.rpartition("/seed")
+    return row, int(seed)
+
+
 def record(experiment: str, row: str, seed: int | None = None) -> Path:
     """How the model was made. In a tree of its own, for its wall times must not make an evaluation stale."""
     base = Path("models", experiment, "records", row)

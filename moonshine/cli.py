@@ -9,6 +9,7 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,18 +25,38 @@ from moonshine.errors import (
     MachineError,
     MoonshineError,
     ParamsError,
+    WriteError,
 )
 from moonshine.files import explain
 
 
 def run() -> NoReturn:
     """`main`, then the end of the process at once: Python would free torch's million objects one by one."""
-    code = main()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
+        getattr(sys, name).reconfigure(errors="replace")  # a terminal without UTF-8 shows question marks
+    try:
+        code = main()
+    except Exception:  # a defect
+        traceback.print_exc()
+        code = 1
+    _end_workers()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
     atexit._run_exitfuncs()
     os._exit(code)
+
+
+def _end_workers() -> None:
+    """Loading workers ignore the signal by which Python asks them to end, and it would wait for them for ever."""
+    if "multiprocessing" in sys.modules:
+        from multiprocessing import active_children
+
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
+        for worker in active_children():
+            worker.kill()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0  # whoever read our output has seen enough
     except OSError as error:
-        return _fail(explain(error, Path(error.filename or ".")))
+        if error.filename is None:
+            reason = error.strerror or error
+            return _fail(WriteError(f"standard output, or a file that was open: {reason}; mend that and run it again"))
+        return _fail(explain(error, Path(error.filename)))
     except MemoryError:
         return _fail(MachineError("out of memory; lower recipe.batch_size, or run where there is more"))
     except KeyboardInterrupt:  # before or outside of the commands that stop on request
@@ -115,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_distil)
 
     command = commands.add_parser("evaluate", help="measure one row of the tables")
-    command.add_argument("row", help="train/NETWORK or distil/METHOD/NETWORK")
+    command.add_argument("row", help="train/NETWORK, distil/METHOD/NETWORK or fetch/NETWORK")
     command.set_defaults(run=_evaluate)
 
     command = commands.add_parser("attention_maps", help="draw where the teacher and two students look")
@@ -206,6 +230,10 @@ def _check(options: argparse.Namespace) -> None:
 def _describe(options: argparse.Namespace) -> None:
     from moonshine.models.describe import describe_architecture, describe_experiment, describe_network
 
+    if options.arch and options.network:
+        raise ParamsError("describe takes a network of params.yaml or --arch, not both")
+    if options.conv and not options.arch:
+        raise ParamsError("--conv needs --arch; the networks of params.yaml have theirs there")
     if options.arch:
         describe_architecture(options.arch, options.conv)
     elif options.network:
@@ -306,7 +334,10 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
     if not 0 < seconds < 1e6:
         raise argparse.ArgumentTypeError(f"{text}: not a number of seconds")
     return seconds
@@ -328,7 +359,7 @@ def _show(options: argparse.Namespace) -> None:
     path = artefacts.results_folder(_read(options).experiment) / "README.md"
     if not path.exists():
         raise DataError(f"{path}: missing; run `moonshine report`")
-    print(path.read_text())
+    print(path.read_text(encoding="utf-8"))
     print(f"This page: {path}")
 
 

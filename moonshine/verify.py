@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
 
 from moonshine import artefacts
 from moonshine.data.store import SPLITS, read_manifest, split_path
@@ -22,11 +24,13 @@ from moonshine.params import Params
 from moonshine.progress import say, tracked
 
 LOCK = Path("dvc.lock")
+NOT_OF_A_FOLDER = (".snakemake_timestamp",)
+"""What .dvcignore leaves out of folders."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A file as dvc.lock has it."""
+    """A file, or a folder of files, as dvc.lock has it."""
 
     path: Path
     md5: str
@@ -42,14 +46,14 @@ def verify(params: Params) -> None:
         cache, present = Path(repo.cache.local.path), {stage.addressing for stage in repo.index.stages}
     problems: dict[Path, str] = {}
     recorded = [each for each in _recorded() if each.path.exists() or each.stage in present]
-    for output in tracked(recorded, "verify", len(recorded), "files"):
+    for output in tracked(recorded, "verify", len(recorded), "outputs"):
         if damage := _problem(output):
             problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
     for path, problem in [*_data(params), *_models(params)]:
         problems.setdefault(path, problem)
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
-    say(f"{len(recorded)} files are what dvc.lock says, and so are data and models what their manifests say")
+    say(f"{len(recorded)} outputs are what dvc.lock says, and so are data and models what their manifests say")
 
 
 def _recorded() -> Iterator[Recorded]:
@@ -65,9 +69,10 @@ def _recorded() -> Iterator[Recorded]:
 
 
 def _problem(recorded: Recorded) -> str | None:
-    if not recorded.path.is_file():
+    if not recorded.path.exists():
         return "missing"
-    return None if _md5(recorded.path) == recorded.md5 else f"its md5 is not that of {recorded.stage} in {LOCK}"
+    found = _folder_md5(recorded.path) if recorded.path.is_dir() else _md5(recorded.path)
+    return None if found == recorded.md5 else f"its md5 is not that of {recorded.stage} in {LOCK}"
 
 
 def _md5(path: Path) -> str:
@@ -75,18 +80,50 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
+def _folder_md5(folder: Path) -> str:
+    """What dvc.lock has for a folder: the hash of the list of its files and their hashes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_OF_A_FOLDER]
+    return _hash_of_list({path.relative_to(folder).parts: _md5(path) for path in files})
+
+
+def _hash_of_list(files: dict[tuple[str, ...], str]) -> str:
+    tree = Tree()
+    for parts, md5 in files.items():
+        tree.add(parts, None, HashInfo("md5", md5))
+    tree.digest()
+    return str(tree.hash_info.value)
+
+
 def _repair(recorded: Recorded, cache: Path) -> str:
     """The command that brings the recorded content back: from the cache, a remote, git, or by the stage."""
-    in_git = subprocess.run(["git", "show", f"HEAD:{recorded.path}"], capture_output=True)
-    if in_git.returncode == 0 and hashlib.md5(in_git.stdout, usedforsecurity=False).hexdigest() == recorded.md5:
+    if _md5_in_git(recorded.path) == recorded.md5:
         return f"git checkout HEAD -- {recorded.path}"
     again = f"dvc pull --force {recorded.path}, or dvc repro --force --single-item {recorded.stage}"
     kept = cache / recorded.md5[:2] / recorded.md5[2:]
     if not kept.is_file():
         return again
-    if _md5(kept) != recorded.md5:  # a checkout would trust it
+    if _md5(kept) != recorded.md5.removesuffix(".dir"):  # a checkout would trust it
         return f"rm -f {kept} && {again}"
     return f"dvc checkout --force {recorded.path}"
+
+
+def _md5_in_git(path: Path) -> str | None:
+    """As dvc.lock would have what the last commit has there."""
+    names = _git("ls-tree", "-r", "--name-only", "-z", "HEAD", "--", str(path)).decode().split("\0")[:-1]
+    hashes = {
+        Path(name): hashlib.md5(_git("show", f"HEAD:./{name}"), usedforsecurity=False).hexdigest() for name in names
+    }
+    if path in hashes:
+        return hashes[path]
+    return _hash_of_list({name.relative_to(path).parts: md5 for name, md5 in hashes.items()}) if hashes else None
+
+
+def _git(*arguments: str) -> bytes:
+    """What git prints; nothing where it fails or is not installed."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True).stdout
+    except FileNotFoundError:
+        return b""
 
 
 def _data(params: Params) -> Iterator[tuple[Path, str]]:
@@ -106,9 +143,10 @@ def _data(params: Params) -> Iterator[tuple[Path, str]]:
 
 
 def _models(params: Params) -> Iterator[tuple[Path, str]]:
-    """Models of the experiment that are here, against the records beside them."""
+    """Models of the experiment that were trained here, against the records beside them."""
     base = Path("models", params.experiment)
-    for path in sorted(base.rglob("*.safetensors")):
+    trained = (path for folder in ("train", "distil") for path in (base / folder).rglob("*.safetensors"))
+    for path in sorted(trained):  # the record of a published network has the hash of the file that it was made from
         record = (base / "records" / path.relative_to(base)).with_suffix(".json")
         try:
             matches = sha256(path) == json.loads(record.read_text())["sha256"]

@@ -1,6 +1,7 @@
 """`moonshine lineage`: from a number in a table back to the hashes of the raw data, each link checked."""
 
 import json
+import os
 import re
 import statistics
 from pathlib import Path
@@ -46,6 +47,8 @@ def lineage(params: Params, target: str) -> None:
 
 def _resolve(params: Params, target: str) -> tuple[str, int | None]:
     """The row and, for a single model, the seed that a path or a name means."""
+    if target.endswith(".safetensors"):  # a path, however it is written
+        target = os.path.relpath(target)
     name = target.removeprefix(f"models/{params.experiment}/").removesuffix(".safetensors")
     parts = re.fullmatch(r"(.+?)(?:/seed(\d+))?", name)
     row, seed = (parts[1], parts[2]) if parts else (name, None)
@@ -112,8 +115,7 @@ class _Chain:
             else:
                 self._link(depth, f"{label}: {'; '.join(found) or 'as it is now'}", not found)
         if "teacher" in made_by:
-            teacher, _, teacher_seed = self._params.teacher.partition("/seed")
-            self.model(teacher, int(teacher_seed) if teacher_seed else None, depth, made_by["teacher"])
+            self.model(*artefacts.row_and_seed(self._params.teacher), depth, made_by["teacher"])
 
     def data(self) -> None:
         """The prepared data and the hashes of what it was made from."""

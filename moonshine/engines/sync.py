@@ -10,6 +10,7 @@ from dvc.repo import Repo, lock_repo
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
 from moonshine.engines.hashed import hash_what_is_new, remember
 from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
+from moonshine.engines.unlock import require_no_snakemake
 from moonshine.errors import DataError
 from moonshine.progress import say
 
@@ -21,8 +22,9 @@ def sync() -> None:
     """Where Snakemake plans other jobs than DVC's stale stages, bring it round.
 
     Modification times and Snakemake's records of jobs change, contents never. DataError (exit code 3) if the two
-    plans differ afterwards.
+    plans differ afterwards, LockedError (6) while Snakemake is at work: it would find its files older than they are.
     """
+    require_no_snakemake()
     with (
         ThreadPoolExecutor() as beside,
         open_project() as repo,

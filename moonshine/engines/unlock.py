@@ -30,6 +30,14 @@ def unlock() -> None:
         say("nothing was locked")
 
 
+def require_no_snakemake() -> None:
+    """LockedError (exit code 6) while a Snakemake of this machine runs jobs here; a plan locks nothing."""
+    if any(SNAKEMAKE_LOCKS.glob("*")):
+        for owner in _live_engines():
+            if ENGINES[0] in owner:
+                raise LockedError(f"{owner}; wait for it or stop it")
+
+
 def _claims_anything(lock: Path) -> bool:
     """DVC leaves `{"read": {}}` behind when all went well; a lock that is not whole stops it."""
     try:

@@ -67,7 +67,7 @@ class Looker:
         network, description = load_model(path, model)
         if description["input"] != data.manifest["shape"]:
             raise DataError(f"{path}: made for other images than data/{params.dataset.name}; train it again")
-        self.row, self.sha256 = model.rsplit("/seed", 1)[0], sha256(path)
+        self.row, self.sha256 = artefacts.row_and_seed(model)[0], sha256(path)
         self.points = attention_points(description["architecture"])
         self._network = place(network, device)
         self._tap = FeatureTap(self._network, self.points, attention_map)

@@ -27,11 +27,17 @@ def check_references(params: Params) -> Iterator[str]:
     )
     for key, names in repeatable:
         yield from (f"{key}: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
+    yield from _stage_names(params)
     yield from _models(params)
     yield from _attention(params)
     yield from _augmentation(params)
     yield from _unknown("titles", params.titles, "row", params.rows)
+    names = [table.name for table in params.tables]
+    yield from (f"tables: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
     for table in params.tables:
+        columns = [published.name for published in table.published]
+        for repeated in sorted({name for name in columns if columns.count(name) > 1}):
+            yield f"tables.{table.name}.published: {repeated} is named twice"
         yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", params.rows)
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"
@@ -49,13 +55,24 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
             yield f'{key}: "{name}" is no {kind}{suggest(name, known)}'
 
 
+def _stage_names(params: Params) -> Iterator[str]:
+    """DVC names a stage by method and network, joined with hyphens, which names may contain as well."""
+    rows: dict[str, str] = {}
+    for row in dict.fromkeys(params.rows):
+        name = "-".join(row.split("/")[1:]) if row.startswith("distil/") else row
+        if name in rows:
+            yield f"distil: {rows[name]} and {row} would be one stage, distil@{params.experiment}-{name}; rename one"
+        rows[name] = row
+
+
 def _models(params: Params) -> Iterator[str]:
     produced = [f"{row}/seed{seed}" for row in params.rows for seed in params.seeds if not row.startswith("fetch/")]
     produced += [f"fetch/{network}" for network in params.fetch]
     undistilled = [model for model in produced if not model.startswith("distil/")]
-    named = [("teacher", params.teacher, undistilled)] if any(row.startswith("distil/") for row in params.rows) else []
-    named += [
-        (f"attention_maps.{key}", getattr(params.attention_maps, key), produced) for key in ("scratch", "distilled")
+    named = [
+        ("teacher", params.teacher, undistilled),
+        ("attention_maps.scratch", params.attention_maps.scratch, produced),
+        ("attention_maps.distilled", params.attention_maps.distilled, produced),
     ]
     for key, model, models in named:
         if model not in models:
@@ -65,21 +82,22 @@ def _models(params: Params) -> Iterator[str]:
 
 
 def _attention(params: Params) -> Iterator[str]:
-    """Attention points of teacher and students, which attention transfer pairs one by one."""
+    """Attention points of all networks that attention transfer or the attention maps pair one by one."""
     methods = [*params.distil.methods, *params.distil_more.methods]
     used = [name for name in methods if name in params.methods and params.methods[name].groups]
-    networks = [*params.distil.networks, *params.distil_more.networks]
-    students = [name for name in dict.fromkeys(networks) if name in params.networks]
-    teacher = params.teacher.split("/")[1] if "/" in params.teacher else ""
-    if not used or not students or teacher not in params.networks:
+    students = [*params.distil.networks, *params.distil_more.networks] if used else []
+    shown = params.attention_maps
+    teacher, *others = (_network(model) for model in (params.teacher, shown.scratch, shown.distilled))
+    names = [name for name in dict.fromkeys([teacher, *students, *others]) if name in params.networks]
+    if teacher not in names:
         return
-    counts = {name: len(attention_points(params.networks[name].model_dump())) for name in [teacher, *students]}
+    counts = {name: len(attention_points(params.networks[name].model_dump())) for name in names}
     unnamed = [name for name, count in counts.items() if not count]
     for name in unnamed:
         yield f"networks.{name}.points: missing; {params.networks[name].arch} has no usual attention points, name them"
     if unnamed:
         return
-    for name in students:
+    for name in names:
         if counts[name] != counts[teacher]:
             yield (
                 f"networks.{name}.points: {counts[name]} attention points, but the teacher {teacher} has "
@@ -89,6 +107,11 @@ def _attention(params: Params) -> Iterator[str]:
         last = max(params.methods[method].groups or [])
         if last > counts[teacher]:
             yield f"methods.{method}.groups: {last}, but the teacher {teacher} has {counts[teacher]} groups"
+
+
+def _network(model: str) -> str:
+    """The network of a model, however it is named: the last part of its row."""
+    return model.removeprefix("fetch/") if model.startswith("fetch/") else model.rpartition("/seed")[0].split("/")[-1]
 
 
 def _augmentation(params: Params) -> Iterator[str]:

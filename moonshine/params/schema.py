@@ -22,6 +22,7 @@ Url = Annotated[str, StringConstraints(pattern=r"^https://|^http://(localhost|12
 CheckpointUrl = Annotated[str, StringConstraints(pattern=r"^https://.|^http://(localhost|127\.0\.0\.1)[:/]|^[^:]+$")]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
+Source = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "imagenette", "folder"]
 DATA_FILES: dict[str, tuple[str, ...]] = {
     "digits": (),
     "fashion_mnist": ("train_images", "train_labels", "val_images", "val_labels"),
@@ -34,6 +35,11 @@ DATA_FILES: dict[str, tuple[str, ...]] = {
 """Source -> the roles of the files that it is made from, as `dataset.files` names them."""
 PHOTOGRAPHS = ("imagenet", "imagenette", "folder")
 """Sources of large images, which are kept as JPEG."""
+GREY = ("digits", "fashion_mnist")
+CLASSES = {"digits": 10, "fashion_mnist": 10, "imagenette": 10}
+"""Of the sources whose files cannot have other ones."""
+DIGITS = 1797
+"""Images of the source digits."""
 
 
 class Section(BaseModel):
@@ -72,7 +78,7 @@ class Dataset(Section):
 
     name: Name
     """Folder below data/; two preparations of one source need two names."""
-    source: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "imagenette", "folder"]
+    source: Source
     """Where the images come from."""
     classes: Count
     channels: Count
@@ -102,6 +108,19 @@ class Dataset(Section):
             raise ValueError(f"files: {self.source} needs {wanted}, found {', '.join(found) or 'none'}")
         if self.validation and self.source != "digits":
             raise ValueError(f"validation: {self.source} has a validation split of its own")
+        if self.source == "digits" and self.validation and not 10 <= self.validation <= DIGITS - 10:
+            raise ValueError(f"validation: {self.validation} of {DIGITS} digits; both splits need ten, one a class")
+        return self
+
+    @model_validator(mode="after")
+    def _images_are_the_sources(self) -> "Dataset":
+        channels = 1 if self.source in GREY else 3
+        if self.channels != channels:
+            raise ValueError(f"channels: {self.channels}, but {self.source} has {channels}")
+        if self.source in CLASSES and self.classes != CLASSES[self.source]:
+            raise ValueError(f"classes: {self.classes}, but {self.source} has {CLASSES[self.source]}")
+        if self.training and self.training < self.classes:
+            raise ValueError(f"training: {self.training} images, but {self.classes} classes")
         return self
 
     @model_validator(mode="after")
@@ -321,7 +340,7 @@ class Machine(Section):
     """At most so much work is lost when a run is killed."""
     checkpoint_steps: Count | None = None
     """Save after so many steps as well."""
-    raw_data: dict[str, str] = {}
+    raw_data: dict[Source, str] = {}
     """Source -> the folder where its files lie on this machine; they are only read."""
     downloads: str = "downloads"
     """Folder that keeps what was downloaded; several checkouts may share one."""

@@ -45,6 +45,6 @@ def read_attention(params: Params, partial: bool = False) -> Attention | None:
         raise DataError(f"{path}: made of other models than params.yaml names; {again}")
     if not all(math.isfinite(value) for of_role in distances.values() for value in of_role):
         raise DataError(f"{path}: a value is not finite; {again}")
-    rows = {role: model.partition("/seed")[0] for role, model in models.items()}
+    rows = {role: artefacts.row_and_seed(model)[0] for role, model in models.items()}
     titles = {role: params.titles.get(row, row) for role, row in rows.items()}
     return Attention(titles, distances, images, CAPTION.format(count=count))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from moonshine import artefacts
 from moonshine.params import Params
 from moonshine.report.rows import Row
 
@@ -12,7 +13,7 @@ def headline(params: Params, rows: dict[str, Row]) -> dict[str, dict[str, Any]]:
     """For each role its title, and its error, deviation, parameters and MACs, which are None where it has not run."""
     shown = params.attention_maps
     models = {"teacher": params.teacher, "scratch": shown.scratch, "distilled": shown.distilled}
-    return {role: _summary(rows, model.partition("/seed")[0]) for role, model in models.items()}
+    return {role: _summary(rows, artefacts.row_and_seed(model)[0]) for role, model in models.items()}
 
 
 def _summary(rows: dict[str, Row], name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from moonshine import artefacts
-from moonshine.files import write_bytes, write_json, write_text
+from moonshine.files import remove, write_bytes, write_json, write_text
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.report.attention import read_attention
@@ -42,13 +42,13 @@ def report(params: Params, partial: bool = False) -> None:
 
 
 def _measured(params: Params, rows: dict[str, Row], partial: bool) -> Measured:
-    row, _, seed = params.teacher.partition("/seed")
-    teacher = rows.get(row)
+    row_of_teacher, seed = artefacts.row_and_seed(params.teacher)
+    teacher = rows.get(row_of_teacher)
     return Measured(
         rows=[row for row in rows.values() if row.metrics],
         curves=read_curves(params, partial),
         teacher=teacher if teacher and teacher.metrics else None,
-        teacher_seed=seed or None,
+        teacher_seed=None if seed is None else str(seed),
         recipe=params.recipe,
     )
 
@@ -59,4 +59,4 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
         write_bytes(folder / name, content)
     for path in folder.glob("*"):
         if path.name not in files and path.name != SNAKEMAKE_TIMESTAMP:
-            path.unlink()
+            remove(path)

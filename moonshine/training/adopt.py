@@ -11,7 +11,7 @@ from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.files import sha256
 from moonshine.params import Params
 from moonshine.progress import say
-from moonshine.training.checkpoints import copy_newest_checkpoint, has_checkpoint
+from moonshine.training.checkpoints import has_checkpoint, load_newest_with_step, save_checkpoint
 from moonshine.training.identity import differences
 from moonshine.training.run_folder import RESULT, RunFolder, older_runs
 
@@ -32,13 +32,16 @@ def adopt(params: Params, row: str, seed: int, chosen: str | None) -> None:
     changed = differences(identity, run.identity)
     if forbidden := [change for change in changed if not change.startswith(MAY_DIFFER)]:
         raise CheckpointError(f"{older}: cannot be adopted, for it differs in {'; '.join(forbidden)}")
-    run.note_adoption({"run": older.name, "differs": changed})
+    note = {"run": older.name, "differs": changed}
     if finished := run.finished_in(older):
+        run.note_adoption(note)
         model, record = finished
         run.finish(model, {key: value for key, value in record.items() if key not in ("run", "sha256")})
         assert sha256(run.path / RESULT) == record["sha256"]
     else:
-        copy_newest_checkpoint(older, run.path)
+        step, state = load_newest_with_step(older)  # which may fail, before anything is noted
+        run.note_adoption(note)
+        save_checkpoint(run.path, step, state)
     say(f"{run.path}: goes on from {older.name}, which differs in {'; '.join(changed)}; run its stage now")
 
 

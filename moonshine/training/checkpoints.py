@@ -72,11 +72,11 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_committed(folder))
 
 
-def copy_newest_checkpoint(source: Path, target: Path) -> None:
-    """Commit the newest whole state of one run as a checkpoint of another."""
-    state = load_newest_checkpoint(source)
+def load_newest_with_step(folder: Path) -> tuple[int, dict[str, Any]]:
+    """The newest whole state of a run that has one, and its number."""
+    state = load_newest_checkpoint(folder)
     assert state is not None
-    save_checkpoint(target, _committed(source)[-1][0], state)
+    return _committed(folder)[-1][0], state
 
 
 def _load(path: Path, step: int) -> dict[str, Any]:
