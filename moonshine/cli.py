@@ -221,8 +221,10 @@ def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
 
 def _check(options: argparse.Namespace) -> None:
     params = _read(options)
+    from moonshine.data.check import check_images
     from moonshine.models.check import check_networks
 
+    check_images(params)
     check_networks(params)
     progress.say(f"{options.params}: fine; {len(params.rows)} rows, seeds {params.seeds}")
 
@@ -270,8 +272,10 @@ def _train(options: argparse.Namespace) -> None:
     _require_row(params, f"train/{options.network}", options.seed)
     _in_processes(params.recipe.processes or 1)
     _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
+    from moonshine.data.check import check_images
     from moonshine.training.train import train
 
+    check_images(params)
     train(params, options.network, options.seed)
 
 
@@ -285,8 +289,10 @@ def _distil(options: argparse.Namespace) -> None:
     for student in students:
         _require_row(params, f"distil/{student}", options.seed)
     _in_processes(params.recipe.processes or 1)
+    from moonshine.data.check import check_images
     from moonshine.training.distil import distil, distil_together
 
+    check_images(params)
     if options.together:
         _start(f"{params.experiment}/distil/together/seed{options.seed}")
         distil_together(params, students, options.seed)

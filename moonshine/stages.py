@@ -119,6 +119,7 @@ EXEMPT = {
     "compiler.py": "imports torch's compiler when it is used",
     "cpus.py": "counts CPUs",
     "data/archives.py": "reads members of archives whose checksums params.yaml pins",
+    "data/check.py": "refuses positions of images that do not exist",
     "data/raw.py": "finds files whose checksums params.yaml pins",
     "device.py": "picks the device, which the run's identity names",
     "download.py": "fetches files whose checksums params.yaml pins",

@@ -136,6 +136,24 @@ MISTAKES = {
         },
         "recipe.augmentation.crop_scale: missing key; photographs are cropped by area",
     ),
+    "a teacher that nothing trains": ("teacher", "train/techer/seed0", 'teacher: no row produces "train/techer/seed0"'),
+    "too few digits held out": ("dataset.validation", 9, "validation: 9 of 1797 digits; both splits need ten"),
+    "too few digits left": ("dataset.validation", 1790, "validation: 1790 of 1797 digits; both splits need ten"),
+    "fewer images than classes": ("dataset.training", 9, "training: 9 images, but 10 classes"),
+    "colours of grey images": ("dataset.channels", 3, "channels: 3, but digits has 1"),
+    "classes that the digits haven't": ("dataset.classes", 9, "classes: 9, but digits has 10"),
+    "an image that isn't there": (
+        "attention_maps.images",
+        [0, 600],
+        "attention_maps.images: 600, but the last validation image is 599",
+    ),
+    "raw data of no source": ("machine.raw_data", {"imagnet": "/x"}, "machine.raw_data.imagnet"),
+    "a table twice": ("tables", toy_params()["tables"] * 2, "tables: all is named twice"),
+    "a published column twice": (
+        "tables",
+        [{**toy_params()["tables"][0], "published": [{"name": "note", "source": "x", "values": {}}] * 2}],
+        "tables.all.published: note is named twice",
+    ),
     "title of no row": (
         "titles",
         {"train/techer": "T"},
@@ -151,6 +169,48 @@ def test_a_mistake_is_named_in_one_line(path: str, value: Any, line: str, tmp_pa
     lines = message.splitlines()
     assert line in lines[0]
     assert all(each.startswith(f"{tmp_path}/params.yaml: ") for each in lines), "one line a mistake"
+
+
+def test_rows_that_dvc_would_take_for_one_are_refused(tmp_path: Path) -> None:
+    params = toy_params()
+    thin = params["networks"]["student"]
+    params["networks"] = {"teacher": params["networks"]["teacher"], "y": thin, "x-y": thin}
+    params["methods"] = dict.fromkeys(("at", "at-x"), params["methods"]["at"])
+    params["distil"] = {"networks": ["x-y", "y"], "methods": ["at", "at-x"]}
+    params["titles"], params["tables"] = {}, []
+    params["attention_maps"]["distilled"] = "distil/at/y/seed0"
+    line = "distil: distil/at/x-y and distil/at-x/y would be one stage, distil@toy-at-x-y; rename one"
+    assert line in complaint(tmp_path, params)
+
+
+def test_attention_maps_need_as_many_points_whatever_the_methods(tmp_path: Path) -> None:
+    params = toy_params()
+    params["methods"]["at"] = {"alpha": 0.9, "temperature": 4.0}
+    params["networks"]["student"] = {"arch": "wrn-10-1"}
+    line = "networks.student.points: 3 attention points, but the teacher teacher has 4; name as many"
+    assert line in complaint(tmp_path, params)
+
+
+def test_the_teacher_is_known_even_where_nothing_is_distilled(tmp_path: Path) -> None:
+    params = toy_params()
+    params["distil"] = {"networks": [], "methods": []}
+    params["titles"], params["tables"] = {}, []
+    params["attention_maps"]["distilled"] = params["attention_maps"]["scratch"]
+    params["teacher"] = "train/nothing/seed0"
+    assert 'teacher: no row produces "train/nothing/seed0"' in complaint(tmp_path, params)
+
+
+def test_an_image_that_prepared_data_lack_is_refused_before_training(tmp_path: Path) -> None:
+    params = toy_params()
+    del params["dataset"]["validation"]
+    write_params(tmp_path, params)
+    moonshine("prepare", cwd=tmp_path)
+    params["attention_maps"]["images"] = [360]
+    write_params(tmp_path, params)
+    for command in (("check",), ("train", "teacher", "--seed", "0")):
+        result = moonshine(*command, cwd=tmp_path, check=False)
+        assert result.returncode == 2
+        assert result.stderr == "error: attention_maps.images: 360, but the last validation image is 359\n"
 
 
 def test_the_unchanged_params_are_accepted(tmp_path: Path) -> None:
@@ -219,7 +279,7 @@ UNBUILDABLE = {
         "networks.student: points: fc gives no maps of (channels, height, width), but (10,)",
     ),
     "images too small": (
-        {"arch": "alexnet"},
+        {"arch": "alexnet", "points": ["features.1", "features.4", "features.11"]},
         "networks.student: cannot take images of 1 x 12 x 12: Given input size: (64x2x2). Calculated output "
         "size: (64x0x0). Output size is too small",
     ),
@@ -232,8 +292,6 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
 ) -> None:
     params = changed("networks", {"teacher": {"arch": "wrn-10-1"}, "student": network})
     params["methods"]["at"]["groups"] = [1, 2, 3]
-    if network["arch"] == "alexnet":
-        params["methods"] = {"at": {"alpha": 0.5, "temperature": 4.0}}
     write_params(tmp_path, params)
     with pytest.raises(ParamsError) as error:
         check_networks(read_params(tmp_path / "params.yaml"))

@@ -79,6 +79,9 @@ def _models(params: Params) -> Iterator[str]:
             yield f'{key}: no row produces "{model}"{suggest(model, models)}'
     if len(set(params.attention_maps.images)) != len(params.attention_maps.images):
         yield "attention_maps.images: one is named twice"
+    held_out, last = params.dataset.validation, max(params.attention_maps.images)
+    if held_out and last >= held_out:
+        yield f"attention_maps.images: {last}, but the last validation image is {held_out - 1}"
 
 
 def _attention(params: Params) -> Iterator[str]:
