@@ -129,6 +129,33 @@ def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
         assert sha256(harmed) == sha256(unharmed)
 
 
+DEFECT = """
+from moonshine import cli
+from moonshine.training.loop import TrainingLoop
+
+def defect(loop):
+    raise ZeroDivisionError("a defect")
+
+TrainingLoop._beat_if_due = defect
+cli.run()
+"""
+
+
+@pytest.mark.parametrize("ending", ["divergence", "defect"])
+def test_a_training_ends_whatever_its_loading_workers_do(
+    ending: str, raw: tuple[Path, dict[str, Any]], prepared: Path, tmp_path: Path, injected: Injections
+) -> None:
+    """Workers ignore signals, and an error may keep them from being told that no more is wanted."""
+    with injected("the sudden end of a training with loading workers"):
+        params = raw[1] | {"recipe": raw[1]["recipe"] | {"lr": 1e30 if ending == "divergence" else 0.05}}
+        write_params(tmp_path, params)
+        (tmp_path / "data").symlink_to(prepared / "data")
+        program = ["-m", "moonshine"] if ending == "divergence" else ["-c", DEFECT]
+        command = [sys.executable, *program, "train", "teacher", "--seed", "0"]
+        ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
+        assert ended.returncode == (7 if ending == "divergence" else 1), ended.stderr
+
+
 @pytest.fixture
 def a_minute() -> Iterator[None]:
     """After which the test has failed."""

@@ -1,0 +1,43 @@
+"""What every command does at its start and end, whatever it does between."""
+
+import subprocess
+import sys
+
+import pytest
+
+from support import ROOT, environment, moonshine
+
+
+def shell(command: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    text = command.replace("moonshine", f"{sys.executable} -m moonshine")
+    return subprocess.run(["bash", "-c", text], cwd=ROOT, env=environment(**extra), capture_output=True, text=True)
+
+
+def test_closed_output_is_no_error() -> None:
+    assert shell("moonshine use --help >&-").returncode == 0
+    for closed in (">&-", "2>&-"):
+        result = shell(f"moonshine check {closed}")
+        assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_a_full_disk_behind_the_output_is_told_in_one_line() -> None:
+    result = shell("moonshine show > /dev/full")
+    assert result.returncode == 9
+    assert result.stderr.startswith("error: standard output, or a file that was open: No space left on device")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    assert shell("moonshine show | head -1 > /dev/null; exit ${PIPESTATUS[0]}").returncode == 0
+
+
+def test_a_terminal_without_utf_8_shows_what_it_can() -> None:
+    result = shell("moonshine show", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
+    assert result.returncode == 0
+    assert "| Resnet34 " in result.stdout
+    assert "2.22 ? 0.10" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [("--conv", "G(N)"), ("resnet34", "--arch", "resnet18")])
+def test_options_that_would_be_ignored_are_refused(arguments: tuple[str, ...]) -> None:
+    assert moonshine("describe", *arguments, cwd=ROOT, check=False).returncode == 2
