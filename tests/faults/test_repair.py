@@ -33,7 +33,7 @@ def project(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) ->
 def test_verify_finds_nothing_where_all_is_well(project: Path) -> None:
     result = command(project, "verify")
     assert result.code == 0, result.output
-    assert "6 files are what dvc.lock says" in result.output
+    assert "6 outputs are what dvc.lock says" in result.output
 
 
 DAMAGED = {
@@ -177,6 +177,20 @@ def test_changed_code_starts_anew_and_adopt_goes_on(
         assert experiment.unharmed(untrained)
         record = json.loads((untrained / "models/toy/records/train/teacher/seed0.json").read_text())
         assert record["adopted"]["differs"] == ["code.training/loop.py: changed"]
+
+
+def test_an_adoption_that_failed_is_not_recorded(untrained: Path, injected: Injections) -> None:
+    running = start(untrained, *TRAIN, pause="end of epoch")
+    running.kill(signal.SIGKILL)
+    running.finish()
+    older = edit_identity(untrained, "code.training/loop.py")
+    with injected("damaged checkpoints of a run that is adopted"):
+        for checkpoint in older.glob("step-*.pt"):
+            checkpoint.write_bytes(b"damaged")
+        assert command(untrained, "adopt", "train/teacher", "--seed", "0").code == 3
+        assert command(untrained, *TRAIN).code == 0
+        record = json.loads((untrained / "models/toy/records/train/teacher/seed0.json").read_text())
+        assert "adopted" not in record
 
 
 def test_a_finished_run_is_adopted_without_training(experiment: Experiment, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""`moonshine verify` of a whole project: files, folders of files, and what others trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from support import commit_all, copy_finished, moonshine, run
+
+
+@pytest.fixture
+def project(by_snakemake: Path, tmp_path: Path) -> Path:
+    """The finished experiment, its results in git."""
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    commit_all(project, "results")
+    return project
+
+
+def test_a_finished_project_is_sound(project: Path) -> None:
+    assert "outputs are what dvc.lock says" in moonshine("verify", cwd=project).stderr
+
+
+@pytest.mark.parametrize("damage", ["altered", "lost", "added"])
+def test_damage_within_a_folder_is_found_and_repaired(damage: str, project: Path) -> None:
+    figure = project / "results/toy/figures/training-curves.svg"
+    if damage == "altered":
+        figure.write_text(figure.read_text() + "\n")
+    elif damage == "lost":
+        figure.unlink()
+    else:
+        shutil.copy(figure, figure.with_name("another.svg"))
+    result = moonshine("verify", cwd=project, check=False)
+    assert result.returncode == 3
+    repair = "git checkout HEAD -- results/toy/figures"
+    assert result.stderr == (
+        f"error: results/toy/figures: its md5 is not that of report@toy in dvc.lock; repair: {repair}\n"
+    )
+    if damage != "added":
+        run(*repair.split(), cwd=project)
+        moonshine("verify", cwd=project)
+
+
+def test_a_published_network_is_not_held_against_the_file_it_was_made_from(project: Path) -> None:
+    model, record = project / "models/toy/fetch/big.safetensors", project / "models/toy/records/fetch/big.json"
+    for path in (model, record):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(project / "models/toy/train/teacher/seed0.safetensors", model)
+    record.write_text(json.dumps({"row": "fetch/big", "sha256": 64 * "0"}))
+    moonshine("verify", cwd=project)
