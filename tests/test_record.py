@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -40,6 +41,29 @@ def test_a_run_for_one_target_records_just_what_ran(project: Path) -> None:
     assert listed(project) == {EVALUATE_DISTIL}
     moonshine("sync", cwd=project)
     assert listed(project) == {EVALUATE_DISTIL}
+
+
+def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> None:
+    """It would take them for older than they are."""
+    comment("moonshine/models/cost.py")(project)
+    lock = project / ".snakemake/locks/0.input.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("x\n")
+    metrics = project / "results/toy/metrics/train/teacher.json"
+    time_before = metrics.stat().st_mtime_ns
+    engine = subprocess.Popen(
+        ["snakemake", "-c", "import time; time.sleep(60)"], executable=sys.executable, cwd=project
+    )
+    try:
+        result = moonshine("sync", cwd=project, check=False)
+    finally:
+        engine.kill()
+        engine.wait()
+    assert result.returncode == 6
+    assert f"process {engine.pid}: snakemake is at work here; wait for it or stop it" in result.stderr
+    assert metrics.stat().st_mtime_ns == time_before
+    lock.unlink()
+    moonshine("sync", cwd=project)
 
 
 def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> None:
