@@ -1,5 +1,7 @@
 """`moonshine use`: put one of experiments/ in place as params.yaml."""
 
+import os
+import subprocess
 from pathlib import Path
 
 from moonshine.errors import ParamsError
@@ -12,14 +14,29 @@ FOLDER = Path("experiments")
 
 
 def use(name: str, target: Path) -> None:
-    """Check experiments/<name>.yaml and copy it to `target`; what is there stays in git's history.
+    """Check experiments/<name>.yaml and copy it to `target`.
 
-    ParamsError (exit code 2) where there is no such experiment or its file is wrong; `target` then stays as it is.
+    ParamsError (exit code 2) where there is no such experiment or its file is wrong, or where neither git nor
+    experiments/ has what `target` holds; it then stays as it is.
     """
+    if not FOLDER.is_dir():
+        raise ParamsError(f"{FOLDER}: no such folder; run this from the project's root")
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = (file.stem for file in FOLDER.glob("*.yaml"))
         raise ParamsError(f'"{name}" is no experiment{suggest(name, known)}')
     params = read_params(path)
+    _require_kept_elsewhere(target)
     write_text(target, path.read_text(encoding="utf-8"))
     say(f"{target}: now {path}, {len(params.rows)} rows, seeds {params.seeds}")
+
+
+def _require_kept_elsewhere(target: Path) -> None:
+    if not target.exists() or target.read_bytes() in [path.read_bytes() for path in FOLDER.glob("*.yaml")]:
+        return
+    in_git = subprocess.run(["git", "show", f"HEAD:./{os.path.relpath(target)}"], capture_output=True)
+    if in_git.returncode or in_git.stdout != target.read_bytes():
+        raise ParamsError(
+            f"{target}: has changes that would be lost; commit them, or keep them as an experiment: "
+            f"cp {target} {FOLDER}/NAME.yaml"
+        )

@@ -4,12 +4,12 @@ import re
 import shutil
 from pathlib import Path
 
-from support import ROOT, moonshine, toy_params, write_params
+from support import ROOT, copy_project, moonshine, toy_params, write_params
 
 
 def test_an_experiment_is_put_in_place_to_the_letter(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
-    write_params(tmp_path, toy_params())
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     result = moonshine("use", "fashion-mnist", cwd=tmp_path)
     text = (ROOT / "experiments/fashion-mnist.yaml").read_text()
     assert (tmp_path / "params.yaml").read_text() == text
@@ -26,6 +26,22 @@ def test_the_readme_lists_every_experiment() -> None:
     cells = [line.split("|")[1] for line in table.split("\n\n")[0].splitlines()[2:]]
     listed = re.findall("`(.+?)`", "".join(cells))
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+
+
+def test_changes_that_are_kept_nowhere_else_are_not_overwritten(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", toy_params())
+    shutil.copytree(ROOT / "experiments", project / "experiments")
+    moonshine("use", "digits", cwd=project)  # the toy experiment is in git
+    edited = (project / "params.yaml").read_text() + "# mine\n"
+    (project / "params.yaml").write_text(edited)
+    result = moonshine("use", "cifar10", cwd=project, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: params.yaml: has changes that would be lost; commit them, or keep them as")
+    assert (project / "params.yaml").read_text() == edited
+    shutil.copy(project / "params.yaml", project / "experiments" / "mine.yaml")
+    moonshine("use", "cifar10", cwd=project)
+    moonshine("use", "mine", cwd=project)
+    assert (project / "params.yaml").read_text() == edited
 
 
 def test_a_wrong_or_unknown_experiment_leaves_params_alone(tmp_path: Path) -> None:
