@@ -148,6 +148,7 @@ MISTAKES = {
         "attention_maps.images: 600, but the last validation image is 599",
     ),
     "raw data of no source": ("machine.raw_data", {"imagnet": "/x"}, "machine.raw_data.imagnet"),
+    "a title twice": ("titles", {"train/teacher": "T", "distil/at/student": "T"}, 'titles: "T" is of two rows'),
     "a table twice": ("tables", toy_params()["tables"] * 2, "tables: all is named twice"),
     "a published column twice": (
         "tables",

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from measured_project import TOP1, VALIDATION, metrics, params, write_metrics, write_project
 from moonshine import cli, signals
 from moonshine.report.figures import FIGURES
+from moonshine.report.tables import short_count
 from support import files_below, write_params
 from support import moonshine as run_moonshine
 
@@ -113,6 +115,52 @@ def test_a_row_that_has_not_run_is_refused_unless_the_page_is_to_be_partial(
     assert table_line(project, "Student")[1:] == ["not run", "not run", "not run", "", "7.50", "not run", ""]
     assert table_line(project, "Teacher")[3] == "**2.03 ± 0.15**"
     assert csv_line(project, "distil/at/student")["seeds"] == "0"
+
+
+def test_counts_stay_whole_beside_rows_that_have_not_run(project: Path, moonshine: Moonshine) -> None:
+    error = {"0": 2.0, "1": 2.2, "2": 1.9}
+    write_metrics(project, "train/teacher", metrics("train/teacher", error, parameters=21_814_696))
+    (project / "results/toy/metrics/distil/at/student.json").unlink()
+    moonshine("report", "--partial", cwd=project)
+    assert csv_line(project, "train/teacher")["parameters"] == "21814696"
+    assert csv_line(project, "distil/at/student")["parameters"] == ""
+
+
+def test_counts_are_rounded_before_their_unit_is_chosen() -> None:
+    numbers = (999, 999.7, 999_499, 999_600, 21_814_696, 999_600_000)
+    assert [short_count(number) for number in numbers] == ["999", "1.00k", "999k", "1.00M", "21.8M", "1.00G"]
+
+
+def test_a_recipe_without_steps_is_told_without_them(project: Path, moonshine: Moonshine) -> None:
+    without = params()
+    without["recipe"]["lr_steps"] = []
+    write_params(project, without)
+    moonshine("report", cwd=project)
+    assert "learning rate 0.05, weight decay 0.0001." in page(project)
+
+
+def test_a_network_may_be_called_seed_something(project: Path, moonshine: Moonshine) -> None:
+    text = (project / "params.yaml").read_text().replace("teacher/", "seedling/").replace("- teacher", "- seedling")
+    text = text.replace("train/teacher", "train/seedling").replace("  teacher:", "  seedling:")
+    (project / "params.yaml").write_text(text)
+    results = project / "results/toy"
+    content = json.loads((results / "metrics/train/teacher.json").read_text())
+    write_metrics(project, "train/seedling", {**content, "row": "train/seedling"})
+    (results / "curves/train/teacher").rename(results / "curves/train/seedling")
+    maps = results / "attention-maps/distances.json"
+    maps.write_text(maps.read_text().replace("train/teacher", "train/seedling"))
+    moonshine("report", cwd=project)
+    headline = json.loads((results / "headline.json").read_text())
+    assert headline["rows"]["teacher"]["row"] == "train/seedling"
+    assert headline["rows"]["teacher"]["top1"] == pytest.approx(2.0333)
+
+
+def test_what_others_put_into_folders_of_the_report_is_removed(project: Path, moonshine: Moonshine) -> None:
+    stray = project / "results/toy/figures/.ipynb_checkpoints"
+    stray.mkdir(parents=True)
+    (stray / "notes").write_text("x")
+    moonshine("report", cwd=project)
+    assert not stray.exists()
 
 
 def test_a_page_of_an_experiment_that_never_ran_has_its_published_values(tmp_path: Path, moonshine: Moonshine) -> None:
@@ -223,6 +271,14 @@ def test_the_same_metrics_give_the_same_bytes(project: Path) -> None:
     assert files_below(project / "results") == first
     names = {f"{figure}{theme}.{kind}" for figure in FIGURES for theme in ("", "-dark") for kind in ("svg", "png")}
     assert {path.name for path in (project / "results/toy/figures").iterdir()} == names
+
+
+def test_a_title_is_no_formula(project: Path) -> None:
+    titled = params()
+    titled["titles"]["train/teacher"] = r"$\foo$ | teacher"
+    write_params(project, titled)
+    run_moonshine("report", cwd=project)
+    assert r"| $\foo$ \| teacher " in page(project)
 
 
 def test_a_table_that_was_dropped_does_not_stay(project: Path, moonshine: Moonshine) -> None:

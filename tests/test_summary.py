@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support import copy_project, moonshine, run, toy_params
+from support import copy_finished, copy_project, moonshine, run, toy_params, write_params
 
 TABLE = """row,seeds,title,parameters,top1,top1_std
 train/teacher,3,Teacher,60000,{teacher},0.2
@@ -50,6 +50,17 @@ def test_nothing_changed_is_said(project: Path) -> None:
     run("git", "stash", "--quiet", cwd=project)
     assert "No table has changed." in moonshine("summary", cwd=project).stdout
     run("git", "stash", "pop", "--quiet", cwd=project)
+
+
+def test_another_experiment_in_place_makes_no_difference(project: Path, tmp_path: Path) -> None:
+    """DVC takes metrics of experiments that are not in place for lost."""
+    folder = copy_finished(project, tmp_path / "project")
+    (folder / "results/toy/tables/all.csv").write_text(
+        TABLE.format(teacher=1, seeds=0, parameters="", student="", std="")
+    )
+    write_params(folder, {**toy_params(), "experiment": "other"})
+    printed = moonshine("summary", cwd=folder).stdout
+    assert "No score has changed." in printed
 
 
 def test_an_unknown_revision_is_refused(project: Path) -> None:

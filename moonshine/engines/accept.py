@@ -12,7 +12,7 @@ from dvc.repo import Repo
 from moonshine.engines.dvc_project import open_project
 from moonshine.engines.record import commit
 from moonshine.engines.sync import sync
-from moonshine.errors import DataError, ParamsError
+from moonshine.errors import DataError, MachineError, ParamsError
 from moonshine.progress import say
 from moonshine.suggest import suggest
 
@@ -88,12 +88,15 @@ def _require_harmless(repo: Repo, edits: dict[str, dict[str, str]]) -> None:
 def _version(path: str, md5: str) -> bytes | None:
     """The newest version of a file in git that has this md5."""
     revisions = _git("log", "--format=%H", "--", path).decode().split()
-    versions = (_git("show", f"{revision}:{path}") for revision in revisions)
+    versions = (_git("show", f"{revision}:./{path}") for revision in revisions)
     return next((v for v in versions if hashlib.md5(v, usedforsecurity=False).hexdigest() == md5), None)
 
 
 def _git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], capture_output=True).stdout
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True).stdout
+    except FileNotFoundError:
+        raise MachineError("git: not found; install it") from None
 
 
 def _meaning(source: bytes) -> str:

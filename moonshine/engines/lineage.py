@@ -71,7 +71,7 @@ class _Chain:
         number = f"{metrics['top1']['mean']:.2f}"
         print(f"{row}: top-1 error {number} %, top-5 error {metrics['top5']['mean']:.2f} %")
         page = artefacts.results_folder(self._params.experiment) / "README.md"
-        if any(row in table.rows for table in self._params.tables):
+        if any(row in table.rows and "top1" in table.columns for table in self._params.tables):
             title = self._params.titles.get(row, row)
             self._link(1, f'{page}: shows {number} for "{title}"', _shows(page, title, number))
         self._made_by_its_stage(1, page)
@@ -147,6 +147,7 @@ class _Chain:
 def _shows(page: Path, title: str, number: str) -> bool:
     """Whether a line of one of the page's tables has both."""
     lines = [line for line in _text(page).splitlines() if line.startswith("|")]
+    title = title.replace("|", "\\|")  # as tables have it
     return any(title in line and number in line for line in lines)
 
 

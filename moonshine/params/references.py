@@ -32,6 +32,8 @@ def check_references(params: Params) -> Iterator[str]:
     yield from _attention(params)
     yield from _augmentation(params)
     yield from _unknown("titles", params.titles, "row", params.rows)
+    titles = [params.titles.get(row, row) for row in params.rows]
+    yield from (f'titles: "{title}" is of two rows' for title in sorted({t for t in titles if titles.count(t) > 1}))
     names = [table.name for table in params.tables]
     yield from (f"tables: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
     for table in params.tables:

@@ -41,7 +41,7 @@ def _draw(theme: Theme, examples: list[Example], titles: dict[str, str]) -> Figu
     for line, example in enumerate(examples):
         axes = figure.add_subplot(grid[line, 0])
         _show(axes, np.moveaxis(example.image, 0, -1).squeeze(), cmap="gray", top=1.0)
-        axes.set_xlabel(example.label, fontsize=7.5, labelpad=2)
+        axes.set_xlabel(example.label, fontsize=7.5, labelpad=2, parse_math=False)
         for group in range(groups):
             brightest = max(float(example.maps[role][group].max()) for role in ROLES)
             for column, role in enumerate(ROLES):
@@ -56,7 +56,8 @@ def _draw(theme: Theme, examples: list[Example], titles: dict[str, str]) -> Figu
                             f"group {group + 1}", (0.5, 1.32), xycoords="axes fraction", ha="center", fontsize=9.5
                         )
     names = ", ".join(f"{role}: {titles[role]}" for role in ROLES)
-    figure.text(0.01, 0.012, f"{names}. Numbers: distance to the teacher's map.", fontsize=8, color=theme.muted)
+    note = f"{names}. Numbers: distance to the teacher's map."
+    figure.text(0.01, 0.012, note, fontsize=8, color=theme.muted, parse_math=False)
     return figure
 
 

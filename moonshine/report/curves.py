@@ -33,7 +33,8 @@ def read_curves(params: Params, partial: bool = False) -> dict[str, pd.DataFrame
 
 def attention_groups(curve: pd.DataFrame) -> list[str]:
     """Columns with the attention loss of a group, first group first."""
-    return [column for column in sorted(curve.columns) if column.startswith(ATTENTION)]
+    groups = [column for column in curve.columns if column.startswith(ATTENTION)]
+    return sorted(groups, key=lambda column: int(column.removeprefix(ATTENTION)))
 
 
 def over_seeds(curve: pd.DataFrame, column: str) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def training_curves(measured: Measured, theme: Theme) -> Figure:
         for column, line in (("train_top1", ":"), ("val_top1", "-")):
             _band(axes, over_seeds(curve, column), colour, line)
         _mark_steps(axes, measured.recipe, theme)
-        axes.set_title(measured.title(row))
+        axes.set_title(measured.title(row), parse_math=False)
         _error_scale(axes)
     _label_outer(figure, panels, "epoch", "top-1 error, %")
     handles = [
@@ -133,7 +133,7 @@ def attention_losses(measured: Measured, theme: Theme) -> Figure:
             names += [name] if name not in names else []
         _mark_steps(axes, measured.recipe, theme)
         axes.set_yscale("log")
-        axes.set_title(measured.title(row))
+        axes.set_title(measured.title(row), parse_math=False)
     _label_outer(figure, panels, "epoch", "attention loss of the group")
     handles = [_key(color=theme.groups[i % len(theme.groups)], label=name) for i, name in enumerate(names)]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
@@ -147,7 +147,7 @@ def gap_to_teacher(measured: Measured, theme: Theme) -> Figure:
     figure, axes = plt.subplots(figsize=(7.2, 0.34 * len(rows) + 1.4), layout="constrained")
     gaps = [row.mean("top1") - measured.teacher_error for row in rows]
     bars = axes.barh(
-        [row.title for row in rows],
+        [row.title.replace("$", r"\$") for row in rows],  # no formulas
         gaps,
         xerr=[row.deviation("top1") or 0.0 for row in rows],
         color=[theme.kinds[row.kind] for row in rows],
@@ -161,7 +161,7 @@ def gap_to_teacher(measured: Measured, theme: Theme) -> Figure:
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
     teacher = measured.teacher.title + (f" (seed {measured.teacher_seed})" if measured.teacher_seed else "")
-    axes.set_xlabel(f"top-1 error minus that of the teacher, {teacher}, in percentage points")
+    axes.set_xlabel(f"top-1 error minus that of the teacher, {teacher}, in percentage points", parse_math=False)
     kinds = [kind for kind in KIND_NAMES if any(row.kind == kind for row in rows)]
     handles = [Patch(color=theme.kinds[kind], label=KIND_NAMES[kind]) for kind in kinds]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
@@ -280,7 +280,15 @@ def _label(axes: Axes, points: list[tuple[str, float, float]], theme: Theme) -> 
         tried: list[tuple[float, int, Annotation, Bbox]] = []
         for dx, dy, across, up in _PLACES:
             label = axes.annotate(
-                text, (x, y), (dx, dy), textcoords="offset points", ha=across, va=up, fontsize=8, color=theme.ink
+                text,
+                (x, y),
+                (dx, dy),
+                textcoords="offset points",
+                ha=across,
+                va=up,
+                fontsize=8,
+                color=theme.ink,
+                parse_math=False,
             )
             box = label.get_window_extent()
             tried.append((_hidden(box, taken, axes.get_window_extent()), len(tried), label, box))

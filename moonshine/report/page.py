@@ -70,11 +70,11 @@ def protocol(params: Params, rows: dict[str, Row]) -> str:
     count = len(params.seeds)
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
     steps = ", ".join(map(str, recipe.lr_steps))
+    lowered = f" times {recipe.lr_factor:g} after epochs {steps}" if steps else ""
     return (
         f"Errors in per cent on the {images} of {params.dataset.name}, {over} "
         f"({', '.join(map(str, params.seeds))}). Every network: {recipe.epochs} epochs, batch size "
-        f"{recipe.batch_size}, learning rate {recipe.lr:g} times {recipe.lr_factor:g} after epochs "
-        f"{steps}, weight decay {recipe.weight_decay:g}. "
+        f"{recipe.batch_size}, learning rate {recipe.lr:g}{lowered}, weight decay {recipe.weight_decay:g}. "
         "No. Params counts the running means and variances of batch norm, Learnable does not; MACs are "
         "multiply-accumulates for one image. The best value of a column is bold."
     )

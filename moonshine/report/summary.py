@@ -41,7 +41,7 @@ def summary(revision: str) -> str:
 
 def _changed_table(path: Path, revision: str) -> str:
     """The rows of one table that differ, or nothing."""
-    before = _read(_git("show", f"{revision}:{path.as_posix()}"))
+    before = _read(_git("show", f"{revision}:./{path.as_posix()}"))
     after = _read(path.read_text() if path.exists() else "")
     changed = [row for row in {**after, **before} if _cells(before.get(row)) != _cells(after.get(row))]
     lines = []
@@ -88,7 +88,15 @@ def _metrics(revision: str) -> str:
     result = _run([sys.executable, "-m", "dvc", "metrics", "diff", "--md", revision])
     if result.returncode:
         raise MachineError(f"dvc metrics diff failed: {' '.join(result.stderr.split())}")
-    return result.stdout.strip() or "No score has changed."
+    lines = result.stdout.strip().splitlines()
+    lines = [*lines[:2], *(line for line in lines[2:] if not _of_another_experiment(line, revision))]
+    return "\n".join(lines) if len(lines) > 2 else "No score has changed."
+
+
+def _of_another_experiment(line: str, revision: str) -> bool:
+    """Of a file that is there then and now: DVC calls the metrics of experiments not in place absent."""
+    path, _, before, after, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+    return "-" in (before, after) and Path(path).exists() and bool(_git("ls-tree", revision, "--", path))
 
 
 def _git(*arguments: str) -> str:

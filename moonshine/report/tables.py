@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.rows import ERRORS, Row, scratch_partner
+from moonshine.report.rows import COSTS, ERRORS, Row, scratch_partner
 
 NOT_RUN = "not run"
 HEADINGS = {
@@ -116,7 +117,7 @@ def table_csv(table: Table, rows: dict[str, Row]) -> str:
     )
     for column in table_columns(table, rows):
         values = [cell.text if column.key == "title" else cell.value for cell in column.cells]
-        frame[column.key] = values
+        frame[column.key] = _whole(values) if column.key in (*COSTS, "size") else values
         if column.key in ERRORS:
             frame[f"{column.key}_std"] = [row.deviation(column.key) if row.metrics else None for row in chosen]
         if any(cell.comparison for cell in column.cells):
@@ -129,9 +130,14 @@ def table_csv(table: Table, rows: dict[str, Row]) -> str:
     return frame.to_csv(index=False, float_format="%.6g")
 
 
+def _whole(values: list[Any]) -> Any:
+    """Counts in full; as floats, which a row without any would make of them, they would lose digits."""
+    return pd.array([None if value is None else round(value) for value in values], dtype="Int64")
+
+
 def short_count(number: float) -> str:
     """Three significant digits with a unit, as the lab note writes them: 21.8M, 3.16M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
+        if float(f"{number / size:.3g}") >= 1:
             return f"{number / size:#.3g}".rstrip(".") + unit
     return str(round(number))
