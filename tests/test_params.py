@@ -155,6 +155,11 @@ MISTAKES = {
         [{**toy_params()["tables"][0], "published": [{"name": "note", "source": "x", "values": {}}] * 2}],
         "tables.all.published: note is named twice",
     ),
+    "a published column with a name of the table's": (
+        "tables",
+        [{**toy_params()["tables"][0], "published": [{"name": "std", "source": "x", "values": {}}]}],
+        "tables.all.published: std is the name of a column in the CSV already",
+    ),
     "title of no row": (
         "titles",
         {"train/techer": "T"},

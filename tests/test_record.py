@@ -192,6 +192,12 @@ def test_lineage_reaches_the_raw_data_and_every_link_holds(project: Path) -> Non
     assert "BROKEN" not in shown
 
 
+def test_lineage_takes_a_path_however_it_is_written(project: Path) -> None:
+    model = "models/toy/train/teacher/seed0.safetensors"
+    for path in (f"./{model}", str(project / model)):
+        assert "links hold" in moonshine("lineage", path, cwd=project).stdout
+
+
 @pytest.mark.parametrize(
     ("path", "link"),
     [

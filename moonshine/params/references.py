@@ -40,6 +40,8 @@ def check_references(params: Params) -> Iterator[str]:
         columns = [published.name for published in table.published]
         for repeated in sorted({name for name in columns if columns.count(name) > 1}):
             yield f"tables.{table.name}.published: {repeated} is named twice"
+        for taken in sorted({"std", "minus_scratch", "minus_scratch_p"} & set(columns)):
+            yield f"tables.{table.name}.published: {taken} is the name of a column in the CSV already"
         yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", params.rows)
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"
