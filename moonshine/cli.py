@@ -270,7 +270,7 @@ def _fetch(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     params = _read(options)
     _require_row(params, f"train/{options.network}", options.seed)
-    _in_processes(params.recipe.processes or 1)
+    _in_processes(params)
     _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
     from moonshine.data.check import check_images
     from moonshine.training.train import train
@@ -288,7 +288,7 @@ def _distil(options: argparse.Namespace) -> None:
     students = list(dict.fromkeys(students))  # a lock cannot tell a student from itself
     for student in students:
         _require_row(params, f"distil/{student}", options.seed)
-    _in_processes(params.recipe.processes or 1)
+    _in_processes(params)
     from moonshine.data.check import check_images
     from moonshine.training.distil import distil, distil_together
 
@@ -427,12 +427,13 @@ def _require_row(params, row: str, seed: int | None = None) -> None:  # type: ig
         raise ParamsError(f"--seed {seed}: params.yaml has seeds {params.seeds}")
 
 
-def _in_processes(count: int) -> None:
-    """Go on in `count` processes, and there only; torchrun may have started them already."""
+def _in_processes(params) -> None:  # type: ignore[no-untyped-def]
+    """Go on in as many processes as the recipe says, and there only; torchrun may have started them already."""
+    count = params.recipe.processes or 1
     if processes.LOCAL_RANK is None and count > 1:
         from moonshine.torchrun import run_processes
 
-        sys.exit(run_processes(count))
+        sys.exit(run_processes(count, params.machine))
     if count != processes.COUNT:
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 

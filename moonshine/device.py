@@ -7,8 +7,11 @@ import torch
 
 from moonshine import processes
 from moonshine.errors import MachineError
-from moonshine.gpu_claims import claim_free_gpu, claim_gpu
+from moonshine.gpu_claims import claim_free_gpus, claim_gpu, share_gpu
 from moonshine.params.schema import Machine
+
+CLAIMED = "MOONSHINE_GPUS_CLAIMED"
+"""Set for the processes of a training whose parent claimed the GPUs that they see."""
 
 
 def choose_device(machine: Machine) -> torch.device:
@@ -34,16 +37,43 @@ def _granted_gpus() -> str | None:
     return f"CUDA_VISIBLE_DEVICES is {devices}" if devices not in ("", "-1", "NoDevFiles") else None
 
 
+def claim_gpus(machine: Machine, count: int) -> None:
+    """Claim a GPU for each of `count` processes that this one starts, and let them see these and no others.
+
+    Nothing is claimed where they compute on the CPU; what is wrong where there is no GPU, they say themselves.
+    """
+    if machine.device == "cpu" or not torch.cuda.is_available():
+        return
+    uuids = _visible_gpus()
+    # CUDA numbers devices as the variable lists them; where it is unset, by indices that the processes count alike
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(len(uuids))] if given is None else given.split(",")
+    indices = claim_free_gpus(uuids, count)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[index].strip() for index in indices)
+    os.environ[CLAIMED] = "1"
+
+
 @functools.cache
 def _claimed_gpu() -> int:
-    uuids = [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+    uuids = _visible_gpus()
     if processes.LOCAL_RANK is None:
-        index = claim_free_gpu(uuids)
+        (index,) = claim_free_gpus(uuids, 1)
     else:
         index = processes.LOCAL_RANK
-        claim_gpu(uuids, index)
+        if CLAIMED in os.environ:
+            share_gpu(uuids[index])
+        else:
+            claim_gpu(uuids, index)
     torch.cuda.set_device(index)
     return index
+
+
+def _visible_gpus() -> list[str]:
+    """The uuids of the devices that this process sees, in CUDA's order; NVML would count them in another one.
+
+    It makes no context on any device, so a process that only asks takes no memory there.
+    """
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
 
 
 def set_up(threads: int) -> None:

@@ -9,13 +9,19 @@ import sys
 import uuid
 from collections.abc import Iterable
 
+from moonshine import device, signals
 from moonshine.errors import MachineError
+from moonshine.params.schema import Machine
 from moonshine.progress import say
 from moonshine.signals import STOP_SIGNALS
 
 
-def run_processes(count: int) -> int:
-    """Run this very command in `count` processes; returns the exit code of the one that failed first, or 0."""
+def run_processes(count: int, machine: Machine) -> int:
+    """Run this very command in `count` processes, each with a GPU where the machine has some.
+
+    Returns the exit code of the process that failed first, or 0.
+    """
+    _claim_gpus(machine, count)
     from torch.distributed.elastic.agent.server.api import SignalException  # type: ignore[attr-defined]
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -40,6 +46,18 @@ def run_processes(count: int) -> int:
     except SignalException as stopped:
         return 128 + stopped.sigval
     return 0
+
+
+def _claim_gpus(machine: Machine, count: int) -> None:
+    """Here and not in the processes: they wait for each other, so they could not wait for other jobs' devices."""
+    handlers = {stop: signal.getsignal(stop) for stop in STOP_SIGNALS}
+    signals.install_handlers()
+    try:
+        device.claim_gpus(machine, count)
+    finally:
+        for stop, handler in handlers.items():  # torchrun sets its own once the processes run
+            signal.signal(stop, handler)
+    signals.poll("its processes had not started, nothing is lost")
 
 
 def _exit_code(codes: Iterable[int]) -> int:
