@@ -1,5 +1,6 @@
 """Mixed precision and torch.compile, as far as a CPU goes: what they change, and that attention stays float32."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherSignals
 from moonshine.models.architecture import describe
 from moonshine.params import Params
+from moonshine.params.schema import Method
 from moonshine.training.trainee import Trainee
 from support import toy_params
 
@@ -76,3 +78,27 @@ def test_compiled_networks_compute_the_same(precision: str, dtypes: set[torch.dt
         assert float(direction(compiled) @ direction(eager)) > 1 - rounding
     for name in ("loss", "cross_entropy", "attention_1", "attention_4"):
         assert compiled_means[name] == pytest.approx(means[name], rel=rounding)
+
+
+def test_compiled_networks_of_one_architecture_have_their_own_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one without attention lends its graph to one with, and from the ninth on none is compiled."""
+    runs = []
+
+    def backend(graph: torch.fx.GraphModule, example: list[Any]) -> Any:
+        return lambda *arguments: (runs.append(graph), graph(*arguments))[1]
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    params = Params.model_validate(toy_params())
+    recipe = params.recipe.model_copy(update={"compile": True})
+    architecture = {"arch": "wrn-10-1", "classes": 10, "in_channels": 1}
+    methods = [Method(alpha=0.5, temperature=4.0), *[Method(beta=1.0, groups=[1, 2, 3])] * 2]
+    images, labels = torch.rand(4, 1, 12, 12), torch.arange(4)
+    said = TeacherSignals(torch.rand(4, 10), [torch.rand(4, side, side) for side in (12, 6, 3)])
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for method in methods:
+            objective = Distillation(method, ("group1", "group2", "group3"))
+            trainee = Trainee("distil/at/student", architecture, objective, recipe, 0, torch.device("cpu"))
+            trainee.step(images, labels, said)
+    torch.compiler.reset()
+    assert len(runs) == len(set(runs)) == len(methods)

@@ -35,7 +35,11 @@ class Teacher:
         fold_batch_norms(network, keep=points)
         self.network = place(network, device).requires_grad_(False).eval()
         self._tap = FeatureTap(network, points, attention_map)
-        self._forward = torch.compile(self.network, dynamic=False) if compiled else self.network
+        self._forward = (
+            torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
+            if compiled
+            else network
+        )
         self._freezing: AbstractContextManager[None] = _freezing() if compiled else nullcontext()
         self._device, self._precision = device, precision
 

@@ -38,8 +38,13 @@ class Trainee:
         self.network = place(network, device).train()
         objective.attach(self.network)
         replica = processes.replicated(self.network)
-        # kernels for each size of batch: those for any size depend on which came first, which resuming changes
-        self._forward = torch.compile(replica, dynamic=False) if recipe.compile else replica
+        # kernels for each size of batch: those for any size depend on which came first, which resuming changes;
+        # and for each network: it may not run another's, whose features are not its own, nor use up a shared limit
+        self._forward = (
+            torch.compile(replica, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
+            if recipe.compile
+            else replica
+        )
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
