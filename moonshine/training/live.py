@@ -5,6 +5,7 @@ so a write that fails costs the training nothing.
 """
 
 import contextlib
+import math
 import os
 import socket
 import time
@@ -35,8 +36,11 @@ class LiveRun:
         """Whether the last heartbeat is old; asking a device for its sums at every step would slow it down."""
         return processes.FIRST and time.monotonic() - self._last >= SECONDS_BETWEEN_HEARTBEATS
 
-    def beat(self, epoch: int, step: int, **noted: Any) -> None:
-        """Write the heartbeat: `step` steps are done, and epoch `epoch` is under way; `noted` is shown with it."""
+    def beat(self, epoch: int, step: int, training: dict[str, float] | None = None, **noted: Any) -> None:
+        """Write the heartbeat: `step` steps are done, and epoch `epoch` is under way; `noted` is shown with it.
+
+        So are the `training` means; those that are not finite, before anybody has noticed, as null, for JSON has none.
+        """
         if not processes.FIRST:
             return
         self._last = time.monotonic()
@@ -49,6 +53,7 @@ class LiveRun:
             "written": round(time.time(), 1),
             "process": os.getpid(),
             "host": socket.gethostname(),
+            "training": None if training is None else _without_infinities(training),
             **noted,
         }
         with contextlib.suppress(MoonshineError):
@@ -59,3 +64,7 @@ class LiveRun:
             return
         with contextlib.suppress(MoonshineError):
             write_text(self._folder / CURVE, curve_csv(history), attempts=1)
+
+
+def _without_infinities(means: dict[str, float]) -> dict[str, float | None]:
+    return {name: mean if math.isfinite(mean) else None for name, mean in means.items()}

@@ -97,8 +97,9 @@ class TrainingLoop:
                 continue
             processes.share_statistics(trainee.network)
             measured = measure(trainee.network, self.val, self._stay_safe)
-            if not math.isfinite(measured["loss"]):
-                self._drop(trainee, trainee.diverged("validation loss"))
+            losses = {"validation loss": measured["loss"], "every step's loss": trainee.training_means()["loss"]}
+            if wrong := [name for name, loss in losses.items() if not math.isfinite(loss)]:
+                self._drop(trainee, trainee.diverged(" and ".join(wrong)))
                 continue
             trainee.finish_epoch(measured)
             last = trainee.history[-1]

@@ -1,5 +1,6 @@
 """One network in training: weights, optimiser, and where it stands."""
 
+import math
 from typing import Any
 
 import torch
@@ -78,7 +79,9 @@ class Trainee:
         self._scaler.scale(loss if weight == 1 else loss * weight).backward()
         means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
         sums = self._summed(means, logits.detach(), labels)
-        if not self._scaler.is_enabled():  # float16 gradients may overflow; their scaler skips the step
+        if self._scaler.is_enabled():  # float16 may overflow; the scaler skips the step, so the means do too
+            sums = torch.where(torch.isfinite(sums).all(), sums, 0)
+        else:
             batch_means = sums[:-2] / sums[-1]
             self._optimizer.found_inf = self._note_fault(batch_means)  # type: ignore[attr-defined]  # as GradScaler
         self._scaler.step(self._optimizer)
@@ -137,9 +140,9 @@ class Trainee:
             raise self.diverged("a weight")
 
     def training_means(self) -> dict[str, float]:
-        """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent."""
+        """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent; NaN of no images."""
         loss, *parts, correct, count = self._sums.tolist()
-        count = max(count, 1)
+        count = count or math.nan
         named = {name: value / count for name, value in zip(self.objective.parts, parts)}
         return {"loss": loss / count, **named, "train_top1": 100 * (1 - correct / count)}
 

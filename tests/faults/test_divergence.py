@@ -1,5 +1,6 @@
 """A run whose loss, gradient or weights stop being finite stops before it is saved, and says where it was."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import torch
 
 from faults.experiment import TRAIN, Experiment, Injections, artefacts, tiny_params
 from faults.forked import command
+from moonshine.training import live, loop
+from moonshine.training.objective import CrossEntropy
+from support import write_params
 
 
 @pytest.mark.parametrize(
@@ -52,3 +56,54 @@ def test_a_cured_run_does_not_go_on_from_the_diverged_one(experiment: Experiment
     assert result.code == 0
     assert "an older run is not resumed, for it differs in recipe.lr: 1e+30 -> 0.05" in result.output
     assert experiment.unharmed(folder)
+
+
+def look_as_on_a_gpu() -> None:
+    """At every step for the heartbeat, but once in a while for a loss that is not finite."""
+    live.SECONDS_BETWEEN_HEARTBEATS = 0.0
+    loop.STEPS_BETWEEN_CHECKS["cpu"] = 50
+
+
+def test_a_loss_that_the_heartbeat_sees_first_diverges_too(untrained: Path) -> None:
+    params = tiny_params()
+    params["recipe"]["lr"] = 1e30
+    del params["machine"]["checkpoint_steps"]
+    write_params(untrained, params)
+    result = command(untrained, *TRAIN, prepare=look_as_on_a_gpu)
+    assert result.code == 7, result.output
+    (path,) = untrained.glob("runs/toy/train/teacher/seed0/*/progress.json")
+    assert "diverged" in json.loads(path.read_text())
+
+
+class Overflowing:
+    """In place of the loss: one that is infinite in the steps `which`."""
+
+    def __init__(self, which: range):
+        self._which, self._step, self._call = which, 0, CrossEntropy.__call__
+
+    def install(self) -> None:
+        def call(objective: CrossEntropy, *arguments: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            loss, _ = self._call(objective, *arguments)
+            loss = loss * float("inf") if self._step in self._which else loss
+            self._step += 1
+            return loss, [loss]
+
+        CrossEntropy.__call__ = call  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("which", "code"), [(range(3, 4), 0), (range(3, 6), 7)], ids=["one batch", "a whole epoch's batches"]
+)
+def test_a_batch_that_overflows_in_float16_is_skipped(which: range, code: int, untrained: Path) -> None:
+    params = tiny_params()
+    params["recipe"]["precision"] = "float16"
+    del params["machine"]["checkpoint_steps"]
+    write_params(untrained, params)
+    result = command(untrained, *TRAIN, prepare=Overflowing(which).install)
+    assert result.code == code, result.output
+    if code:
+        assert "every step's loss not finite in epoch 2, after step 2" in result.output
+    else:
+        (path,) = untrained.glob("runs/toy/train/teacher/seed0/*/final.json")
+        first, second = json.loads(path.read_text())["history"]
+        assert 0 < second["loss"] < 2 * first["loss"]
