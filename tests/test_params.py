@@ -284,6 +284,15 @@ UNBUILDABLE = {
         {"arch": "wrn-10-1", "points": ["group1", "group2", "fc"]},
         "networks.student: points: fc gives no maps of (channels, height, width), but (10,)",
     ),
+    "a point that is never run": (
+        {"arch": "swin_t", "points": ["features.1", "features.1.0.attn.qkv", "features.3"]},
+        "networks.student: points: features.1.0.attn.qkv gives no tensor",
+    ),
+    "a point that is overwritten": (
+        {"arch": "wrn-10-1", "points": ["group1.0.bn1", "group2.0.relu", "group3"]},
+        "networks.student: points: group1.0.bn1 gives maps that the network overwrites in place, so that no student "
+        "can learn them; name a module after it",
+    ),
     "images too small": (
         {"arch": "alexnet", "points": ["features.1", "features.4", "features.11"]},
         "networks.student: cannot take images of 1 x 12 x 12: Given input size: (64x2x2). Calculated output "
@@ -302,6 +311,15 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
     with pytest.raises(ParamsError) as error:
         check_networks(read_params(tmp_path / "params.yaml"))
     assert str(error.value) == line
+
+
+def test_a_teacher_may_be_read_where_a_student_may_not(tmp_path: Path) -> None:
+    """It has no backward pass."""
+    points = ["group1.0.bn1", "group2", "group3"]
+    params = changed("networks", {"teacher": {"arch": "wrn-10-1", "points": points}, "student": {"arch": "wrn-10-1"}})
+    params["methods"]["at"]["groups"] = [1, 2, 3]
+    write_params(tmp_path, params)
+    check_networks(read_params(tmp_path / "params.yaml"))
 
 
 @pytest.mark.slow

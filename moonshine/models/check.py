@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from torch import nn
 from moonshine.errors import ParamsError
 from moonshine.models.architecture import describe
 from moonshine.models.attention_points import attention_points
-from moonshine.models.features import FeatureTap
 from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.suggest import suggest
@@ -22,18 +22,19 @@ def check_networks(params: Params) -> None:
     Raises ParamsError (exit code 2) with one line for each network that cannot be built, has no such attention point,
     or cannot take the images.
     """
-    dataset = params.dataset
+    dataset, students = params.dataset, {*params.distil.networks, *params.distil_more.networks}
     mistakes: list[str] = []
     for name, network in params.networks.items():
         architecture = describe(network, dataset.classes, dataset.channels)
-        mistakes += (f"networks.{name}: {mistake}" for mistake in _mistakes(architecture, dataset.size))
+        found = _mistakes(architecture, dataset.size, name in students)
+        mistakes += (f"networks.{name}: {mistake}" for mistake in found)
     if mistakes:
         raise ParamsError("\n".join(mistakes))
 
 
-def _mistakes(architecture: dict[str, Any], size: int) -> Iterator[str]:
+def _mistakes(architecture: dict[str, Any], size: int, learns: bool) -> Iterator[str]:
     try:
-        network = build_network(architecture).eval()
+        network = build_network(architecture)
     except ParamsError as error:
         yield str(error)
         return
@@ -43,21 +44,36 @@ def _mistakes(architecture: dict[str, Any], size: int) -> Iterator[str]:
     for point in unknown:
         yield f'points: "{point}" is no module of {architecture["arch"]}{_nearest(point, paths)}'
     if not unknown:
-        yield from _refusal(network, points, architecture["in_channels"], size)
+        yield from _refusal(network, points, architecture["in_channels"], size, learns)
 
 
-def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: int) -> Iterator[str]:
-    tap = FeatureTap(network, points, lambda features: features)
+def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: int, learns: bool) -> Iterator[str]:
+    given: dict[str, tuple[torch.Tensor, int]] = {}
+
+    def note(point: str, module: nn.Module, inputs: object, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            given[point] = output, output._version
+
+    for point in points:
+        network.get_submodule(point).register_forward_hook(partial(note, point))
     try:
-        with torch.inference_mode():
-            network(torch.empty(1, channels, size, size, device="meta"))
+        with torch.no_grad():
+            network(torch.empty(2, channels, size, size, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         yield f"cannot take images of {channels} x {size} x {size}: {reason}"
         return
-    for point, features in zip(points, tap.take()):
-        if features.dim() != 4:
+    for point in points:
+        features, version = given.get(point, (None, 0))
+        if features is None:
+            yield f"points: {point} gives no tensor"
+        elif features.dim() != 4:
             yield f"points: {point} gives no maps of (channels, height, width), but {tuple(features.shape[1:])}"
+        elif learns and features._version != version:  # a student's backward pass needs them as they were
+            yield (
+                f"points: {point} gives maps that the network overwrites in place, so that no student can learn them; "
+                "name a module after it"
+            )
 
 
 def _nearest(point: str, paths: set[str]) -> str:
