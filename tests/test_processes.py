@@ -133,6 +133,23 @@ def test_a_batch_that_not_all_can_share_is_refused(data: Path, tmp_path: Path) -
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(("processes", "batch_size", "last"), [(1, 92, "1 of"), (2, 199, "3 of")])
+def test_a_share_of_one_image_is_refused_where_batch_norm_needs_more(
+    processes: int, batch_size: int, last: str, tmp_path: Path
+) -> None:
+    """Here its last maps are of one position."""
+    params = params_of_two()
+    params["recipe"].update(batch_size=batch_size, processes=processes, epochs=1, lr_steps=[])
+    params["dataset"]["size"] = 8
+    write_params(tmp_path, params)
+    moonshine("prepare", cwd=tmp_path)
+    result = moonshine("train", "teacher", "--seed", "0", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert f"recipe.batch_size: {batch_size} leaves a last batch of {last} 1197 images" in result.stderr
+    assert "too few for the batch norm of train/teacher; choose another" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def children(parent: int) -> dict[int, int]:
     """Rank -> process id of those that torchrun's agent in `parent` started."""
     found = {}

@@ -10,6 +10,7 @@ from moonshine.data.loading import Images, open_images
 from moonshine.device import choose_device, set_up
 from moonshine.errors import CheckpointError, ParamsError
 from moonshine.models.model_file import describe_model, model_bytes
+from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.training.checkpoints import load_newest_checkpoint, require_room
@@ -48,6 +49,8 @@ def _train_on(
     folder = artefacts.data_folder(params.dataset.name)
     train, val = (open_images(folder, split, device, params.machine.workers) for split in ("train", "val"))
     _require_work_for_all(len(train), params.recipe.batch_size)
+    for run in runs:
+        _require_statistics(run, train, params.recipe.batch_size)
     teacher = make_teacher(device) if make_teacher else None
     failures = []
     for group in _groups(params, runs, make_objective, teacher, train):
@@ -75,6 +78,22 @@ def _require_work_for_all(images: int, batch_size: int) -> None:
             f"recipe.batch_size: {batch_size} leaves a last batch of {smallest} of {images} images, too few for "
             f"{processes.COUNT} processes; choose another"
         )
+
+
+def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
+    """Raise ParamsError (exit code 2) if batch norm meets one value a channel: its variance would be nothing."""
+    smallest = len(train) % batch_size or batch_size
+    if smallest // processes.COUNT > 1:
+        return
+    try:
+        with torch.no_grad():
+            build_network(run.identity["network"])(torch.empty(1, *train.manifest["shape"], device="meta"))
+    except ValueError:
+        shared = f", shared by {processes.COUNT} processes" if processes.COUNT > 1 else ""
+        raise ParamsError(
+            f"recipe.batch_size: {batch_size} leaves a last batch of {smallest} of {len(train)} images{shared}, "
+            f"too few for the batch norm of {run.row}; choose another"
+        ) from None
 
 
 def _groups(
