@@ -1,6 +1,9 @@
 """`moonshine fetch`: a published checkpoint as a model of the experiment."""
 
 import pickle
+import pickletools
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +72,31 @@ def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a PyTorch checkpoint, of today's zip format or of the older pickle one; nothing in it is run."""
+    """The tensors of a PyTorch checkpoint, of today's zip format or of the older pickle one; nothing in it is run.
+
+    Weights of another precision become float32, which the networks compute in.
+    """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
+        if not zipfile.is_zipfile(path) and not _is_pickle(path):
+            raise DataError(f"{path}: no PyTorch checkpoint, neither an archive nor a pickle") from None
         raise SecurityError(f"{path}: holds more than tensors, which could run code; it was not loaded") from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path}: no PyTorch checkpoint ({str(error).splitlines()[0]})") from None
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        reason = str(error).partition("\n")[0] or "it ends early"
+        raise DataError(f"{path}: no PyTorch checkpoint ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: not a mapping of names to tensors; a state dict is needed")
-    return {str(name): tensor.detach() for name, tensor in state.items()}
+    tensors = {str(name): tensor.detach() for name, tensor in state.items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins with a whole pickle, which is read without running it."""
+    try:
+        return all(pickletools.genops(path.read_bytes()))
+    except ValueError:
+        return False
 
 
 def _complete(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -117,6 +117,35 @@ def test_both_formats_are_fetched_and_checked_at_every_use(of_2017: bool, projec
     assert all(torch.equal(fetched[name], published[name]) for name in published)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_become_those_of_the_network(dtype: torch.dtype, tmp_path: Path) -> None:
+    weight = torch.tensor([0.5, -2.0])
+    torch.save({"weight": weight.to(dtype), "num_batches_tracked": torch.tensor(7)}, tmp_path / "net.pth")
+    state = read_state(tmp_path / "net.pth")
+    assert state["weight"].dtype == torch.float32
+    assert torch.equal(state["weight"], weight)
+    assert state["num_batches_tracked"].dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        b"\xff\xd8\xff\xe0\0\x10JFIF",
+        b"\x1f\x8b\x08\0",
+        b"<html>",
+        b"hello",
+        b".",
+        b"",
+    ],
+    ids=["PNG", "JPEG", "gzip", "HTML", "text", "a full stop", "empty"],
+)
+def test_a_file_that_is_no_checkpoint_is_not_suspected_of_code(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(DataError, match="no PyTorch checkpoint"):
+        read_state(tmp_path / "net.pth")
+
+
 def test_a_checkpoint_of_another_network_is_named_with_what_differs(project: Path, tmp_path: Path) -> None:
     state = load_file(project / "model.safetensors")
     state["fc.weight"] = torch.zeros(7, 8)
