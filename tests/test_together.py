@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from moonshine.files import sha256
+from moonshine.training import memory
 from moonshine.training.memory import Need, groups_that_fit
 from support import environment, moonshine, toy_params, write_params
 
@@ -101,6 +103,50 @@ def test_groups_hold_what_fits() -> None:
     assert groups_that_fit([small] * 4, free=140) == [[0, 1], [2, 3]]
     assert groups_that_fit([small, greedy, small], free=500) == [[0], [1], [2]]
     assert groups_that_fit([greedy], free=1) == [[0]]
+
+
+def control_group(folder: Path, **contents: object) -> None:
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name.replace("memory_", "memory.")).write_text(f"{content}\n")
+
+
+@pytest.mark.parametrize(
+    ("membership", "free"),
+    [
+        ("0::/job/step\n", 700),  # the limit is that of the job around the step
+        ("0::/elsewhere\n", 5000),
+        ("0::/\n", 5000),
+        ("5:cpu:/v1\n4:memory:/v1\n0::/\n", 300),
+        ("", 10**6),
+    ],
+    ids=["a job's step", "a group not seen here", "the root", "version 1", "no groups"],
+)
+def test_control_groups_limit_what_is_free(
+    membership: str, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "cgroup"
+    control_group(root, memory_max=9000, memory_current=4000, memory_stat="anon 1\ninactive_file 0")
+    control_group(root / "job", memory_max=1000, memory_current=900, memory_stat="anon 1\ninactive_file 600")
+    control_group(root / "job/step", memory_max="max", memory_current=800, memory_stat="inactive_file 600")
+    control_group(
+        root / "memory/v1",
+        memory_limit_in_bytes=1000,
+        memory_usage_in_bytes=900,
+        memory_stat="inactive_file 1\ntotal_inactive_file 200",
+    )
+    (tmp_path / "memberships").write_text(membership)
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", root)
+    monkeypatch.setattr(memory, "MEMBERSHIPS", tmp_path / "memberships")
+    monkeypatch.setattr(memory, "_available", lambda: 10**6)
+    assert memory.free_bytes(torch.device("cpu")) == free
+
+
+def test_what_the_allocator_keeps_on_a_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 300)
+    assert memory.free_bytes(torch.device("cuda")) == 1200
 
 
 def test_several_students_need_the_word_together(project: Path) -> None:

@@ -1,6 +1,7 @@
 """How many students fit the memory together, measured on the device that they will train on."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from moonshine.training.trainee import Trainee
 
 SHARE = 0.9
 """Of the free memory; the rest is for what the allocator leaves unused."""
+
+CONTROL_GROUPS, MEMBERSHIPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,10 @@ def measure_need(trainee: Trainee, images: torch.Tensor, labels: torch.Tensor, t
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is to be had: the GPU's, or what the kernel and the control group leave to this process."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    limits = [_available(), *_control_group()]
-    return min(limits)
+    """Memory that is to be had: the GPU's, or what the kernel and the control groups leave to this process."""
+    if device.type == "cuda":  # what the allocator keeps for later counts as taken for the GPU
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return min([_available(), *_left_by_control_groups()])
 
 
 def _available() -> int:
@@ -60,14 +62,27 @@ def _available() -> int:
     raise AssertionError("a Linux kernel since 3.14 has MemAvailable")
 
 
-def _control_group() -> Iterable[int]:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return []
-    return [] if limit == "max" else [int(limit) - used]
+def _left_by_control_groups() -> Iterator[int]:
+    """What each group with a limit, from this process's own up to the root, of cgroup 2 or 1, has left."""
+    for line in MEMBERSHIPS.read_text().splitlines() if MEMBERSHIPS.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, names = CONTROL_GROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif controllers == "memory":
+            root = CONTROL_GROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        own = Path(path.lstrip("/"))
+        for group in (own, *own.parents):
+            with contextlib.suppress(OSError, ValueError):  # no such group in this container, or no limit: "max"
+                yield _left(root / group, *names)
+
+
+def _left(group: Path, limit: str, usage: str, cache: str) -> int:
+    """Files that were read and may be forgotten again are no use of memory that would stand in the way."""
+    statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return int((group / limit).read_text()) - int((group / usage).read_text()) + int(statistics.get(cache, 0))
 
 
 def groups_that_fit(needs: Sequence[Need], free: int) -> list[list[int]]:
