@@ -1,14 +1,15 @@
 """Train the unfinished runs of one seed together and leave them finished in their folders."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from moonshine import artefacts, processes
 from moonshine.data.loading import Images, open_images
 from moonshine.device import choose_device, set_up
-from moonshine.errors import CheckpointError, ParamsError
+from moonshine.errors import CheckpointError, MachineError, ParamsError
 from moonshine.models.model_file import describe_model, model_bytes
 from moonshine.models.networks import build_network
 from moonshine.params import Params
@@ -34,8 +35,19 @@ def train_runs(
     """
     device = choose_device(params.machine)
     set_up(params.recipe.threads)
-    with processes.joined(device):
+    with processes.joined(device), _lack_of_memory_explained():
         _train_on(device, params, runs, make_objective, make_teacher)
+
+
+@contextmanager
+def _lack_of_memory_explained() -> Iterator[None]:
+    """Raise MachineError (exit code 5) where torch finds no memory, which it reports otherwise than Python does."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise MachineError("out of memory; lower recipe.batch_size, or run where there is more") from None
 
 
 def _train_on(
@@ -124,7 +136,8 @@ def _resume(params: Params, run: RunFolder, objective: Objective, device: torch.
     trainee = Trainee(run.row, run.identity["network"], objective, params.recipe, run.seed, device)
     if state := processes.of_first(load_newest_checkpoint(run.path) if processes.FIRST else None):
         try:
-            trainee.load_state(state)
+            with _lack_of_memory_explained():
+                trainee.load_state(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{run.path}: its checkpoint does not fit: {error}; delete this folder") from None
         say(f"{run.path}: going on from epoch {trainee.epoch}, batch {trainee.batch}")

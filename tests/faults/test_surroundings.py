@@ -5,12 +5,15 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from faults.experiment import STAGES, TRAIN, Experiment, Injections, artefacts, tiny_params
 from faults.forked import command
 from moonshine.files import sha256
+from moonshine.training.objective import CrossEntropy
 from support import copy_project, environment, moonshine, run
 
 ODD = "(scratch) ö ön/ü 'x\" $HOME;&"
@@ -41,6 +44,25 @@ def test_a_strict_umask(experiment: Experiment, untrained: Path, injected: Injec
 
 def set_umask() -> None:
     os.umask(0o077)
+
+
+@pytest.mark.parametrize("device", ["a CPU", "a GPU"])
+def test_too_little_memory_is_said_in_one_line(device: str, untrained: Path) -> None:
+    result = command(untrained, *TRAIN, prepare=ask_for_400_terabytes if device == "a CPU" else run_out_of_gpu_memory)
+    assert result.code == 5, result.output
+    assert result.output.endswith("error: out of memory; lower recipe.batch_size, or run where there is more\n")
+    assert "Traceback" not in result.output
+
+
+def ask_for_400_terabytes() -> None:
+    CrossEntropy.__call__ = lambda *arguments: torch.empty(10**14)  # type: ignore[method-assign]
+
+
+def run_out_of_gpu_memory() -> None:
+    def call(*arguments: object) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    CrossEntropy.__call__ = call  # type: ignore[method-assign]
 
 
 def test_read_only_data(experiment: Experiment, untrained: Path, injected: Injections) -> None:
