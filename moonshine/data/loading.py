@@ -8,7 +8,7 @@ import torch
 
 from moonshine import processes
 from moonshine.cpus import usable_cpus
-from moonshine.data.augmentation import EpochAugmentation
+from moonshine.data.augmentation import EpochAugmentation, sent
 from moonshine.data.large_images import LargeImages
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order
@@ -43,7 +43,7 @@ class SmallImages:
         order = epoch_order(seed, epoch, len(self))
         for batch in order.split(batch_size)[first:]:
             indices = processes.share(batch)
-            on_device = indices.to(self.device)
+            on_device = sent(indices, self.device)
             images = self._normalisation.channels_first(augment(self.images[on_device], indices))
             yield images, self.labels[on_device]
 

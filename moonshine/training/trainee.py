@@ -94,7 +94,7 @@ class Trainee:
     def _summed(means: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """What the batch adds to the epoch's sums, over all processes."""
         correct = (logits.argmax(1) == labels).sum()
-        of_share = [means * len(labels), correct.double()[None], correct.new_tensor([len(labels)])]
+        of_share = [means * len(labels), correct.double()[None], correct.new_full((1,), len(labels))]
         return processes.summed(torch.cat(of_share))
 
     def _note_fault(self, batch_means: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ class Trainee:
         """
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         finite = torch.isfinite(batch_means.sum() + torch.nn.utils.get_total_norm(gradients))
-        here = torch.cat([batch_means.new_tensor([self.batch + 1]), batch_means])
+        here = torch.cat([batch_means.new_full((1,), self.batch + 1), batch_means])
         self._fault = torch.where((self._fault[0] == 0) & ~finite, here, self._fault)
         return (self._fault[0] > 0).float()
 
