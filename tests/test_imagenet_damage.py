@@ -95,6 +95,19 @@ def test_the_checksum_of_a_stream_is_checked(role: str, kind: str, tmp_path: Pat
     assert ARCHIVES[role] in refusal(prepare(tmp_path, files), tmp_path, 3)
 
 
+@pytest.mark.parametrize("role", ["train", "validation"])
+def test_an_archive_cut_inside_an_image_is_named(role: str, tmp_path: Path) -> None:
+    """What is left of the image is read where images are used, far from where the archive is."""
+    archives = Archives(classes=CLASSES, train=2, val=8, odd=False)
+    files = archives.write(tmp_path / "raw")
+    path = tmp_path / "raw" / ARCHIVES[role]
+    image = archives.train[archives.wnids[1]][1][1] if role == "train" else archives.val[5][1]
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(image) + 100])
+    line = refusal(prepare(tmp_path, files), tmp_path, 3)
+    assert f"{ARCHIVES[role]}: truncated or damaged (unexpected end of data); get it again" in line
+
+
 HOSTILE = {
     "traversal": ("../../outside.JPEG", tarfile.REGTYPE, ""),
     "absolute": ("/outside-of-everything.JPEG", tarfile.REGTYPE, ""),

@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol, cast
 
 from moonshine.data.raw import RawFile
 from moonshine.errors import DataError, SecurityError
@@ -28,9 +28,26 @@ def read_members(archive: RawFile, names: Iterable[str]) -> dict[str, bytes]:
     return found
 
 
+class Readable(Protocol):
+    """As much of a file as tarfile asks for."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class Content:
+    """The bytes of a member. They are read in the caller's frame, where `members` cannot name damage to the archive."""
+
+    def __init__(self, file: Readable, path: Path | str):
+        self._file, self._path = file, path
+
+    def read(self, size: int = -1) -> bytes:
+        with _damage_named(self._path):
+            return self._file.read(size)
+
+
 def members(
-    file: IO[bytes], path: Path | str, compressed: bool = True, largest: int = LARGEST_MEMBER
-) -> Iterator[tuple[str, IO[bytes]]]:
+    file: Readable, path: Path | str, compressed: bool = True, largest: int = LARGEST_MEMBER
+) -> Iterator[tuple[str, Content]]:
     """(name, content) of each regular file of a tar in one pass; `path` is for messages.
 
     A content can be read until the next member is asked for. Nothing is written anywhere, yet a member whose name
@@ -47,14 +64,19 @@ def members(
             seen.add(member.name)
             content = tar.extractfile(member)
             assert content is not None
-            yield member.name, content
+            yield member.name, Content(content, path)
 
 
 @contextmanager
-def _tar(file: IO[bytes], path: Path | str, compressed: bool) -> Iterator[tarfile.TarFile]:
+def _tar(file: Readable, path: Path | str, compressed: bool) -> Iterator[tarfile.TarFile]:
+    with _damage_named(path), tarfile.open(fileobj=cast(IO[bytes], file), mode="r|*" if compressed else "r|") as tar:
+        yield tar
+
+
+@contextmanager
+def _damage_named(path: Path | str) -> Iterator[None]:
     try:
-        with tarfile.open(fileobj=file, mode="r|*" if compressed else "r|") as tar:
-            yield tar
+        yield
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise DataError(f"{path}: truncated or damaged ({error}); get it again") from None
 
