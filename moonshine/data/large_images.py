@@ -89,7 +89,8 @@ class LargeImages:
 class _View(Dataset[torch.Tensor]):
     """The pixels of the images at some indices, uint8 (images, height, width, 3); subclasses say which pixels.
 
-    An image that cannot be decoded is returned as its error: raised in a worker, it would arrive with a traceback.
+    An image that cannot be read or decoded is returned as its error: raised in a worker, it would arrive with a
+    traceback.
     """
 
     def __init__(self, source: Split):
@@ -105,6 +106,8 @@ class _View(Dataset[torch.Tensor]):
                 pixels[:] = self._pixels(index)
         except DataError as error:
             return error
+        except OSError as error:
+            return DataError(f"{self._source.path}: cannot be read ({error.strerror}); run the same command again")
         return batch
 
     def _name(self, index: int) -> str:

@@ -1,5 +1,6 @@
 """Photographs while they are prepared and loaded: kills, stops, a full disk, memory over many epochs."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from imagenet_archives import Archives
 from moonshine.data import large_images
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
-from moonshine.errors import MachineError
+from moonshine.errors import DataError, MachineError
 from moonshine.files import sha256
 from moonshine.params.schema import Augmentation
 from support import environment, files_below, moonshine, write_params
@@ -200,6 +201,21 @@ def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
         for process in started:
             process.join(20)
         assert [process.is_alive() for process in started] == [False, False]  # the end of the run would wait for them
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_disk_that_fails_while_images_are_read_is_told_with_the_file(
+    workers: int, prepared: Path, monkeypatch: pytest.MonkeyPatch, injected: Injections, a_minute: None
+) -> None:
+    def fail(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    data = LargeImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers)
+    with injected("EIO while images are read"):
+        monkeypatch.setattr(os, "pread", fail)
+        with pytest.raises(DataError) as error:
+            list(data.evaluation_batches(10))
+        assert str(error.value).startswith(f"{prepared}/data/imagenet/val.arrow: cannot be read (Input/output error);")
 
 
 def resident_bytes() -> int:
