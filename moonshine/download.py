@@ -1,9 +1,12 @@
 """Downloads that go on where they were cut off, and count only once their checksum is right."""
 
+import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
@@ -18,6 +21,8 @@ FIRST_PAUSE = 0.5
 """Seconds before the second attempt; each pause is twice the one before."""
 BLOCK = 1 << 16
 """Of a broken transfer at most so many bytes are received again."""
+SECONDS_BETWEEN_LOOKS = 0.1
+"""Whether another process has ended its download of the same file."""
 LOOPBACK = ("localhost", "127.0.0.1")
 
 
@@ -25,11 +30,54 @@ def download(url: str, path: Path, check: Callable[[Path], None], seconds: float
     """Fetch `url` to `path`, which appears only once `check` has let it pass.
 
     A server that says nothing for `seconds` counts as gone. What was received of a broken transfer is kept beside
-    `path` and continued, by the next attempt or the next call. Raises DataError (exit code 3) for what is not the
-    file, SecurityError (4) for a redirect away from https, WriteError (9) after the last attempt.
+    `path` and continued, by the next attempt or the next call; of several processes one does it, the others wait.
+    Raises DataError (exit code 3) for what is not the file, SecurityError (4) for a redirect away from https,
+    WriteError (9) after the last attempt.
     """
-    part = path.with_name(path.name + ".part")
     make_folder(path.parent)
+    with _alone(path.with_name(path.name + ".lock")):
+        if path.exists():
+            check(path)
+        else:
+            _fetch(url, path, check, seconds)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock file, which is removed at the end; wait while another process holds it."""
+    told = False
+    while not (file := _held(lock)):
+        if not told:
+            say(f"{lock}: another process downloads the same file; waiting for it")
+            told = True
+        _pause(SECONDS_BETWEEN_LOOKS)
+    with file:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _held(lock: Path) -> BinaryIO | None:
+    """The lock file, locked, or None if another process has it or has just removed it."""
+    try:
+        file = lock.open("ab")
+    except OSError as error:
+        raise explain(error, lock) from None
+    with suppress(OSError):  # a file system without locks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+    if os.fstat(file.fileno()).st_nlink:
+        return file
+    file.close()
+    return None
+
+
+def _fetch(url: str, path: Path, check: Callable[[Path], None], seconds: float) -> None:
+    part = path.with_name(path.name + ".part")
     for attempt in range(1, ATTEMPTS + 1):
         continued = part.exists()
         try:
@@ -79,7 +127,8 @@ def _refuse_downgrade(url: str, response: requests.Response) -> None:
 
 
 def _receive(response: requests.Response, part: Path, done: int) -> None:
-    total = done + int(response.headers.get("Content-Length", 0))
+    claimed = response.headers.get("Content-Length", "")
+    total = done + (int(claimed) if claimed.isdecimal() else 0)
     with (
         part.open("ab" if done else "wb") as file,
         Progress(part.name.removesuffix(".part"), total, done, unit="B") as progress,

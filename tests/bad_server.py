@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
         getattr(self, "do_" + steps[min(turn, len(steps) - 1)])()
         self.close_connection = True
 
-    def _send(self, body: bytes, claimed: int, status: int = 200, kind: str = "application/octet-stream") -> None:
+    def _send(self, body: bytes, claimed: int | str, status: int = 200, kind: str = "application/octet-stream") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(claimed))
@@ -45,6 +45,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_whole(self) -> None:
         """Knows no ranges."""
         self._send(self.content, len(self.content))
+
+    def do_wordy(self) -> None:
+        """Has no number for the length."""
+        self._send(self.content, "abc")
 
     def do_truncate(self) -> None:
         body, status = self._wanted()

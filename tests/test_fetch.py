@@ -1,8 +1,11 @@
 """Published checkpoints become models of the experiment, or are refused with nothing left behind."""
 
 import hashlib
+import io
 import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,9 @@ def get(address: str, target: Path, content: bytes = CONTENT) -> None:
     download(f"{address}/{target.name}", target, lambda part: RawFile(part, pin).check(), FAST)
 
 
-@pytest.mark.parametrize("script", ["fine", "moved", "reset/fine", "busy/fine", "truncate/fine", "stall/truncate/fine"])
+@pytest.mark.parametrize(
+    "script", ["fine", "wordy", "moved", "reset/fine", "busy/fine", "truncate/fine", "stall/truncate/fine"]
+)
 def test_a_transfer_that_breaks_goes_on_and_ends_whole(script: str, tmp_path: Path) -> None:
     with serving(CONTENT) as (address, handler):
         get(f"{address}/{script}", tmp_path / "name.pth")
@@ -48,6 +53,25 @@ def test_a_server_without_ranges_starts_again(tmp_path: Path) -> None:
     with serving(CONTENT) as (address, _):
         get(f"{address}/truncate/whole", tmp_path / "name.pth")
     assert (tmp_path / "name.pth").read_bytes() == CONTENT
+
+
+def test_of_several_that_want_one_file_one_downloads_and_the_others_wait(tmp_path: Path) -> None:
+    said = io.StringIO()
+    with serving(CONTENT) as (address, handler), ThreadPoolExecutor() as pool, redirect_stderr(said):
+        several = [pool.submit(get, f"{address}/truncate/fine", tmp_path / "name.pth") for _ in range(3)]
+        for one in several:
+            one.result()
+    assert len(handler.ranges) == 2
+    assert said.getvalue().count("name.pth.lock: another process downloads the same file; waiting for it") == 2
+    assert (tmp_path / "name.pth").read_bytes() == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["name.pth"]
+
+
+def test_the_lock_of_a_killed_download_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "name.pth.lock").touch()
+    with serving(CONTENT) as (address, _):
+        get(f"{address}/fine", tmp_path / "name.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["name.pth"]
 
 
 def test_what_another_file_left_is_not_continued(tmp_path: Path) -> None:
