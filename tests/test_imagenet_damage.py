@@ -1,6 +1,7 @@
 """Damaged, short and hostile ILSVRC2012 archives end in one line with its exit code, and leave nothing behind."""
 
 import io
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -144,17 +145,45 @@ def test_a_claim_of_terabytes_is_refused(tmp_path: Path) -> None:
     assert "claims 4,398,046,511,104 bytes" in refusal(prepare(tmp_path, files), tmp_path, 4)
 
 
-def test_a_folder_needs_the_same_classes_in_both_splits(tmp_path: Path) -> None:
+def write_folder(raw: Path) -> None:
+    """Four classes of one image in both splits."""
     for split in ("train", "val"):
         for name in ("a", "b", "c", "d"):
-            (tmp_path / "raw" / split / name).mkdir(parents=True)
-            (tmp_path / "raw" / split / name / "1.jpg").write_bytes(jpeg(1))
+            (raw / split / name).mkdir(parents=True)
+            (raw / split / name / "1.jpg").write_bytes(jpeg(1))
+
+
+def test_a_folder_needs_the_same_classes_in_both_splits(tmp_path: Path) -> None:
+    write_folder(tmp_path / "raw")
     assert prepare(tmp_path, {}, "folder").returncode == 0
     shutil.rmtree(tmp_path / "data")
     (tmp_path / "raw/val/d/1.jpg").unlink()
     assert "val/d: no image in it" in refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3)
     (tmp_path / "raw/val/d").rmdir()
     assert "has no class 'd'" in refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3)
+
+
+def test_what_is_no_image_is_not_taken_for_a_class_or_an_image(tmp_path: Path) -> None:
+    from moonshine.data.store import Split
+
+    write_folder(tmp_path / "raw")
+    (tmp_path / "raw/train/notes.txt").write_text("of whom the pictures are")
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
+        (tmp_path / "raw/train/a" / name).write_bytes(b"of the desktop")
+    result = prepare(tmp_path, {}, "folder")
+    assert result.returncode == 0, result.stderr
+    train = Split(tmp_path / "data/folder", "train")
+    assert train.manifest["classes"] == ["a", "b", "c", "d"]
+    assert train.ids == ["a/1.jpg", "b/1.jpg", "c/1.jpg", "d/1.jpg"]
+
+
+@pytest.mark.parametrize("name", [b"raw/train/a/1.jpg", b"raw/val/a"])
+def test_a_name_that_is_not_utf_8_is_told(name: bytes, tmp_path: Path) -> None:
+    write_folder(tmp_path / "raw")
+    path = tmp_path / os.fsdecode(name + b"\xff")
+    (tmp_path / os.fsdecode(name)).rename(path)
+    line = refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3)
+    assert f"{str(path)!r}: its name is not UTF-8; rename it" in line
 
 
 def test_resizing_at_preparation_shrinks_large_images_only(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Photographs of one's own: train/ and val/ in machine.raw_data.folder, each with a folder a class.
 
-Labels count the classes in the order of their names. Hidden files are not looked at; every other one is an image.
+Labels count the classes in the order of their names. Files beside the folders are not looked at, nor are hidden ones
+and those that Windows leaves where pictures were looked at; every other file in a class's folder is an image.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ from moonshine.data.raw import raw_folder
 from moonshine.errors import DataError
 from moonshine.params.schema import Params
 
+LEFT_BY_WINDOWS = ("thumbs.db", "desktop.ini")
+
 
 def open_source(params: Params) -> PhotographSource:
     """The folders, listed; images are read as they are written."""
     root = raw_folder(params)
-    classes = {split: [path.name for path in _visible(root / split)] for split in ("train", "val")}
+    classes = {split: [path.name for path in _visible(root / split) if path.is_dir()] for split in ("train", "val")}
     for split, other in (("train", "val"), ("val", "train")):
         if absent := sorted(set(classes[other]) - set(classes[split])):
             raise DataError(f"{root / split}: has no class {absent[0]!r}, {root / other} has; both need the same ones")
@@ -36,9 +39,15 @@ def open_source(params: Params) -> PhotographSource:
 
 def _visible(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror})") from None
+    for path in paths:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{str(path)!r}: its name is not UTF-8; rename it") from None
+    return [path for path in paths if path.name.lower() not in LEFT_BY_WINDOWS]
 
 
 def _split(folder: Path, images: list[list[Path]]) -> Iterator[Photograph]:
