@@ -106,6 +106,17 @@ def test_more_training_images_than_there_are_is_a_mistake_in_params(tmp_path: Pa
     assert "dataset.training: 201, but there are 200" in refusal(tmp_path, params, 2)
 
 
+def test_all_but_a_few_training_images_is_a_mistake_in_params(tmp_path: Path) -> None:
+    params = write_fashion_mnist(tmp_path / "raw")
+    params["dataset"]["training"] = 191
+    line = refusal(tmp_path, params, 2)
+    assert "dataset.training: 191 of 200 images leave out fewer than there are classes" in line
+    assert line.endswith("10..190 are possible, and 200")
+    for possible in (190, 200):
+        params["dataset"]["training"] = possible
+        assert len(Split(prepare(tmp_path, params), "train")) == possible
+
+
 @pytest.mark.parametrize(("labels", "reason"), [(11, "a label lies outside 0..9"), (9, "no image of class 'class9'")])
 def test_labels_out_of_range_and_empty_classes_are_refused(labels: int, reason: str, tmp_path: Path) -> None:
     members = cifar_members("cifar10")

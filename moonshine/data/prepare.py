@@ -107,6 +107,12 @@ def _subset(prepared: Prepared, count: int) -> Prepared:
     labels = prepared.labels["train"]
     if count > len(labels):
         raise ParamsError(f"dataset.training: {count}, but there are {len(labels)} training images")
+    classes = len(prepared.classes)
+    if len(labels) - classes < count < len(labels):
+        raise ParamsError(
+            f"dataset.training: {count} of {len(labels)} images leave out fewer than there are classes; "
+            f"{classes}..{len(labels) - classes} are possible, and {len(labels)}"
+        )
     kept = np.arange(len(labels))
     if count < len(labels):
         kept = np.sort(train_test_split(kept, train_size=count, stratify=labels, random_state=SUBSET_SEED)[0])
