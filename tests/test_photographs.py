@@ -146,6 +146,25 @@ def refused(encoded: bytes, seed: int) -> bool:
     return False
 
 
+def damaged_file(kind: str) -> bytes:
+    """What Pillow raises neither OSError nor ValueError for."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(jpeg(1))).save(buffer, kind)
+    content = bytearray(buffer.getvalue())
+    if kind == "AVIF":
+        start = content.index(b"mdat") + 4
+        content[start:] = bytes(len(content) - start)
+    else:
+        content[80:88] = b"\4\0\0\0XXXX"  # the code of a compression that there is not
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "DDS"])
+def test_damage_to_images_of_other_formats_is_named(kind: str) -> None:
+    with pytest.raises(DataError, match=r"^it: cannot be decoded \("):
+        photographs.decode(damaged_file(kind), "it")
+
+
 def test_crops_are_distributed_as_torchvisions() -> None:
     """Area, ratio and position of many boxes, against its own draws; also where no box fits and the centre is taken."""
     torch.manual_seed(0)

@@ -24,6 +24,17 @@ SEQUENTIAL = (0xC0, 0xC1)
 """Markers of a JPEG's frame header, in Huffman codes and neither progressive nor lossless."""
 BEFORE_FRAME = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
 """Markers of segments that may come first: tables, comments and what applications add."""
+UNDECODABLE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    RuntimeError,
+    TypeError,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for damaged images: RuntimeError for AVIF, NotImplementedError for DDS, TypeError for IM."""
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
 """Of more, Pillow is to judge: a size that rotted could take all memory."""
 
@@ -46,7 +57,7 @@ def decode(encoded: bytes, name: str) -> Image.Image:
             return image.convert("RGB")
         image.load()  # convert() would copy it
         return image
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except UNDECODABLE as error:
         raise DataError(f"{name}: cannot be decoded ({error})") from None
 
 
