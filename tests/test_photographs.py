@@ -16,6 +16,7 @@ from imagenet_archives import ENCODINGS, KINDS, Archives, jpeg
 from moonshine.data import photographs
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
+from moonshine.data.photograph_store import inspect
 from moonshine.data.store import Split
 from moonshine.errors import DataError
 from moonshine.params.schema import Augmentation
@@ -163,6 +164,19 @@ def damaged_file(kind: str) -> bytes:
 def test_damage_to_images_of_other_formats_is_named(kind: str) -> None:
     with pytest.raises(DataError, match=r"^it: cannot be decoded \("):
         photographs.decode(damaged_file(kind), "it")
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_an_image_too_long_for_a_jpeg_is_the_images_problem() -> None:
+    scaled, _, problem = inspect(png(29, 68_000), resize=28)
+    assert (scaled, problem) == (None, "is 28 x 65655 pixels once scaled, a JPEG has at most 65500; crop it")
+    scaled, _, problem = inspect(png(29, 67_000), resize=28)
+    assert (scaled is None, problem) == (False, None)
 
 
 def test_crops_are_distributed_as_torchvisions() -> None:

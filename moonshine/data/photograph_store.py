@@ -28,6 +28,8 @@ BLOCK = 32
 """Images that go to a decoding process at once."""
 QUALITY = 95
 """Of the JPEG that an image becomes where it is scaled when it is prepared."""
+LONGEST = 65_500
+"""Pixels of a side that a JPEG may have."""
 LISTED = 100
 """Undecodable images that are named; more are counted."""
 
@@ -115,7 +117,7 @@ def _checked(
 
 
 Inspection = tuple[bytes | None, str | None, str | None]
-"""The image scaled, where it was; what is odd about it; why it cannot be decoded."""
+"""The image scaled, where it was; what is odd about it; why it cannot be decoded or scaled."""
 
 
 def _inspected(
@@ -172,8 +174,14 @@ def inspect(encoded: bytes, resize: int | None) -> Inspection:
     oddity = _oddity(encoded)
     if resize is None or min(image.size) <= resize:
         return None, oddity, None
-    buffer = io.BytesIO()
-    resize_shorter_side(image, resize).save(buffer, "JPEG", quality=QUALITY)
+    scaled, buffer = resize_shorter_side(image, resize), io.BytesIO()
+    if max(scaled.size) > LONGEST:
+        return (
+            None,
+            None,
+            f"is {scaled.width} x {scaled.height} pixels once scaled, a JPEG has at most {LONGEST}; crop it",
+        )
+    scaled.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue(), oddity, None
 
 
