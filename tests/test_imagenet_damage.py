@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from imagenet_archives import ARCHIVES, Archives, jpeg, tar_bytes
+from moonshine.data.photographs import decode
+from moonshine.data.store import Split, read_manifest
 from support import moonshine, write_params
 from test_photographs import photograph_params
 
@@ -164,8 +166,6 @@ def test_a_folder_needs_the_same_classes_in_both_splits(tmp_path: Path) -> None:
 
 
 def test_what_is_no_image_is_not_taken_for_a_class_or_an_image(tmp_path: Path) -> None:
-    from moonshine.data.store import Split
-
     write_folder(tmp_path / "raw")
     (tmp_path / "raw/train/notes.txt").write_text("of whom the pictures are")
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
@@ -175,6 +175,15 @@ def test_what_is_no_image_is_not_taken_for_a_class_or_an_image(tmp_path: Path) -
     train = Split(tmp_path / "data/folder", "train")
     assert train.manifest["classes"] == ["a", "b", "c", "d"]
     assert train.ids == ["a/1.jpg", "b/1.jpg", "c/1.jpg", "d/1.jpg"]
+
+
+def test_an_image_of_another_format_is_odd_only_under_a_jpegs_name(tmp_path: Path) -> None:
+    write_folder(tmp_path / "raw")
+    for name in ("2.png", "3.JPG"):
+        (tmp_path / "raw/train/a" / name).write_bytes(jpeg(1, kind="PNG"))
+    assert prepare(tmp_path, {}, "folder").returncode == 0
+    oddities = read_manifest(tmp_path / "data/folder")["splits"]["train"]["oddities"]
+    assert oddities == [{"index": 2, "id": "a/3.JPG", "kind": "PNG under a JPEG's name"}]
 
 
 @pytest.mark.parametrize("name", [b"raw/train/a/1.jpg", b"raw/val/a"])
@@ -187,9 +196,6 @@ def test_a_name_that_is_not_utf_8_is_told(name: bytes, tmp_path: Path) -> None:
 
 
 def test_resizing_at_preparation_shrinks_large_images_only(tmp_path: Path) -> None:
-    from moonshine.data.photographs import decode
-    from moonshine.data.store import Split
-
     archives = Archives(classes=CLASSES, train=2, val=8)
     assert prepare(tmp_path, archives.write(tmp_path / "raw"), resize=26).returncode == 0
     split = Split(tmp_path / "data/imagenet", "train")

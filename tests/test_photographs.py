@@ -16,7 +16,7 @@ from imagenet_archives import ENCODINGS, KINDS, Archives, jpeg
 from moonshine.data import photographs
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
-from moonshine.data.photograph_store import inspect
+from moonshine.data.photograph_store import Photograph, inspect
 from moonshine.data.store import Split
 from moonshine.errors import DataError
 from moonshine.params.schema import Augmentation
@@ -78,6 +78,12 @@ def test_classes_are_in_torchvisions_order_and_oddities_are_recorded(archives: A
     assert kinds == {"CMYK", "PNG under a JPEG's name", "broken EXIF"}
     odd = manifest["splits"]["train"]["oddities"][0]
     assert Split(imagenet, "train").ids[odd["index"]] == odd["id"]
+
+
+def test_a_large_image_is_not_one_with_broken_exif(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert inspect(Photograph(jpeg(1), 0, "it"), resize=None) == (None, None, None)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *ENCODINGS])
@@ -173,9 +179,9 @@ def png(width: int, height: int) -> bytes:
 
 
 def test_an_image_too_long_for_a_jpeg_is_the_images_problem() -> None:
-    scaled, _, problem = inspect(png(29, 68_000), resize=28)
+    scaled, _, problem = inspect(Photograph(png(29, 68_000), 0, "it"), resize=28)
     assert (scaled, problem) == (None, "is 28 x 65655 pixels once scaled, a JPEG has at most 65500; crop it")
-    scaled, _, problem = inspect(png(29, 67_000), resize=28)
+    scaled, _, problem = inspect(Photograph(png(29, 67_000), 0, "it"), resize=28)
     assert (scaled is None, problem) == (False, None)
 
 

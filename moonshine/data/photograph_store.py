@@ -41,6 +41,8 @@ class Photograph:
     encoded: bytes
     label: int
     id: str
+    jpeg: bool = True
+    """Whether its name says that it is one."""
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,13 @@ def _inspected(
     """Decode in worker processes, a bounded number of blocks ahead, in order."""
     rows = iter(photographs)
     if not workers:
-        yield from ((row, inspect(row.encoded, resize)) for row in rows)
+        yield from ((row, inspect(row, resize)) for row in rows)
         return
     pending: deque[tuple[list[Photograph], Future[list[Inspection]]]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("fork"), _follow_the_main_process)
     try:
         while block := list(islice(rows, BLOCK)):
-            pending.append((block, pool.submit(_inspect_block, [row.encoded for row in block], resize)))
+            pending.append((block, pool.submit(_inspect_block, block, resize)))
             if len(pending) > 2 * workers:
                 yield from _done(*pending.popleft())
         while pending:
@@ -161,17 +163,17 @@ def _end_with_the_main_process() -> None:
     os._exit(1)
 
 
-def _inspect_block(images: list[bytes], resize: int | None) -> list[Inspection]:
-    return [inspect(encoded, resize) for encoded in images]
+def _inspect_block(block: list[Photograph], resize: int | None) -> list[Inspection]:
+    return [inspect(photograph, resize) for photograph in block]
 
 
-def inspect(encoded: bytes, resize: int | None) -> Inspection:
+def inspect(photograph: Photograph, resize: int | None) -> Inspection:
     """Decode one image to its end, and scale it where its shorter side is longer than `resize`."""
     try:
-        image = decode(encoded, "it")
+        image = decode(photograph.encoded, "it")
     except DataError as error:
         return None, None, str(error).removeprefix("it: ")
-    oddity = _oddity(encoded)
+    oddity = _oddity(photograph)
     if resize is None or min(image.size) <= resize:
         return None, oddity, None
     scaled, buffer = resize_shorter_side(image, resize), io.BytesIO()
@@ -185,13 +187,14 @@ def inspect(encoded: bytes, resize: int | None) -> Inspection:
     return buffer.getvalue(), oddity, None
 
 
-def _oddity(encoded: bytes) -> str | None:
+def _oddity(photograph: Photograph) -> str | None:
     """What is unusual about an image that can be decoded."""
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
-        image = Image.open(io.BytesIO(encoded))
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but nothing is broken
+        image = Image.open(io.BytesIO(photograph.encoded))
         if image.format != "JPEG":
-            return f"{image.format} under a JPEG's name"
+            return f"{image.format} under a JPEG's name" if photograph.jpeg else None
         if image.mode not in ("RGB", "L"):
             return image.mode
         try:

@@ -13,6 +13,7 @@ from moonshine.data.raw import raw_folder
 from moonshine.errors import DataError
 from moonshine.params.schema import Params
 
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 LEFT_BY_WINDOWS = ("thumbs.db", "desktop.ini")
 
 
@@ -58,4 +59,4 @@ def _split(folder: Path, images: list[list[Path]]) -> Iterator[Photograph]:
                 encoded = path.read_bytes()
             except OSError as error:
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-            yield Photograph(encoded, label, str(path.relative_to(folder)))
+            yield Photograph(encoded, label, str(path.relative_to(folder)), path.suffix.lower() in JPEG_SUFFIXES)
