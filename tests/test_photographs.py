@@ -166,6 +166,11 @@ def damaged_file(kind: str) -> bytes:
     return bytes(content)
 
 
+def test_what_is_no_image_is_named_without_an_address_in_memory() -> None:
+    with pytest.raises(DataError, match=r"^it: cannot be decoded \(cannot identify image file\)$"):
+        photographs.decode(b"<html>404</html>", "it")
+
+
 @pytest.mark.parametrize("kind", ["AVIF", "DDS"])
 def test_damage_to_images_of_other_formats_is_named(kind: str) -> None:
     with pytest.raises(DataError, match=r"^it: cannot be decoded \("):

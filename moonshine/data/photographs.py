@@ -58,7 +58,8 @@ def decode(encoded: bytes, name: str) -> Image.Image:
         image.load()  # convert() would copy it
         return image
     except UNDECODABLE as error:
-        raise DataError(f"{name}: cannot be decoded ({error})") from None
+        reason = str(error).split(" <_io.BytesIO")[0]  # Pillow names the file, which for us is memory
+        raise DataError(f"{name}: cannot be decoded ({reason})") from None
 
 
 def draw_box(random: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> Box:
