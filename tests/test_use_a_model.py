@@ -15,10 +15,10 @@ from PIL import Image
 
 from moonshine.data.loading import SmallImages
 from moonshine.deployment.class_names import class_names
-from moonshine.deployment.export import check
+from moonshine.deployment.export import check, export
 from moonshine.deployment.images import load_images
 from moonshine.deployment.predict import predict
-from moonshine.errors import CheckpointError, DataError
+from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.models.model_file import load_model
 from support import moonshine, toy_params, write_params
 
@@ -190,6 +190,11 @@ def test_an_export_without_images_to_check_with_is_refused(project: Path, tmp_pa
     assert result.returncode == 3
     assert "to check its export, name images of its kind: --images PATH..." in result.stderr
     assert not (tmp_path / "exports").exists()
+
+
+def test_an_export_to_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=f"^--output: {tmp_path} is a folder; name the file to write$"):
+        export(Path("any.safetensors"), tmp_path, [], None)
 
 
 @pytest.mark.slow

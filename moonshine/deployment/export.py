@@ -16,7 +16,7 @@ from moonshine.data.loading import open_images
 from moonshine.data.store import read_manifest
 from moonshine.deployment.class_names import class_names
 from moonshine.deployment.images import load_images
-from moonshine.errors import CheckpointError, DataError
+from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.files import sha256, write_bytes
 from moonshine.models.model_file import load_model
 from moonshine.progress import say
@@ -34,6 +34,8 @@ def export(model: Path, output: Path | None, images: Sequence[Path], dataset: st
     Raises DataError (exit code 3) where there are none that the model was made for, CheckpointError (8) where the
     exported network's logits differ by more than TOLERANCE: nothing is written then.
     """
+    if output and output.is_dir():
+        raise ParamsError(f"--output: {output} is a folder; name the file to write")
     network, description = load_model(model)
     samples = load_images(images, description) if images else _validation_images(dataset, model, description)
     names = class_names(description["classes"])
