@@ -137,6 +137,22 @@ def test_what_is_no_model_or_no_image_is_named(
     assert str(error.value).startswith(message)
 
 
+def test_to_delete_is_advised_only_below_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("README.md", "models/toy/train/teacher.safetensors"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("no model")
+    for path, cure in (
+        ("README.md", "name a model of this project, or get it again"),
+        ("", "name a model of this project, or get it again"),
+        ("models/../README.md", "name a model of this project, or get it again"),
+        ("models/toy/train/teacher.safetensors", "delete it and run its stage or `dvc pull`"),
+    ):
+        with pytest.raises(DataError) as error:
+            load_model(Path(path))
+        assert str(error.value).endswith(f"; {cure}")
+
+
 def test_imagenets_classes_have_names() -> None:
     wnids = [f"n{number:08d}" for number in range(1000)]
     names = class_names(wnids)

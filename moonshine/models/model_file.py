@@ -59,14 +59,21 @@ def read_description(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such model; run its stage or `dvc pull`") from None
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a readable safetensors file ({error}); delete it and run its stage") from None
+        raise DataError(f"{path}: not a readable safetensors file ({error}); {_cure(path)}") from None
     except KeyError:
         raise CheckpointError(f"{path}: a safetensors file, but not one of this project's models") from None
     if not isinstance(description, dict) or "architecture" not in description:
-        raise DataError(f"{path}: its description is damaged; delete it and run its stage or `dvc pull`")
+        raise DataError(f"{path}: its description is damaged; {_cure(path)}")
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {description.get('format')}, this version reads {FORMAT}")
     return description
+
+
+def _cure(path: Path) -> str:
+    """Files elsewhere are not the project's to delete, and need not be models."""
+    if path.parent.resolve().is_relative_to(Path("models").resolve()):  # the file itself may be a link to DVC's cache
+        return "delete it and run its stage or `dvc pull`"
+    return "name a model of this project, or get it again"
 
 
 def _checksum(description: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
@@ -89,9 +96,9 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str
         # copies, for the tensors of safe_open keep the whole file mapped
         state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no mapping)
     if description.pop(CHECKSUM, None) != _checksum(description, state):
-        raise DataError(f"{path}: damaged, its checksum is wrong; delete it and run its stage or `dvc pull`")
+        raise DataError(f"{path}: damaged, its checksum is wrong; {_cure(path)}")
     if name is not None and description.get("name") != name:
-        raise DataError(f"{path}: is the model {description.get('name')!r}; delete it and run its stage or `dvc pull`")
+        raise DataError(f"{path}: is the model {description.get('name')!r}; {_cure(path)}")
     try:
         network = build_network(description["architecture"])
     except (ParamsError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
