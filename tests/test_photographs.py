@@ -190,6 +190,18 @@ def test_an_image_too_long_for_a_jpeg_is_the_images_problem() -> None:
     assert (scaled is None, problem) == (False, None)
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("I;16", "PNG"), ("I;16", "TIFF"), ("I;16B", "TIFF"), ("I", "TIFF"), ("F", "TIFF")]
+)
+def test_an_image_of_more_than_eight_bits_is_not_prepared(mode: str, kind: str) -> None:
+    """Training takes it as torchvision does, all white; but who prepares it is told."""
+    buffer = io.BytesIO()
+    Image.new(mode, (4, 4)).save(buffer, kind)
+    assert photographs.decode(buffer.getvalue(), "it").mode == "RGB"
+    problem = inspect(Photograph(buffer.getvalue(), 0, "it"), resize=None)[2]
+    assert problem == f"has more than 8 bits a channel (mode {mode}); convert it to 8 bits"
+
+
 def test_crops_are_distributed_as_torchvisions() -> None:
     """Area, ratio and position of many boxes, against its own draws; also where no box fits and the centre is taken."""
     torch.manual_seed(0)

@@ -121,6 +121,11 @@ def test_images_of_any_size_and_colour_are_taken(project: Path, tmp_path: Path) 
         ("fine.png", "fine.png", "fine.png: not a readable safetensors file"),
         ("student.safetensors", "nowhere.png", "nowhere.png: cannot be read (No such file or directory)"),
         ("student.safetensors", "page.png", "page.png: cannot be decoded"),
+        (
+            "student.safetensors",
+            "deep.png",
+            "deep.png: has more than 8 bits a channel (mode I;16); convert it to 8 bits",
+        ),
         ("student.safetensors", "cut.png", "cut.png: cannot be decoded"),
     ],
 )
@@ -131,6 +136,7 @@ def test_what_is_no_model_or_no_image_is_named(
     shutil.copy(project / STUDENT, "student.safetensors")
     shutil.copy(digits / "0.png", "fine.png")
     Path("page.png").write_text("<html>not found</html>")
+    Image.new("I;16", (8, 8), 300).save("deep.png")
     Path("cut.png").write_bytes((digits / "0.png").read_bytes()[:60])
     with pytest.raises(DataError) as error:
         predict(Path(model), [Path(image)])

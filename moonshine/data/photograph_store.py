@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from moonshine.data.photographs import decode, resize_shorter_side
+from moonshine.data.photographs import decode_eight_bits, resize_shorter_side
 from moonshine.data.store import SPLITS, write_split
 from moonshine.errors import DataError, MachineError
 from moonshine.progress import Progress, say
@@ -170,7 +170,7 @@ def _inspect_block(block: list[Photograph], resize: int | None) -> list[Inspecti
 def inspect(photograph: Photograph, resize: int | None) -> Inspection:
     """Decode one image to its end, and scale it where its shorter side is longer than `resize`."""
     try:
-        image = decode(photograph.encoded, "it")
+        image = decode_eight_bits(photograph.encoded, "it")
     except DataError as error:
         return None, None, str(error).removeprefix("it: ")
     oddity = _oddity(photograph)

@@ -62,6 +62,14 @@ def decode(encoded: bytes, name: str) -> Image.Image:
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
 
 
+def decode_eight_bits(encoded: bytes, name: str) -> Image.Image:
+    """As `decode`, but an image of more bits a channel is refused too: Pillow would clip nearly all of it to white."""
+    image = decode(encoded, name)
+    if (mode := Image.open(io.BytesIO(encoded)).mode).startswith(("I", "F")):
+        raise DataError(f"{name}: has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+    return image
+
+
 def draw_box(random: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> Box:
     """The crop of torchvision's RandomResizedCrop: an area share from `scale`, a ratio drawn on a log scale."""
     for _ in range(ATTEMPTS):

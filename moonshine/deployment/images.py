@@ -8,21 +8,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from moonshine.data.photographs import decode, evaluation_pixels
+from moonshine.data.photographs import decode_eight_bits, evaluation_pixels
 from moonshine.errors import DataError
 
 
 def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Tensor:
     """Float images (len(paths), channels, height, width), prepared as those that the model was evaluated on.
 
-    Raises DataError (exit code 3) for a file that is no readable image.
+    Raises DataError (exit code 3) for a file that is no readable image of 8 bits.
     """
     return torch.stack([_load(path, description) for path in paths])
 
 
 def _load(path: Path, description: dict[str, Any]) -> torch.Tensor:
     try:
-        image = decode(path.read_bytes(), str(path))
+        image = decode_eight_bits(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     pixels = torch.from_numpy(_pixels(image, description).copy()).permute(2, 0, 1)
