@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from moonshine.engines import containers
+from moonshine.errors import ParamsError
 from moonshine.files import sha256
 from support import ROOT, environment, moonshine, run, toy_params, write_params
 
@@ -120,6 +121,19 @@ def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, 
     assert "CUDA_VISIBLE_DEVICES" in words
     assert words[-6:] == ["--entrypoint", "python", "moonshine", "-m", "moonshine", "prepare"]
     assert ("--gpus" in words) == containers.GPU.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "machine"),
+    [
+        ("raw_data.imagenet", {"raw_data": {"imagenet": "~/raw"}}),
+        ("folders", {"folders": ["~/raw"]}),
+        ("downloads", {"downloads": "~/raw"}),
+    ],
+)
+def test_a_home_which_is_another_in_a_container_is_refused(key: str, machine: dict[str, Any]) -> None:
+    with pytest.raises(ParamsError, match=rf"^machine\.{key}: ~/raw would be another folder in a container; write the"):
+        containers.bound_folders({"machine": machine})
 
 
 def test_docker_gets_the_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -44,12 +44,16 @@ def bound_folders(params: Mapping[str, Any]) -> list[str]:
     """Folders outside of the project that its stages read or write, from what params.yaml holds.
 
     They are `machine.raw_data`, `machine.folders`, `machine.downloads` where there is one, and where links in the
-    project's place for large files lead.
+    project's place for large files lead. ParamsError (exit code 2) for `~`, which is another folder in a container.
     """
     machine = params.get("machine") or {}
-    named = [*(machine.get("raw_data") or {}).values(), *(machine.get("folders") or [])]
-    downloads = Path(machine.get("downloads") or "downloads").expanduser()
-    named += [downloads] if downloads.is_dir() else []
+    keyed = [(f"raw_data.{source}", folder) for source, folder in (machine.get("raw_data") or {}).items()]
+    keyed += [("folders", folder) for folder in machine.get("folders") or []]
+    keyed += [("downloads", machine.get("downloads") or "downloads")]
+    for key, folder in keyed:
+        if folder.startswith("~"):
+            raise ParamsError(f"machine.{key}: {folder} would be another folder in a container; write the whole path")
+    named = [folder for key, folder in keyed if key != "downloads" or Path(folder).is_dir()]
     linked = [path.resolve() for path in map(Path, ("data", "models", "runs")) if path.is_symlink()]
     return [str(path) for path in dict.fromkeys([*(Path(folder).resolve() for folder in named), *linked])]
 
