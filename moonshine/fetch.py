@@ -6,6 +6,7 @@ import struct
 import zipfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 
@@ -63,7 +64,8 @@ def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
         if not path.is_file():
             raise DataError(f"{path}: no such file; correct fetch in params.yaml")
     else:
-        path = folder / f"{checkpoint.sha256[:16]}-{checkpoint.url.rsplit('/', 1)[-1]}"
+        name = Path(urlsplit(checkpoint.url).path).name[-200:]  # without a signature, which may be long
+        path = folder / f"{checkpoint.sha256[:16]}-{name}"
         if not path.exists():
             download(checkpoint.url, path, check, seconds)
             return path

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from moonshine import processes
+from moonshine.data.augmentation import sent
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import derived_seed, epoch_order
 from moonshine.data.photographs import decode, evaluation_pixels, training_pixels
@@ -70,7 +71,7 @@ class LargeImages:
     def _normalised(self, batches: Iterable[torch.Tensor], pixels: Iterable[torch.Tensor]) -> Iterator[Batch]:
         for indices, images in zip(batches, pixels):
             on_device = images.to(self.device, non_blocking=True)
-            yield self._normalisation.channels_last(on_device), self.labels[indices.to(self.device)]
+            yield self._normalisation.channels_last(on_device), self.labels[sent(indices, self.device)]
 
     def _load(self, view: "_View", batches: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         loader = DataLoader(
