@@ -35,7 +35,7 @@ def test_a_terminal_without_utf_8_shows_what_it_can() -> None:
     result = shell("moonshine show", PYTHONIOENCODING="ascii", PYTHONUTF8="0", LC_ALL="C")
     assert result.returncode == 0
     assert "| Resnet34 " in result.stdout
-    assert "2.22 ? 0.10" in result.stdout
+    assert " ? " in result.stdout  # ±
 
 
 @pytest.mark.parametrize("arguments", [("--conv", "G(N)"), ("resnet34", "--arch", "resnet18")])
