@@ -41,6 +41,7 @@ MISTAKES = {
     "text for a number": ("recipe.lr", "0.1", "recipe.lr: Input should be a valid number, found '0.1'"),
     "truth for a number": ("recipe.epochs", True, "recipe.epochs: Input should be a valid integer, found True"),
     "number out of range": ("recipe.momentum", 1.0, "recipe.momentum: Input should be less than 1, found 1.0"),
+    "more than any tensor has": ("dataset.size", 10**400, "dataset.size: Input should be less than 2147483648"),
     "not finite": ("recipe.lr", float("inf"), "recipe.lr: Input should be a finite number, found inf"),
     "no seeds": ("seeds", [], "seeds: List should have at least 1 item"),
     "a seed twice": ("seeds", [0, 0], "seeds: 0 is named twice"),

@@ -14,8 +14,8 @@ from moonshine.models.names import check_architecture, is_torchvision_resnet, wi
 
 # Names become folders, DVC parameters and Snakemake wildcards: no dots, slashes or blanks.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
-Count = Annotated[int, Field(ge=1)]
-Epoch = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+Epoch = Count
 Share = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https://|^http://(localhost|127\.0\.0\.1)[:/]")]
