@@ -28,12 +28,15 @@ def model_name(row: str, seed: int | None = None) -> str:
     return row if seed is None else f"{row}/seed{seed}"
 
 
+def row_of(model: str) -> str:
+    """The row of a model's name; names of networks may begin with `seed`, too."""
+    return model if model.startswith("fetch/") else model.rpartition("/seed")[0]
+
+
 def row_and_seed(model: str) -> tuple[str, int | None]:
-    """The other way round; names of networks may begin with `seed`."""
-    if model.startswith("fetch/"):
-        return model, None
-    row, _, seed = model.rpartition("/seed")
-    return row, int(seed)
+    """The row and the seed of a model's name."""
+    row = row_of(model)
+    return row, None if row == model else int(model.removeprefix(f"{row}/seed"))
 
 
 def record(experiment: str, row: str, seed: int | None = None) -> Path:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from moonshine.artefacts import row_of
 from moonshine.models.attention_points import attention_points
 from moonshine.params.schema import PHOTOGRAPHS, Params
 from moonshine.suggest import suggest
@@ -94,7 +95,7 @@ def _attention(params: Params) -> Iterator[str]:
     used = [name for name in methods if name in params.methods and params.methods[name].groups]
     students = [*params.distil.networks, *params.distil_more.networks] if used else []
     shown = params.attention_maps
-    teacher, *others = (_network(model) for model in (params.teacher, shown.scratch, shown.distilled))
+    teacher, *others = (row_of(model).split("/")[-1] for model in (params.teacher, shown.scratch, shown.distilled))
     names = [name for name in dict.fromkeys([teacher, *students, *others]) if name in params.networks]
     if teacher not in names:
         return
@@ -114,11 +115,6 @@ def _attention(params: Params) -> Iterator[str]:
         last = max(params.methods[method].groups or [])
         if last > counts[teacher]:
             yield f"methods.{method}.groups: {last}, but the teacher {teacher} has {counts[teacher]} groups"
-
-
-def _network(model: str) -> str:
-    """The network of a model, however it is named: the last part of its row."""
-    return model.removeprefix("fetch/") if model.startswith("fetch/") else model.rpartition("/seed")[0].split("/")[-1]
 
 
 def _augmentation(params: Params) -> Iterator[str]:
