@@ -1,11 +1,11 @@
 """`moonshine use`: put one of experiments/ in place as params.yaml."""
 
 import os
-import subprocess
 from pathlib import Path
 
 from moonshine.errors import ParamsError
 from moonshine.files import write_text
+from moonshine.git import git
 from moonshine.params import read_params
 from moonshine.progress import say
 from moonshine.suggest import suggest
@@ -34,8 +34,7 @@ def use(name: str, target: Path) -> None:
 def _require_kept_elsewhere(target: Path) -> None:
     if not target.exists() or target.read_bytes() in [path.read_bytes() for path in FOLDER.glob("*.yaml")]:
         return
-    in_git = subprocess.run(["git", "show", f"HEAD:./{os.path.relpath(target)}"], capture_output=True)
-    if in_git.returncode or in_git.stdout != target.read_bytes():
+    if git("show", f"HEAD:./{os.path.relpath(target)}") != target.read_bytes():
         raise ParamsError(
             f"{target}: has changes that would be lost; commit them, or keep them as an experiment: "
             f"cp {target} {FOLDER}/NAME.yaml"

@@ -5,7 +5,6 @@ DVC trusts a read-only file in its cache without reading it, and Snakemake goes 
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,14 @@ from dvc_data.hashfile.tree import Tree
 from moonshine import artefacts
 from moonshine.data.store import SPLITS, read_manifest, split_path
 from moonshine.engines.dvc_project import open_project
-from moonshine.errors import DataError
+from moonshine.engines.snakemake_plan import TIMESTAMP
+from moonshine.errors import DataError, MachineError
 from moonshine.files import sha256
+from moonshine.git import git
 from moonshine.params import Params
 from moonshine.progress import say, tracked
 
 LOCK = Path("dvc.lock")
-NOT_OF_A_FOLDER = (".snakemake_timestamp",)
-"""What .dvcignore leaves out of folders."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def _md5(path: Path) -> str:
 
 def _folder_md5(folder: Path) -> str:
     """What dvc.lock has for a folder: the hash of the list of its files and their hashes."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in NOT_OF_A_FOLDER]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != TIMESTAMP]
     return _hash_of_list({path.relative_to(folder).parts: _md5(path) for path in files})
 
 
@@ -108,22 +107,16 @@ def _repair(recorded: Recorded, cache: Path) -> str:
 
 
 def _md5_in_git(path: Path) -> str | None:
-    """As dvc.lock would have what the last commit has there."""
-    names = _git("ls-tree", "-r", "--name-only", "-z", "HEAD", "--", str(path)).decode().split("\0")[:-1]
-    hashes = {
-        Path(name): hashlib.md5(_git("show", f"HEAD:./{name}"), usedforsecurity=False).hexdigest() for name in names
-    }
+    """As dvc.lock would have what the last commit has there; None where it has nothing, or git is not installed."""
+    try:
+        names = (git("ls-tree", "-r", "--name-only", "-z", "HEAD", "--", str(path)) or b"").decode().split("\0")[:-1]
+    except MachineError:
+        return None
+    contents = {Path(name): git("show", f"HEAD:./{name}") or b"" for name in names}
+    hashes = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in contents.items()}
     if path in hashes:
         return hashes[path]
     return _hash_of_list({name.relative_to(path).parts: md5 for name, md5 in hashes.items()}) if hashes else None
-
-
-def _git(*arguments: str) -> bytes:
-    """What git prints; nothing where it fails or is not installed."""
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True).stdout
-    except FileNotFoundError:
-        return b""
 
 
 def _data(params: Params) -> Iterator[tuple[Path, str]]:

@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from dvc.repo import Repo
 from moonshine.engines.dvc_project import open_project
 from moonshine.engines.record import commit
 from moonshine.engines.sync import sync
-from moonshine.errors import DataError, MachineError, ParamsError
+from moonshine.errors import DataError, ParamsError
+from moonshine.git import git
 from moonshine.progress import say
 from moonshine.suggest import suggest
 
@@ -87,16 +87,9 @@ def _require_harmless(repo: Repo, edits: dict[str, dict[str, str]]) -> None:
 
 def _version(path: str, md5: str) -> bytes | None:
     """The newest version of a file in git that has this md5."""
-    revisions = _git("log", "--format=%H", "--", path).decode().split()
-    versions = (_git("show", f"{revision}:./{path}") for revision in revisions)
+    revisions = (git("log", "--format=%H", "--", path) or b"").decode().split()
+    versions = (git("show", f"{revision}:./{path}") or b"" for revision in revisions)
     return next((v for v in versions if hashlib.md5(v, usedforsecurity=False).hexdigest() == md5), None)
-
-
-def _git(*arguments: str) -> bytes:
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True).stdout
-    except FileNotFoundError:
-        raise MachineError("git: not found; install it") from None
 
 
 def _meaning(source: bytes) -> str:
