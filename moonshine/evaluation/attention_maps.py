@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from moonshine import artefacts, signals
+from moonshine.data.check import check_images
 from moonshine.data.loading import Images, open_images
 from moonshine.device import choose_device, set_up
 from moonshine.distillation.attention_transfer import attention_map
@@ -30,8 +31,7 @@ def attention_maps(params: Params) -> None:
     settings, device = params.attention_maps, choose_device(params.machine)
     set_up(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
-    if (last := max(settings.images)) >= len(data):
-        raise ParamsError(f"attention_maps.images: {last}, but the last validation image is {len(data) - 1}")
+    check_images(params)
     models = {"teacher": params.teacher, "scratch": settings.scratch, "distilled": settings.distilled}
     lookers = {role: Looker(params, model, data, device) for role, model in models.items()}
     if len({len(looker.points) for looker in lookers.values()}) > 1:
