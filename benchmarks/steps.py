@@ -15,6 +15,7 @@ import torch
 
 from benchmarks.worker import Round
 from moonshine.allocator import keep_freed_memory
+from moonshine.compiler import import_compiler_when_used
 from moonshine.params.schema import Augmentation
 
 AUGMENTATION = Augmentation(pad=1, flip=True)
@@ -64,6 +65,11 @@ def write_teacher(pixels: str, path: str) -> None:
     Path(path).write_bytes(model_bytes(network("resnet34", pixels), described))
 
 
+def start_as_the_command_does() -> None:
+    import_compiler_when_used()
+    keep_freed_memory()
+
+
 def make_teacher(pixels: str, compiled: bool = False) -> Any:
     from moonshine.distillation.teacher import Teacher
 
@@ -101,7 +107,7 @@ def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
 
 def ours(pixels: str, *students: str, compiled: bool = False) -> Round:
     """Steps of the students with one forward pass of the teacher."""
-    keep_freed_memory()
+    start_as_the_command_does()
     teacher = make_teacher(pixels, compiled)
     trainees = [make_trainee(pixels, student, compiled) for student in students]
     images, labels = batch(pixels)
@@ -136,7 +142,7 @@ def our_epoch(pixels: str, folder: str, student: str, compiled: bool = False) ->
     """An epoch over a prepared data set, augmented as whole batches."""
     from moonshine.data.loading import SmallImages
 
-    keep_freed_memory()
+    start_as_the_command_does()
     teacher, trainee = make_teacher(pixels, compiled), make_trainee(pixels, student, compiled)
     data = SmallImages(Path(folder), "train", torch.device("cpu"))
     epochs = itertools.count(1)

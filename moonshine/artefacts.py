@@ -7,6 +7,9 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")
+SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"
+"""In a folder that Snakemake declares, a file whose modification time it takes for the folder's."""
+
 GPU_CLAIMS = Path("/tmp/moonshine-gpus")  # noqa: S108 (of the whole machine: all its users and containers share it)
 
 

@@ -295,7 +295,8 @@ def _distil(options: argparse.Namespace) -> None:
     check_images(params)
     if options.together:
         _start(f"{params.experiment}/distil/together/seed{options.seed}")
-        distil_together(params, students, options.seed)
+        for run in distil_together(params, students, options.seed):
+            progress.say(f"{run.row} seed {options.seed}: finished in {run.path}, to be published by its own stage")
     else:
         _start(f"{params.experiment}/distil/{students[0]}/seed{options.seed}")
         distil(params, students[0], options.seed)

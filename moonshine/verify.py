@@ -17,7 +17,6 @@ from dvc_data.hashfile.tree import Tree
 from moonshine import artefacts
 from moonshine.data.store import SPLITS, read_manifest, split_path
 from moonshine.engines.dvc_project import open_project
-from moonshine.engines.snakemake_plan import TIMESTAMP
 from moonshine.errors import DataError, MachineError
 from moonshine.files import sha256
 from moonshine.git import git
@@ -81,7 +80,7 @@ def _md5(path: Path) -> str:
 
 def _folder_md5(folder: Path) -> str:
     """What dvc.lock has for a folder: the hash of the list of its files and their hashes."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != TIMESTAMP]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != artefacts.SNAKEMAKE_TIMESTAMP]
     return _hash_of_list({path.relative_to(folder).parts: _md5(path) for path in files})
 
 

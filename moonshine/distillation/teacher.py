@@ -13,7 +13,7 @@ from moonshine.distillation.attention_transfer import attention_map
 from moonshine.models.attention_points import attention_points
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
-from moonshine.models.networks import place
+from moonshine.models.networks import compile_network, place
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,7 @@ class Teacher:
         fold_batch_norms(network, keep=points)
         self.network = place(network, device).requires_grad_(False).eval()
         self._tap = FeatureTap(network, points, attention_map)
-        self._forward = (
-            torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
-            if compiled
-            else network
-        )
+        self._forward = compile_network(network) if compiled else network
         self._freezing: AbstractContextManager[None] = _freezing() if compiled else nullcontext()
         self._device, self._precision = device, precision
 

@@ -13,8 +13,6 @@ from typing import Any
 from moonshine.errors import DataError, LockedError
 
 METADATA = Path(".snakemake", "metadata")
-TIMESTAMP = ".snakemake_timestamp"
-"""In a folder that Snakemake declares, a file whose modification time it takes for the folder's."""
 
 
 def snakemake(*arguments: str) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from dvc.repo import Repo, lock_repo
 
+from moonshine import artefacts
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
 from moonshine.engines.hashed import hash_what_is_new, remember
-from moonshine.engines.snakemake_plan import TIMESTAMP, Plan, forget, read_plan, snakemake
+from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
 from moonshine.engines.unlock import require_no_snakemake
 from moonshine.errors import DataError
 from moonshine.progress import say
@@ -76,7 +77,7 @@ def _make_stale(paths: Iterable[str]) -> None:
         forget(name)
         path = Path(name)
         if path.is_dir() and not path.is_symlink():
-            path = path / TIMESTAMP
+            path = path / artefacts.SNAKEMAKE_TIMESTAMP
             path.touch()
         if os.path.lexists(path):
             os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)

@@ -69,3 +69,12 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     )
     layout = torch.contiguous_format if thin and device.type == "cpu" else torch.channels_last
     return network.to(device).to(memory_format=layout)
+
+
+def compile_network(network: nn.Module) -> Any:
+    """The network's forward pass, compiled.
+
+    Its kernels are for each size of batch: those for any size depend on which came first, which resuming changes.
+    They are for each network, too: it may not run another's, whose features are not its own, nor use up a shared limit.
+    """
+    return torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]

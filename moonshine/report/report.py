@@ -17,8 +17,6 @@ from moonshine.report.rows import Row, read_rows
 from moonshine.report.tables import table_csv
 from moonshine.report.web_page import web_page
 
-SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"  # Snakemake's own note in folders that it declares
-
 
 def report(params: Params, partial: bool = False) -> None:
     """Write the page that a reviewer reads; the same metrics and params give the same bytes.
@@ -58,5 +56,5 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         write_bytes(folder / name, content)
     for path in folder.glob("*"):
-        if path.name not in files and path.name != SNAKEMAKE_TIMESTAMP:
+        if path.name not in files and path.name != artefacts.SNAKEMAKE_TIMESTAMP:
             remove(path)

@@ -8,7 +8,7 @@ import torch
 from moonshine import processes
 from moonshine.data.order import derived_seed
 from moonshine.errors import DivergedError
-from moonshine.models.networks import initialise, place
+from moonshine.models.networks import compile_network, initialise, place
 from moonshine.params.schema import Recipe
 from moonshine.training.objective import Objective
 from moonshine.training.schedule import learning_rate
@@ -39,13 +39,7 @@ class Trainee:
         self.network = place(network, device).train()
         objective.attach(self.network)
         replica = processes.replicated(self.network)
-        # kernels for each size of batch: those for any size depend on which came first, which resuming changes;
-        # and for each network: it may not run another's, whose features are not its own, nor use up a shared limit
-        self._forward = (
-            torch.compile(replica, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
-            if recipe.compile
-            else replica
-        )
+        self._forward = compile_network(replica) if recipe.compile else replica
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
