@@ -23,6 +23,7 @@ ARCHITECTURES = {
     "wide resnet": {"arch": "wrn-16-1"},
     "cheap": {"arch": "wrn-16-1", "conv": "BG(2,M)"},
     "inside a block": {"arch": "wrn-16-1", "points": ["group1.0.conv1", "group2.0.bn2", "group3.1.conv2"]},
+    "on a cheap convolution": {"arch": "wrn-16-1", "conv": "G(N)", "points": ["group1.0.conv1", "group2.0.conv1"]},
     "mobilenet": {"arch": "mobilenet_v2"},
 }
 

@@ -38,7 +38,7 @@ UNDECODABLE = (
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
 """Of more, Pillow is to judge: a size that rotted could take all memory."""
 
-warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # `prepare` records it once
+warnings.filterwarnings("ignore", module="PIL")  # of what is odd in a file; `prepare` records it once
 # Pillow uses its memory again: having the kernel zero pages for every image takes a fifth of its decoding.
 Image.core.set_blocks_max(8)  # type: ignore[attr-defined]
 

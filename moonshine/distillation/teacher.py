@@ -72,8 +72,15 @@ def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         source = node.args[0]
-        if source.op != "call_module" or len(source.users) > 1 or source.target in keep:
+        if source.op != "call_module" or len(source.users) > 1:
+            continue
+        if any(_within(source.target, path) and not _within(node.target, path) for path in keep):
             continue
         if isinstance(modules[source.target], nn.Conv2d):
             network.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], modules[node.target]))
             network.set_submodule(node.target, nn.Identity())
+
+
+def _within(module: str, path: str) -> bool:
+    """Whether the module is the one at the path or a part of it, as the last convolution of a cheap one is."""
+    return f"{module}.".startswith(f"{path}.")

@@ -15,6 +15,9 @@ from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.suggest import suggest
 
+IMPOSSIBLE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
+"""What torch raises for layers of sizes that do not fit each other, the images or any memory."""
+
 
 def check_networks(params: Params) -> None:
     """Build every network without weights and send the shape of an image through it.
@@ -38,6 +41,9 @@ def _mistakes(architecture: dict[str, Any], size: int, learns: bool) -> Iterator
     except ParamsError as error:
         yield str(error)
         return
+    except IMPOSSIBLE as error:
+        yield f"cannot be built: {_first_line(error)}"
+        return
     points = attention_points(architecture)
     paths = {path for path, _ in network.named_modules() if path}
     unknown = [point for point in points if point not in paths]
@@ -59,9 +65,8 @@ def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: i
     try:
         with torch.no_grad():
             network(torch.empty(2, channels, size, size, device="meta"))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        yield f"cannot take images of {channels} x {size} x {size}: {reason}"
+    except IMPOSSIBLE as error:
+        yield f"cannot take images of {channels} x {size} x {size}: {_first_line(error)}"
         return
     for point in points:
         features, version = given.get(point, (None, 0))
@@ -74,6 +79,10 @@ def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: i
                 f"points: {point} gives maps that the network overwrites in place, so that no student can learn them; "
                 "name a module after it"
             )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _nearest(point: str, paths: set[str]) -> str:

@@ -127,3 +127,5 @@ def _augmentation(params: Params) -> Iterator[str]:
             yield f"{key}.pad: for small images, not for {source}"
     elif settings.crop_scale is not None:
         yield f"{key}.crop_scale: for photographs, not for {source}"
+    elif settings.pad and settings.pad >= params.dataset.size:
+        yield f"{key}.pad: {settings.pad} would move images of {params.dataset.size} pixels out of sight"

@@ -262,6 +262,8 @@ def _mark_steps(axes: Axes, recipe: Recipe, theme: Theme) -> None:
 
 
 def _error_scale(axes: Axes) -> None:
+    if not math.isfinite(axes.dataLim.minposy):  # no error at all
+        return
     axes.set_yscale("log", nonpositive="clip")
     axes.yaxis.set_major_locator(FixedLocator(ERROR_TICKS))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
