@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if processes.COUNT > 1 and options.run not in (_train, _distil):
             raise ParamsError("torchrun starts train and distil; run other commands without it")
+        if options.run in OF_THE_GRAPH and not GRAPH.is_file():
+            raise ParamsError(f"{GRAPH}: not in this folder; run this from the project's root")
         options.run(options)
         sys.stdout.flush()
     except MoonshineError as error:
@@ -211,6 +213,9 @@ def build_parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():  # after the command as well as before it
         command.add_argument("--params", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser
+
+
+GRAPH = Path("dvc.yaml")
 
 
 def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
@@ -449,3 +454,7 @@ def _start(log: str) -> None:
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
+
+
+OF_THE_GRAPH = (_summary, _record, _accept, _verify, _unlock, _sync)
+"""Commands that ask engines or git, which look for the project in the folders above as well."""

@@ -97,6 +97,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "report/figures.py",
         "report/headline.py",
         "report/index.py",
+        "report/markdown.py",
         "report/page.html",
         "report/page.py",
         "report/report.py",

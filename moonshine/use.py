@@ -22,8 +22,8 @@ def use(name: str, target: Path) -> None:
     if not FOLDER.is_dir():
         raise ParamsError(f"{FOLDER}: no such folder; run this from the project's root")
     path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = (file.stem for file in FOLDER.glob("*.yaml"))
+    known = {file.stem for file in FOLDER.glob("*.yaml")}
+    if name not in known:
         raise ParamsError(f'"{name}" is no experiment{suggest(name, known)}')
     params = read_params(path)
     _require_kept_elsewhere(target)

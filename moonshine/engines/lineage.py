@@ -12,6 +12,7 @@ from moonshine.engines.dvc_project import open_project, outputs
 from moonshine.errors import DataError, ParamsError
 from moonshine.files import sha256
 from moonshine.params import Params
+from moonshine.report.markdown import escape
 from moonshine.suggest import suggest
 from moonshine.training.identity import differences, run_identity
 
@@ -147,8 +148,7 @@ class _Chain:
 def _shows(page: Path, title: str, number: str) -> bool:
     """Whether a line of one of the page's tables has both."""
     lines = [line for line in _text(page).splitlines() if line.startswith("|")]
-    title = title.replace("|", "\\|")  # as tables have it
-    return any(title in line and number in line for line in lines)
+    return any(escape(title) in line and number in line for line in lines)
 
 
 def _text(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Names in params.yaml that must refer to something: rows, networks, methods, the teacher."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -7,6 +8,9 @@ from moonshine.artefacts import row_of
 from moonshine.models.attention_points import attention_points
 from moonshine.params.schema import PHOTOGRAPHS, Params
 from moonshine.suggest import suggest
+
+OWN_COLUMNS = ("_std", "_minus_scratch", "_difference", "_p")
+"""How columns of a table's CSV end that say more about another one."""
 
 
 def check_references(params: Params) -> Iterator[str]:
@@ -41,8 +45,11 @@ def check_references(params: Params) -> Iterator[str]:
         columns = [published.name for published in table.published]
         for repeated in sorted({name for name in columns if columns.count(name) > 1}):
             yield f"tables.{table.name}.published: {repeated} is named twice"
-        for taken in sorted({"std", "minus_scratch", "minus_scratch_p"} & set(columns)):
+        for taken in sorted({name for name in columns if f"_{name}".endswith(OWN_COLUMNS)}):
             yield f"tables.{table.name}.published: {taken} is the name of a column in the CSV already"
+        for key, counts in (("rows", Counter(table.rows)), ("columns", Counter[str](table.columns))):
+            for repeated in sorted(name for name, count in counts.items() if count > 1):
+                yield f"tables.{table.name}.{key}: {repeated} is named twice"
         yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", params.rows)
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"

@@ -4,7 +4,8 @@ Each listens to the parameter `shown`, the titles of the rows that the reader ha
 and on black, so that only the texts follow the theme.
 """
 
-from typing import Any
+import math
+from typing import Any, Literal, NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -20,6 +21,25 @@ KIND_SHAPES = {"fetch": "diamond", "train": "circle", "distil": "triangle-up"}
 SOLID: Any = {"symbolType": "stroke", "symbolOpacity": 1, "symbolStrokeWidth": 3}
 """Keys of lines, which would else be as faint as the bands around them."""
 HEIGHT = 340
+
+
+class Place(NamedTuple):
+    """Where a point's name stands: pixels to the right of the point and down, and which end is at it."""
+
+    right: int
+    down: int
+    align: Literal["left", "center", "right"]
+
+
+PLACES = [
+    *(Place(9, down, "left") for down in (11, -7)),
+    *(Place(-9, down, "right") for down in (11, -7)),
+    *(Place(0, down, "center") for down in (20, -16)),
+    *(Place(9, down, "left") for down in (24, -20)),
+    *(Place(-9, down, "right") for down in (24, -20)),
+]
+LIKELY_WIDTH, LETTER_WIDTH, LINE_HEIGHT = 700, 6, 12
+"""Pixels, for places of names; the page itself may be wider or narrower."""
 
 
 def charts(measured: Measured) -> dict[str, dict[str, Any]]:
@@ -66,8 +86,9 @@ def _scatter(measured: Measured, cost: str) -> Any:
             "error": row.mean("top1"),
             "low": row.mean("top1") - (row.deviation("top1") or 0.0),
             "high": row.mean("top1") + (row.deviation("top1") or 0.0),
+            "place": place,
         }
-        for row in measured.rows
+        for row, place in zip(measured.rows, _places(measured, cost))
     )
     front = pd.DataFrame(
         {"cost": row.cost(cost), "error": row.mean("top1")} for row in pareto_front(measured.rows, cost)
@@ -89,14 +110,54 @@ def _scatter(measured: Measured, cost: str) -> Any:
     bars = base.mark_rule(strokeWidth=1.2).encode(x, alt.Y("low:Q", scale=near), alt.Y2("high:Q"), colour)
     points = base.mark_point(filled=True, size=110, opacity=1).encode(x, y, colour, shape, tooltip=tooltip)
     texts = [
-        # distilled rows below their points, for they often lie just below the same network from scratch
-        base.transform_filter(f"(datum.kind == '{KIND_NAMES['distil']}') == {below}")
-        .mark_text(align="left", dx=9, dy=11 if below == "true" else -7, fontSize=11)
+        base.transform_filter(f"datum.place == {number}")
+        .mark_text(align=place.align, dx=place.right, dy=place.down, fontSize=11)
         .encode(x, y, text="row:N")
-        for below in ("true", "false")
+        for number, place in enumerate(PLACES)
+        if number in set(frame["place"])
     ]
     layers = [line.encode(x, y), bars, points, *(texts if len(measured.rows) <= MOST_LABELS else [])]
     return alt.layer(*layers).properties(height=HEIGHT)
+
+
+def _places(measured: Measured, cost: str) -> list[int]:
+    """For each row the place of PLACES where its name hides the least of points and of other names."""
+    rows = measured.rows
+    xs = _scaled([math.log(row.cost(cost)) for row in rows], LIKELY_WIDTH)
+    ys = _scaled([-row.mean("top1") for row in rows], HEIGHT)
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in zip(xs, ys)]
+    places = []
+    for row, x, y in zip(rows, xs, ys):
+        boxes = [_box(place, x, y, LETTER_WIDTH * len(row.title)) for place in PLACES]
+        hidden = [sum(_shared(box, other) for other in taken) + _outside(box) for box in boxes]
+        places.append(hidden.index(min(hidden)))
+        taken.append(boxes[places[-1]])
+    return places
+
+
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom."""
+
+
+def _scaled(values: list[float], length: float) -> list[float]:
+    """To pixels from 0 to `length`; 40 stay free at both ends, as on the charts' axis of costs."""
+    least, most = min(values), max(values)
+    return [40 + (length - 80) * (value - least) / ((most - least) or 1) for value in values]
+
+
+def _box(place: Place, x: float, y: float, width: float) -> Box:
+    left = x + place.right - {"left": 0.0, "center": width / 2, "right": width}[place.align]
+    return left, y + place.down - LINE_HEIGHT / 2, left + width, y + place.down + LINE_HEIGHT / 2
+
+
+def _shared(one: Box, other: Box) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _outside(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1]) - _shared(box, (0, 0, LIKELY_WIDTH, HEIGHT))
 
 
 def _gaps(measured: Measured) -> Any:
@@ -107,6 +168,8 @@ def _gaps(measured: Measured) -> Any:
             "kind": KIND_NAMES[row.kind],
             "gap": row.mean("top1") - measured.teacher_error,
             "error": row.mean("top1"),
+            "low": row.mean("top1") - measured.teacher_error - (row.deviation("top1") or 0.0),
+            "high": row.mean("top1") - measured.teacher_error + (row.deviation("top1") or 0.0),
         }
         for row in measured.rows
         if row.name != measured.teacher.name
@@ -116,12 +179,15 @@ def _gaps(measured: Measured) -> Any:
     tooltip = [
         alt.Tooltip("row:N", title="model"),
         alt.Tooltip("gap:Q", title="gap", format="+.2f"),
+        alt.Tooltip("low:Q", title="minus one deviation", format="+.2f"),
+        alt.Tooltip("high:Q", title="plus one deviation", format="+.2f"),
         alt.Tooltip("error:Q", title="top-1 error, %", format=".2f"),
     ]
-    bars = alt.Chart(_data(frame)).transform_filter(_ticked()).mark_bar(height={"band": 0.7})
-    return bars.encode(x, y, _by_kind(alt.Color, measured, KIND_COLOURS), tooltip=tooltip).properties(
-        height=26 * len(frame)
-    )
+    base = alt.Chart(_data(frame)).transform_filter(_ticked())
+    colour = _by_kind(alt.Color, measured, KIND_COLOURS)
+    bars = base.mark_bar(height={"band": 0.7}).encode(x, y, colour, tooltip=tooltip)
+    lines = base.mark_rule(strokeWidth=1.2, color=GREY).encode(alt.X("low:Q"), alt.X2("high:Q"), y)
+    return alt.layer(bars, *([lines] if measured.of_several_seeds else [])).properties(height=26 * len(frame))
 
 
 def _curves(measured: Measured) -> Any:

@@ -23,7 +23,9 @@ from moonshine.report.style import KIND_NAMES, MARKERS, Theme, render
 from moonshine.report.tables import short_count
 
 COST_NAMES = {"parameters": "parameters, with batch-norm statistics", "macs": "multiply-accumulates for one image"}
-ERROR_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+ERROR_TICKS = [digit * decade for decade in (0.01, 0.1, 1, 10, 100) for digit in (1, 2, 5)]
+DENSE_ERROR_TICKS = [digit * decade for decade in (0.01, 0.1, 1, 10, 100) for digit in (1, 1.5, 2, 3, 4, 5, 6, 7, 8)]
+FEWEST_TICKS = 3
 MOST_LABELS = 14
 """With more points only those of the Pareto front are labelled."""
 PANELS_A_LINE = 4
@@ -45,6 +47,10 @@ class Measured:
         return next((each.title for each in self.rows if each.name == row), row)
 
     @property
+    def of_several_seeds(self) -> bool:
+        return any(row.deviation("top1") is not None for row in self.rows)
+
+    @property
     def teacher_error(self) -> float:
         """Top-1 error of the very model that taught."""
         assert self.teacher is not None
@@ -59,8 +65,8 @@ class Measured:
 def pareto_front(rows: Iterable[Row], cost: str) -> list[Row]:
     """The rows than which no other is both cheaper, or as cheap, and better; cheapest first."""
     front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (row.cost(cost), row.mean("top1"))):
-        if not front or row.mean("top1") < front[-1].mean("top1"):
+    for row in sorted(rows, key=lambda row: (row.cost(cost), row.rank("top1"))):
+        if not front or row.rank("top1") < front[-1].rank("top1"):
             front.append(row)
     return front
 
@@ -76,7 +82,7 @@ def error_against(cost: str) -> Callable[[Measured, Theme], Figure]:
             axes.errorbar(
                 [row.cost(cost) for row in rows],
                 [row.mean("top1") for row in rows],
-                [row.deviation("top1") or 0.0 for row in rows],
+                _deviations(rows),
                 fmt=MARKERS[kind],
                 color=theme.kinds[kind],
                 capsize=3,
@@ -110,7 +116,7 @@ def training_curves(measured: Measured, theme: Theme) -> Figure:
             _band(axes, over_seeds(curve, column), colour, line)
         _mark_steps(axes, measured.recipe, theme)
         axes.set_title(measured.title(row), parse_math=False)
-        _error_scale(axes)
+    _error_scale(panels)
     _label_outer(figure, panels, "epoch", "top-1 error, %")
     handles = [
         _key(color=theme.ink, linestyle="-", label="validation"),
@@ -149,7 +155,7 @@ def gap_to_teacher(measured: Measured, theme: Theme) -> Figure:
     bars = axes.barh(
         [row.title.replace("$", r"\$") for row in rows],  # no formulas
         gaps,
-        xerr=[row.deviation("top1") or 0.0 for row in rows],
+        xerr=_deviations(rows),
         color=[theme.kinds[row.kind] for row in rows],
         ecolor=theme.ink,
         error_kw={"linewidth": 0.8},
@@ -168,34 +174,50 @@ def gap_to_teacher(measured: Measured, theme: Theme) -> Figure:
     return figure
 
 
-FIGURES: dict[str, tuple[str, str, Callable[[Measured, Theme], Figure]]] = {
-    "error-against-parameters": (
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure is called, what is said of it, also of the seeds where there are several, and how it is drawn."""
+
+    title: str
+    caption: str
+    of_seeds: str
+    draw: Callable[[Measured, Theme], Figure]
+
+    def said(self, measured: Measured) -> str:
+        return f"{self.caption} {self.of_seeds}" if measured.of_several_seeds else self.caption
+
+
+FIGURES = {
+    "error-against-parameters": Drawing(
         "Error against parameters",
-        "Validation error over the size of the network; bars are one standard deviation over seeds. Nothing below the "
-        "dashed Pareto front is both smaller and better.",
+        "Validation error over the size of the network. Nothing below the dashed Pareto front is both smaller and "
+        "better.",
+        "Bars are one standard deviation over seeds.",
         error_against("parameters"),
     ),
-    "error-against-macs": (
+    "error-against-macs": Drawing(
         "Error against computation",
-        "Validation error over the multiply-accumulates that one image costs; bars and front as above.",
+        "Validation error over the multiply-accumulates that one image costs, with the front as above.",
+        "Bars are one standard deviation over seeds.",
         error_against("macs"),
     ),
-    "gap-to-teacher": (
+    "gap-to-teacher": Drawing(
         "Gap to the teacher",
-        "How much more often than the teacher each network errs, in percentage points; bars are one standard deviation "
-        "over seeds.",
+        "How much more often than the teacher each network errs, in percentage points.",
+        "Thin lines are one standard deviation over seeds.",
         gap_to_teacher,
     ),
-    "training-curves": (
+    "training-curves": Drawing(
         "Training",
-        "Top-1 error over the epochs, on the validation images and on the augmented training images: means over seeds, "
-        "in bands from the best seed to the worst.",
+        "Top-1 error over the epochs, on the validation images and on the augmented training images.",
+        "Lines are means over seeds, in bands from the best seed to the worst.",
         training_curves,
     ),
-    "attention-losses": (
+    "attention-losses": Drawing(
         "Attention loss",
         "How far the student's attention maps are from the teacher's, for each group of blocks: the loss before it is "
-        "weighted by beta, on the training images, means over seeds in bands.",
+        "weighted by beta, on the training images.",
+        "Lines are means over seeds, in bands from the least to the greatest.",
         attention_losses,
     ),
 }
@@ -215,8 +237,7 @@ def figure_files(measured: Measured) -> dict[str, bytes]:
     """Every figure in every format, by file name."""
     files: dict[str, bytes] = {}
     for name in drawable(measured):
-        draw = FIGURES[name][2]
-        files.update(render(name, partial(draw, measured)))
+        files.update(render(name, partial(FIGURES[name].draw, measured)))
     return files
 
 
@@ -261,13 +282,23 @@ def _mark_steps(axes: Axes, recipe: Recipe, theme: Theme) -> None:
         axes.axvline(epoch + 0.5, color=theme.muted, linewidth=0.8, linestyle=(0, (1, 2)))
 
 
-def _error_scale(axes: Axes) -> None:
-    if not math.isfinite(axes.dataLim.minposy):  # no error at all
+def _error_scale(panels: Sequence[Axes]) -> None:
+    """Logarithmic for all panels, unless there is no error at all, with labels that the errors lie between."""
+    if not any(math.isfinite(axes.dataLim.minposy) for axes in panels):
         return
-    axes.set_yscale("log", nonpositive="clip")
-    axes.yaxis.set_major_locator(FixedLocator(ERROR_TICKS))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    for axes in panels:
+        axes.set_yscale("log", nonpositive="clip")
+    low, high = panels[0].get_ylim()
+    few = sum(low <= tick <= high for tick in ERROR_TICKS) < FEWEST_TICKS
+    for axes in panels:
+        axes.yaxis.set_major_locator(FixedLocator(DENSE_ERROR_TICKS if few else ERROR_TICKS))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _deviations(rows: Iterable[Row]) -> list[float]:
+    """Over seeds; NaN, which draws no bar, for a single value."""
+    return [math.nan if (deviation := row.deviation("top1")) is None else deviation for row in rows]
 
 
 def _label(axes: Axes, points: list[tuple[str, float, float]], theme: Theme) -> None:

@@ -25,8 +25,8 @@ def _summary(rows: dict[str, Row], name: str) -> dict[str, Any]:
     return {
         "row": name,
         "title": row.title,
-        "top1": round(row.mean("top1"), 4),
-        "top1_std": None if deviation is None else round(deviation, 4),
+        "top1": round(row.mean("top1"), 6),
+        "top1_std": None if deviation is None else round(deviation, 6),
         "parameters": row.cost("parameters"),
         "macs": row.cost("macs"),
     }

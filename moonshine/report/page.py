@@ -7,6 +7,7 @@ from moonshine.params.schema import Table
 from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures import FIGURES, Measured, drawable
+from moonshine.report.markdown import escape
 from moonshine.report.rows import Row
 from moonshine.report.tables import Cell, table_columns
 
@@ -25,8 +26,8 @@ def markdown_page(params: Params, rows: dict[str, Row], measured: Measured, atte
     if params.tables:
         blocks += ["## Reading the differences", explanation(params)]
     for name in drawable(measured):
-        title, caption, _ = FIGURES[name]
-        blocks += [f"## {title}", caption, picture(f"figures/{name}", title)]
+        figure = FIGURES[name]
+        blocks += [f"## {figure.title}", figure.said(measured), picture(f"figures/{name}", figure.title)]
     if attention:
         maps = picture("attention-maps/maps", "attention maps")
         blocks += ["## Attention maps", attention.caption, maps, _distances(attention)]
@@ -71,9 +72,10 @@ def protocol(params: Params, rows: dict[str, Row]) -> str:
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
     steps = ", ".join(map(str, recipe.lr_steps))
     lowered = f" times {recipe.lr_factor:g} after epochs {steps}" if steps else ""
+    trained = " trained here" if params.fetch else ""
     return (
         f"Errors in per cent on the {images} of {params.dataset.name}, {over} "
-        f"({', '.join(map(str, params.seeds))}). Every network: {recipe.epochs} epochs, batch size "
+        f"({', '.join(map(str, params.seeds))}). Every network{trained}: {recipe.epochs} epochs, batch size "
         f"{recipe.batch_size}, learning rate {recipe.lr:g}{lowered}, weight decay {recipe.weight_decay:g}. "
         "No. Params counts the running means and variances of batch norm, Learnable does not; MACs are "
         "multiply-accumulates for one image. The best value of a column is bold."
@@ -94,7 +96,7 @@ def _table(table: Table, rows: dict[str, Row]) -> list[str]:
     lines = zip(*([_markdown(cell) for cell in column.cells] for column in columns))
     markdown = tabulate(
         lines,
-        headers=[_escape(column.heading) for column in columns],
+        headers=[escape(column.heading) for column in columns],
         tablefmt="pipe",
         disable_numparse=True,
         colalign=["left", *["right"] * (len(columns) - 1)],
@@ -104,9 +106,5 @@ def _table(table: Table, rows: dict[str, Row]) -> list[str]:
 
 
 def _markdown(cell: Cell) -> str:
-    text = _escape(cell.text)
+    text = escape(cell.text)
     return f"**{text}**" if cell.best else text
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -25,13 +25,17 @@ def report(params: Params, partial: bool = False) -> None:
     """
     rows = read_rows(params, partial)
     measured = _measured(params, rows, partial)
+    attention = read_attention(params, partial)
     folder = artefacts.results_folder(params.experiment)
+    # all is made before anything is written: what is refused leaves the old page whole
+    pages = {"README.md": markdown_page, "report.html": web_page}
+    texts = {name: page(params, rows, measured, attention) for name, page in pages.items()}
+    figures = figure_files(measured)
     tables = {f"{table.name}.csv": table_csv(table, rows).encode() for table in params.tables}
     _write_folder(folder / "tables", tables)
-    _write_folder(folder / "figures", figure_files(measured))
-    attention = read_attention(params, partial)
-    write_text(folder / "README.md", markdown_page(params, rows, measured, attention))
-    write_text(folder / "report.html", web_page(params, rows, measured, attention))
+    _write_folder(folder / "figures", figures)
+    for name, text in texts.items():
+        write_text(folder / name, text)
     shown = {"experiment": params.experiment, "data": params.dataset.name, "rows": headline(params, rows)}
     write_json(folder / HEADLINE, shown)
     write_text(folder.parent / "README.md", index_page(folder.parent))

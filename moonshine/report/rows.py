@@ -16,6 +16,10 @@ MEASURED = (*ERRORS, "loss")
 COSTS = ("parameters", "learnable", "macs")
 
 
+def rank(value: float) -> float:
+    return round(value, 5)
+
+
 @dataclass(frozen=True)
 class Row:
     """One row of the tables: its title, and its metrics or None where it has not run."""
@@ -41,6 +45,10 @@ class Row:
 
     def mean(self, key: str) -> float:
         return statistics.mean(self.by_seed(key).values())
+
+    def rank(self, key: str) -> float:
+        """The mean as rows are compared by: seeds' errors are stored with six decimals, so equal means may differ."""
+        return rank(self.mean(key))
 
     def deviation(self, key: str) -> float | None:
         """Sample standard deviation over seeds, None for a single value."""

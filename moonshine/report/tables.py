@@ -9,7 +9,7 @@ import pandas as pd
 
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.rows import COSTS, ERRORS, Row, scratch_partner
+from moonshine.report.rows import COSTS, ERRORS, Row, rank, scratch_partner
 
 NOT_RUN = "not run"
 HEADINGS = {
@@ -102,10 +102,11 @@ def _published(row: Row, key: str, value: float | None) -> Cell:
 
 
 def _mark_best(column: Column) -> Column:
-    values = [cell.value for cell in column.cells if cell.value is not None]
-    if len(values) < 2 or min(values) == max(values):
+    ranks = [None if cell.value is None else rank(cell.value) for cell in column.cells]
+    known = [value for value in ranks if value is not None]
+    if len(known) < 2 or min(known) == max(known):
         return column
-    cells = [dataclasses.replace(cell, best=cell.value == min(values)) for cell in column.cells]
+    cells = [dataclasses.replace(cell, best=value == min(known)) for cell, value in zip(column.cells, ranks)]
     return dataclasses.replace(column, cells=cells)
 
 

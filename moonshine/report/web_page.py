@@ -35,7 +35,10 @@ def web_page(params: Params, rows: dict[str, Row], measured: Measured, attention
         explanation=explanation(params) if params.tables else "",
         cards=_cards(params, rows),
         tables=[_table(table, rows) for table in params.tables],
-        figures=[{"name": name, "title": FIGURES[name][0], "caption": FIGURES[name][1]} for name in specifications],
+        figures=[
+            {"name": name, "title": FIGURES[name].title, "caption": FIGURES[name].said(measured)}
+            for name in specifications
+        ],
         shown=[row.title for row in measured.rows],
         students=[measured.title(row) for row in measured.attention_curves],
         maps=_maps(params, attention) if attention else None,
