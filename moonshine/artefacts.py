@@ -50,11 +50,19 @@ def record(experiment: str, row: str, seed: int | None = None) -> Path:
 
 def curve(experiment: str, row: str, seed: int) -> Path:
     """Errors and losses per epoch."""
-    return Path("results", experiment, "curves", row, f"seed{seed}.csv")
+    return all_curves(experiment) / row / f"seed{seed}.csv"
+
+
+def all_curves(experiment: str) -> Path:
+    return Path("results", experiment, "curves")
 
 
 def metrics(experiment: str, row: str) -> Path:
-    return Path("results", experiment, "metrics", row + ".json")
+    return all_metrics(experiment) / (row + ".json")
+
+
+def all_metrics(experiment: str) -> Path:
+    return Path("results", experiment, "metrics")
 
 
 def scores(experiment: str, row: str) -> Path:

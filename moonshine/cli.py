@@ -229,6 +229,7 @@ def _check(options: argparse.Namespace) -> None:
     from moonshine.data.check import check_images
     from moonshine.models.check import check_networks
 
+    _require_own_folders()
     check_images(params)
     check_networks(params)
     progress.say(f"{options.params}: fine; {len(params.rows)} rows, seeds {params.seeds}")
@@ -377,6 +378,7 @@ def _show(options: argparse.Namespace) -> None:
 
 def _record(options: argparse.Namespace) -> None:
     _read(options)
+    _require_own_folders()
     from moonshine.engines.record import record
 
     record(options.stages)
@@ -419,6 +421,7 @@ def _unlock(options: argparse.Namespace) -> None:
 
 def _sync(options: argparse.Namespace) -> None:
     _read(options)
+    _require_own_folders()
     from moonshine.engines.sync import sync
 
     sync()
@@ -444,12 +447,22 @@ def _in_processes(params) -> None:  # type: ignore[no-untyped-def]
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 
 
+def _require_own_folders() -> None:
+    """Before work that DVC would refuse to record: what lies behind a link is outside of the project to it."""
+    for folder in map(Path, ("data", "models", "results")):
+        if GRAPH.is_file() and folder.is_symlink():
+            raise MachineError(
+                f"{folder}: a link, where DVC tracks nothing; mount the disk there, or clone the project onto it"
+            )
+
+
 def _start(log: str) -> None:
     """For commands that work for long: stop on request, keep a log, and freed memory."""
     from moonshine import allocator, signals
     from moonshine.image import require_image_of_this_lock
 
     require_image_of_this_lock()
+    _require_own_folders()
     allocator.keep_freed_memory()
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()

@@ -128,6 +128,7 @@ EXEMPT = {
     "files.py": "writes and hashes bytes that others make",
     "gpu_claims.py": "picks one of several GPUs",
     "image.py": "refuses an image of another lock",
+    "leftovers.py": "sets aside files that no stage of params.yaml makes or reads",
     "locks.py": "keeps two processes from one folder",
     "models/attention_points.py": "checks params.yaml, in the stages that read no attention",
     "models/check.py": "refuses networks that cannot be built or run",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,15 @@ def there_and_back(project: Path) -> None:
     (project / "params.yaml").write_text(before)
 
 
+def left_by_former_seeds_and_rows(project: Path) -> None:
+    model = project / "models/toy/train/teacher/seed0.safetensors"
+    shutil.copy(model, model.with_name("seed1.safetensors"))
+    for former in ("curves/train/teacher/seed1.csv", "curves/train/former/seed0.csv", "metrics/train/former.json"):
+        path = project / "results/toy" / former
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("of before\n")
+
+
 NEW_SEED = {"train@toy-teacher-1", "distil@toy-at-student-1"}
 CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "nothing": (lambda project: None, set()),
@@ -70,6 +80,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "one student's network": (params_change(networks__student__conv="G(2)"), AFTER_DISTIL),
     "the method's beta": (params_change(methods__at__beta=20.0), AFTER_DISTIL),
     "a seed added": (params_change(seeds=[0, 1]), NEW_SEED | {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "models, curves and metrics left by former seeds and rows": (left_by_former_seeds_and_rows, set()),
     "a title": (params_change(titles={"train/teacher": "The teacher"}), {MAPS, REPORT}),
     "the data set": (params_change(dataset__validation=500), ALL),
     "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),
@@ -91,7 +102,13 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "the results page deleted": (deleted("results/toy/README.md"), {REPORT}),
     "another experiment, and back": (there_and_back, set()),
 }
-QUICK = {"nothing", "one student's network", "the teacher altered by hand", "a curve deleted"}
+QUICK = {
+    "nothing",
+    "models, curves and metrics left by former seeds and rows",
+    "one student's network",
+    "the teacher altered by hand",
+    "a curve deleted",
+}
 
 
 def planned_by_dvc(project: Path) -> set[str]:

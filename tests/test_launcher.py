@@ -107,14 +107,14 @@ def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, 
     downloads.mkdir()
     params["machine"] = {"folders": [str(disk)], "raw_data": {"imagenet": str(raw)}, "downloads": str(downloads)}
     write_params(project, params)
-    (tmp_path / "models").mkdir()
-    (project / "models").symlink_to(tmp_path / "models")
+    (tmp_path / "runs").mkdir()
+    (project / "runs").symlink_to(tmp_path / "runs")
     install(project, "docker", DOCKER)
     code, output, _ = launch(project, "docker", "python", "-m", "moonshine", "prepare", CUDA_VISIBLE_DEVICES="3")
     words = output.splitlines()
     assert code == 0
     volumes = [words[i + 1] for i, word in enumerate(words) if word == "--volume"]
-    for folder in (project, disk, raw, downloads, tmp_path / "models"):
+    for folder in (project, disk, raw, downloads, tmp_path / "runs"):
         assert f"{folder}:{folder}" in volumes
     assert words[words.index("--user") + 1] == f"{os.getuid()}:{os.getgid()}"
     assert words[words.index("--workdir") + 1] == str(project)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from moonshine.artefacts import GPU_CLAIMS
+from moonshine.artefacts import GPU_CLAIMS, RUNS
 from moonshine.errors import MachineError, MoonshineError, ParamsError
 
 IMAGE, SIF = "moonshine", Path("containers/moonshine.sif")
@@ -43,8 +43,8 @@ def main(command: Sequence[str]) -> NoReturn:
 def bound_folders(params: Mapping[str, Any]) -> list[str]:
     """Folders outside of the project that its stages read or write, from what params.yaml holds.
 
-    They are `machine.raw_data`, `machine.folders`, `machine.downloads` where there is one, and where links in the
-    project's place for large files lead. ParamsError (exit code 2) for `~`, which is another folder in a container.
+    They are `machine.raw_data`, `machine.folders`, `machine.downloads` where there is one, and where a link at `runs`
+    leads. ParamsError (exit code 2) for `~`, which is another folder in a container.
     """
     machine = params.get("machine") or {}
     keyed = [(f"raw_data.{source}", folder) for source, folder in (machine.get("raw_data") or {}).items()]
@@ -54,8 +54,8 @@ def bound_folders(params: Mapping[str, Any]) -> list[str]:
         if folder.startswith("~"):
             raise ParamsError(f"machine.{key}: {folder} would be another folder in a container; write the whole path")
     named = [folder for key, folder in keyed if key != "downloads" or Path(folder).is_dir()]
-    linked = [path.resolve() for path in map(Path, ("data", "models", "runs")) if path.is_symlink()]
-    return [str(path) for path in dict.fromkeys([*(Path(folder).resolve() for folder in named), *linked])]
+    paths = [Path(folder).resolve() for folder in named] + ([RUNS.resolve()] if RUNS.is_symlink() else [])
+    return [str(path) for path in dict.fromkeys(paths)]
 
 
 def _docker(command: Sequence[str]) -> list[str]:

@@ -13,6 +13,8 @@ from moonshine.engines.hashed import hash_what_is_new, remember
 from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
 from moonshine.engines.unlock import require_no_snakemake
 from moonshine.errors import DataError
+from moonshine.leftovers import set_aside_leftovers
+from moonshine.params import read_params
 from moonshine.progress import say
 
 LONG_AGO = 1
@@ -26,6 +28,7 @@ def sync() -> None:
     plans differ afterwards, LockedError (6) while Snakemake is at work: it would find its files older than they are.
     """
     require_no_snakemake()
+    set_aside_leftovers(read_params(artefacts.PARAMS))
     with (
         ThreadPoolExecutor() as beside,
         open_project() as repo,

@@ -10,6 +10,7 @@ from moonshine.device import choose_device, set_up
 from moonshine.errors import DataError
 from moonshine.evaluation.measure import measure
 from moonshine.files import sha256, write_json
+from moonshine.leftovers import set_aside_leftovers
 from moonshine.models.cost import network_cost
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import place
@@ -21,6 +22,7 @@ ERRORS = ("top1", "top5", "loss")
 
 def evaluate(params: Params, row: str) -> None:
     """Write results/<experiment>/metrics/<row>.json, and the same numbers alone, flat, to .../scores/<row>.json."""
+    set_aside_leftovers(params)
     device = choose_device(params.machine)
     set_up(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)

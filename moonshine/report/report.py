@@ -4,6 +4,7 @@ from pathlib import Path
 
 from moonshine import artefacts
 from moonshine.files import remove, write_bytes, write_json, write_text
+from moonshine.leftovers import set_aside_leftovers
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.report.attention import read_attention
@@ -23,6 +24,7 @@ def report(params: Params, partial: bool = False) -> None:
 
     `partial` writes it with rows that have not run, which the page then says.
     """
+    set_aside_leftovers(params)
     rows = read_rows(params, partial)
     measured = _measured(params, rows, partial)
     attention = read_attention(params, partial)
