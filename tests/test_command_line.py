@@ -2,10 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from support import ROOT, environment, moonshine
+from support import ROOT, environment, moonshine, toy_params, write_params
 
 
 def shell(command: str, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -41,3 +42,20 @@ def test_a_terminal_without_utf_8_shows_what_it_can() -> None:
 @pytest.mark.parametrize("arguments", [("--conv", "G(N)"), ("resnet34", "--arch", "resnet18")])
 def test_options_that_would_be_ignored_are_refused(arguments: tuple[str, ...]) -> None:
     assert moonshine("describe", *arguments, cwd=ROOT, check=False).returncode == 2
+
+
+@pytest.mark.parametrize("command", ["sync", "record", "verify", "unlock", "summary"])
+def test_what_asks_an_engine_or_git_runs_in_the_projects_root_only(command: str) -> None:
+    """Both look for their project in the folders above as well, and would answer for other files."""
+    result = moonshine("--params", "../params.yaml", command, cwd=ROOT / "docs", check=False)
+    assert result.returncode == 2
+    assert result.stderr == "error: dvc.yaml: not in this folder; run this from the project's root\n"
+
+
+def test_large_folders_behind_a_link_are_refused_for_dvc_would_not_track_them(tmp_path: Path) -> None:
+    write_params(tmp_path, toy_params())
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "data").symlink_to("elsewhere")
+    result = moonshine("check", cwd=tmp_path, check=False)
+    assert result.returncode == 5
+    assert result.stderr.startswith("error: data: a link, where DVC tracks nothing; ")

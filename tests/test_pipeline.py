@@ -118,6 +118,15 @@ def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path,
     assert "Traceback" not in result.stderr
 
 
+def test_evaluation_sets_aside_what_former_seeds_left(by_snakemake: Path, tmp_path: Path) -> None:
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    former = project / "models/toy/train/teacher/seed7.safetensors"
+    former.write_bytes(b"of a seed that params.yaml no longer has")
+    moonshine("evaluate", "train/teacher", cwd=project)
+    assert not former.exists()
+    assert (project / "runs/.leftovers/models/toy/train/teacher/seed7.safetensors").exists()
+
+
 def test_dvc_plots_the_published_curves(by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
     plots = json.loads(run("dvc", "plots", "show", "--json", cwd=by_dvc[0]).stdout)["data"]
     assert set(plots) == {f"results/toy/curves/{row}/seed0.csv" for row in ("train/teacher", "distil/at/student")}

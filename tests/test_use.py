@@ -50,6 +50,9 @@ def test_a_wrong_or_unknown_experiment_leaves_params_alone(tmp_path: Path) -> No
     before = (tmp_path / "params.yaml").read_text()
     result = moonshine("use", "imagnet", cwd=tmp_path, check=False)
     assert (result.returncode, result.stderr) == (2, 'error: "imagnet" is no experiment (did you mean "imagenet"?)\n')
+    result = moonshine("use", "../params", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith('error: "../params" is no experiment (known: ')
     (tmp_path / "experiments/wrong.yaml").write_text(before.replace("epochs:", "epohcs:"))
     result = moonshine("use", "wrong", cwd=tmp_path, check=False)
     assert result.returncode == 2

@@ -105,6 +105,14 @@ def test_predict_ends_with_one_line_for_what_is_no_image(project: Path, tmp_path
     assert result.stderr.startswith("error: page.png: cannot be decoded")
 
 
+def test_what_is_odd_in_an_image_but_readable_is_no_warning(project: Path, tmp_path: Path) -> None:
+    palette = Image.new("P", (12, 12))
+    palette.putpalette([0, 0, 0, 255, 255, 255])
+    palette.save(tmp_path / "palette.png", transparency=bytes([0, 128]))
+    result = moonshine("predict", str(project / STUDENT), "palette.png", cwd=tmp_path)
+    assert result.stderr == ""
+
+
 def test_images_of_any_size_and_colour_are_taken(project: Path, tmp_path: Path) -> None:
     Image.new("RGB", (301, 40), (200, 30, 90)).save(tmp_path / "colour.jpg")
     Image.new("RGBA", (5, 7)).save(tmp_path / "alpha.png")

@@ -174,7 +174,7 @@ def _gaps(measured: Measured) -> Any:
         for row in measured.rows
         if row.name != measured.teacher.name
     )
-    x = alt.X("gap:Q", title="top-1 error minus the teacher's, in percentage points")
+    x = alt.X("gap:Q", title="top-1 error minus the teacher's, in percentage points", axis=alt.Axis(tickCount=8))
     y = alt.Y("row:N", sort=None, title=None, axis=alt.Axis(labelLimit=220))
     tooltip = [
         alt.Tooltip("row:N", title="model"),
