@@ -1,6 +1,7 @@
 """PyTorch's compiler, torch._dynamo, imported by those who compile only."""
 
 import importlib
+import logging
 import sys
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,17 @@ def import_compiler_when_used() -> None:
         sys.modules[UTILITIES] = _Promise(UTILITIES, is_compile_supported=_is_compile_supported)
 
 
-COMPILER, UTILITIES = "torch._dynamo", "torch._dynamo.utils"
+COMPILER, UTILITIES, TRITON = "torch._dynamo", "torch._dynamo.utils", "triton"
+
+
+def leave_out_triton() -> None:
+    """Spare what compiles for a CPU the language of GPUs' kernels: 70 MB, without which PyTorch's CPU wheels come.
+
+    Has no effect where it is imported already.
+    """
+    sys.modules.setdefault(TRITON, None)  # type: ignore[arg-type]  # Python's sign for what shall not be imported
+    for logger in ("torch.utils.flop_counter", "torch.utils.cpp_extension"):  # which miss it, and CUDA
+        logging.getLogger(logger).setLevel(logging.ERROR)
 
 
 class _Promise(ModuleType):

@@ -54,3 +54,17 @@ def test_the_compiler_is_imported_when_it_is_used(use: str) -> None:
     program = BEFORE + USES[use] + AFTER
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_for_a_cpu_it_comes_without_the_kernels_language_for_gpus_and_in_silence() -> None:
+    program = (
+        BEFORE
+        + """
+from moonshine.models.networks import compile_network
+compiled = compile_network(torch.nn.Conv2d(1, 4, 3))
+assert torch.allclose(compiled(torch.ones(1, 1, 4, 4)), compiled._orig_mod(torch.ones(1, 1, 4, 4)), atol=1e-6)
+assert sys.modules["triton"] is None
+"""
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from moonshine.compiler import leave_out_triton
 from moonshine.errors import ParamsError
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import substitute
@@ -77,4 +78,6 @@ def compile_network(network: nn.Module) -> Any:
     Its kernels are for each size of batch: those for any size depend on which came first, which resuming changes.
     They are for each network, too: it may not run another's, whose features are not its own, nor use up a shared limit.
     """
+    if next(network.parameters()).device.type == "cpu":
+        leave_out_triton()
     return torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
