@@ -67,7 +67,11 @@ def all_metrics(experiment: str) -> Path:
 
 def scores(experiment: str, row: str) -> Path:
     """The numbers of a row alone, flat, for `dvc metrics`."""
-    return Path("results", experiment, "scores", row + ".json")
+    return all_scores(experiment) / (row + ".json")
+
+
+def all_scores(experiment: str) -> Path:
+    return Path("results", experiment, "scores")
 
 
 def results_folder(experiment: str) -> Path:

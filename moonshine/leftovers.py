@@ -17,7 +17,7 @@ ASIDE = artefacts.RUNS / ".leftovers"
 
 
 def set_aside_leftovers(params: Params) -> None:
-    """Move such models, curves and metrics to the same paths below runs/.leftovers, so that nothing is lost."""
+    """Move such models, curves, metrics and scores to the same paths below runs/.leftovers, so that nothing is lost."""
     for path in sorted(_leftovers(params)):
         aside = ASIDE / path
         aside.parent.mkdir(parents=True, exist_ok=True)
@@ -33,5 +33,5 @@ def _leftovers(params: Params) -> Iterator[Path]:
         yield from set(artefacts.model(experiment, row, 0).parent.glob("seed*.safetensors")) - models
     curves = {artefacts.curve(experiment, row, seed) for row in trained for seed in params.seeds}
     yield from set(artefacts.all_curves(experiment).rglob("*.csv")) - curves
-    metrics = {artefacts.metrics(experiment, row) for row in params.rows}
-    yield from set(artefacts.all_metrics(experiment).rglob("*.json")) - metrics
+    for folder, file in ((artefacts.all_metrics, artefacts.metrics), (artefacts.all_scores, artefacts.scores)):
+        yield from set(folder(experiment).rglob("*.json")) - {file(experiment, row) for row in params.rows}
