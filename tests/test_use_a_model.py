@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from moonshine.data.loading import SmallImages
 from moonshine.deployment.class_names import class_names
@@ -113,6 +114,19 @@ def test_images_of_any_size_and_colour_are_taken(project: Path, tmp_path: Path) 
     photographs = {**description, "input": [3, 32, 32], "preprocessing": {"shorter_side": 40, "crop": [32, 32]}}
     photographs["normalisation"] = {"mean": [0.5] * 3, "std": [0.2] * 3}
     assert load_images([tmp_path / "colour.jpg"], photographs).shape == (1, 3, 32, 32)
+
+
+def test_small_images_of_another_size_are_scaled_as_prepare_scales_them(tmp_path: Path) -> None:
+    """Pillow's bilinear filter to (height, width), each channel by its own mean and deviation."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "it.png")
+    normalisation = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    description = {"input": [3, 12, 8], "preprocessing": {"resize": [12, 8]}, "normalisation": normalisation}
+    (found,) = load_images([tmp_path / "it.png"], description)
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    (scaled,) = interpolate(whole, (12, 8), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(normalisation[key]).view(3, 1, 1) for key in ("mean", "std"))
+    torch.testing.assert_close(found, (scaled / 255 - mean) / std, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize(
