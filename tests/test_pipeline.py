@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 
 from checkpoints import write_checkpoint
 from moonshine.data.loading import SmallImages
+from moonshine.evaluation.attention_maps import attention_maps
 from moonshine.files import read_checked_json, sha256, write_checked_json
 from moonshine.models.model_file import load_model, model_bytes
 from moonshine.params import Params
+from moonshine.report.attention_figure import Example
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
 from moonshine.training.identity import identity_hash, run_identity
 from support import (
@@ -229,6 +231,41 @@ def test_attention_maps_are_those_of_the_named_models(by_snakemake: Path) -> Non
     model = by_snakemake / "models/toy/distil/at/student/seed0.safetensors"
     assert distances["models"]["distilled"]["sha256"] == sha256(model)
     assert (folder / "maps.png").read_bytes() != (folder / "maps-dark.png").read_bytes()
+
+
+def test_attention_maps_are_of_the_images_asked_for_with_plain_pytorchs_distances(
+    by_snakemake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Squared L2 distances of maps of L2 norm 1, here of the second group."""
+    drawn: list[Example] = []
+    module = "moonshine.evaluation.attention_maps"
+    monkeypatch.setattr(f"{module}.attention_figure", lambda name, examples, titles: drawn.extend(examples) or {})
+    monkeypatch.setattr(f"{module}.set_up", lambda threads: None)
+    monkeypatch.chdir(copy_finished(by_snakemake, tmp_path / "project"))
+    params, positions = toy_params(), [401, 7]  # of another batch, and not in order
+    params["attention_maps"]["images"] = positions
+    attention_maps(Params.model_validate(params))
+    data = SmallImages(Path("data/digits"), "val", CPU)
+    images, labels = next(data.evaluation_batches(600))
+
+    def maps(model: str) -> torch.Tensor:
+        network, _ = load_model(Path(f"models/toy/{model}.safetensors"))
+        features = []
+        network.get_submodule("layer2").register_forward_hook(lambda module, inputs, output: features.append(output))
+        with torch.inference_mode():
+            network(images)
+        return normalize(features[0].square().sum(1).flatten(1))
+
+    expected = (maps("distil/at/student/seed0") - maps("train/teacher/seed0")).square().sum(1)
+    found = json.loads(Path("results/toy/attention-maps/distances.json").read_text())
+    assert found["distance"]["distilled"][1] == pytest.approx(expected.mean().item(), abs=1e-5)
+    for position, example, noted in zip(positions, drawn, found["images"], strict=True):
+        torch.testing.assert_close(torch.from_numpy(example.image), data.images[position] / 255)
+        assert (
+            (noted["position"], noted["class"]) == (position, example.label) == (position, str(int(labels[position])))
+        )
+        assert noted["distance"] == example.distances
+        assert example.distances["distilled"][1] == pytest.approx(expected[position].item(), abs=1e-5)
 
 
 def test_attention_maps_of_an_image_that_is_not_there_are_refused(by_snakemake: Path, tmp_path: Path) -> None:

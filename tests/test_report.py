@@ -105,6 +105,28 @@ def test_one_seed_is_tested_against_the_number_of_images(
     assert table_line(project, "Student")[3:5] == [f"{top1:.2f}", shown]
 
 
+@pytest.mark.parametrize(("published", "shown"), [(9.0, "−2.00 ≈"), (12.0, "−5.00")])
+def test_a_student_is_held_against_the_published_network_where_none_is_trained_here(
+    project: Path, published: float, shown: str, moonshine: Moonshine
+) -> None:
+    """Its seeds deviate by 1.05: t = -2 / (1.05 / sqrt 3) = -3.30 with 2 degrees has p = 0.081, -8.25 has 0.014."""
+    fetching = params()
+    fetching["fetch"] = {"student": {"url": "student.pth", "sha256": 64 * "0"}}
+    fetching["train"] = ["teacher"]
+    fetching["attention_maps"]["scratch"] = "fetch/student"
+    fetching["tables"][0]["rows"][1] = "fetch/student"
+    fetching["titles"]["fetch/student"] = fetching["titles"].pop("train/student")
+    write_params(project, fetching)
+    content = {**metrics("train/student", {"0": published}), "row": "fetch/student", "model_bytes": 12_000}
+    del content["seeds"]
+    write_metrics(project, "fetch/student", content)
+    maps = project / "results/toy/attention-maps/distances.json"
+    maps.write_text(maps.read_text().replace("train/student/seed0", "fetch/student"))
+    moonshine("report", cwd=project)
+    assert table_line(project, "Student")[4] == shown
+    assert table_line(project, "From scratch")[3:5] == [f"{published:.2f}", ""]
+
+
 def test_against_a_published_number_only_our_own_error_is_uncertain() -> None:
     """Of 600 images 9 % have a standard error of sqrt(.09 * .91 / 600) = 1.17 %, of which 2.4 points are 2.05."""
     assert not compare({"0": 6.6}, 9.0, 600).within_noise

@@ -224,6 +224,23 @@ def test_an_export_that_differs_is_an_error(exported: Path, project: Path) -> No
         network.get_parameter("fc.bias")[0] += 0.01
     with pytest.raises(CheckpointError, match=r"logits differ from PyTorch's by .* of the largest, more than 1e-04"):
         check(exported.read_bytes(), network, samples, exported)
+    with torch.no_grad():
+        network.get_parameter("fc.bias")[0] = torch.nan
+    with pytest.raises(CheckpointError, match="logits differ from PyTorch's by nan of the largest"):
+        check(exported.read_bytes(), network, samples, exported)
+
+
+def test_an_export_that_differs_is_not_written(
+    project: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(*arguments: object) -> float:
+        raise CheckpointError("differs")
+
+    monkeypatch.setattr("moonshine.deployment.export.to_onnx", lambda *arguments: b"a network")
+    monkeypatch.setattr("moonshine.deployment.export.check", differs)
+    with pytest.raises(CheckpointError, match=r"^differs$"):
+        export(project / STUDENT, tmp_path / "out.onnx", [digits / "0.png"], None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_without_images_to_check_with_is_refused(project: Path, tmp_path: Path) -> None:
