@@ -23,6 +23,29 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert not [link for link in local if not (document.parent / link).exists()]
 
 
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a Markdown text: letters, digits, - and _ in lower case, blanks as hyphens."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    found: dict[str, int] = {}
+    for heading in re.findall(r"^#+ +(.*?) *#*$", prose, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
+        found[slug] = found.get(slug, 0) + 1
+    return {f"{slug}-{again}" if again else slug for slug, count in found.items() for again in range(count)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_into_a_page_name_a_heading_of_it(document: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]*)#([^)]+)\)", document.read_text()) if "://" not in link[0]]
+    pages = [document.parent / path if path else document for path, _ in links]
+    assert not [link for page, link in zip(pages, links) if link[1] not in anchors(page.read_text())]
+
+
+def test_headings_are_named_as_by_github() -> None:
+    text = "# What `x_y` costs: 2 % (a [link](z.md))\n```\n# no heading\n```\n## Twice\n## Twice\n"
+    assert anchors(text) == {"what-x_y-costs-2--a-link", "twice", "twice-1"}
+
+
 def test_the_readme_shows_the_committed_table() -> None:
     """The one in git: `make demo` on another kind of processor has written over the working copy."""
     first = tables((ROOT / "README.md").read_text())[0]

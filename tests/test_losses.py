@@ -164,6 +164,20 @@ def test_the_total_of_the_two_together() -> None:
     assert total == pytest.approx(of_both)
 
 
+def test_groups_are_paired_by_their_numbers_and_in_the_form_that_is_asked_for() -> None:
+    student = Student()
+    objective = Distillation(Method(beta=3.0, groups=[2], form="norm"), ("first", "second"))
+    slope = torch.arange(4.0).view(2, 2)
+    student.second.register_forward_hook(lambda module, inputs, output: output + slope)
+    objective.attach(student)
+    features, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
+    teacher = TeacherSignals(torch.randn(4, 3), [torch.rand(4, 2, 2), torch.rand(4, 2, 2)])
+    total, (entropy, distance) = objective(student(features), labels, teacher, 1)
+    expected = attention_loss(attention_map(2 * features + slope), teacher.maps[1], NORM)
+    assert distance.item() == pytest.approx(expected.item())
+    assert total.item() == pytest.approx((entropy + 3 * expected).item())
+
+
 @pytest.mark.parametrize(("epoch", "added"), [(1, False), (2, True), (3, True), (4, False)])
 def test_attention_is_transferred_in_its_epochs_only(epoch: int, added: bool) -> None:
     method = {"beta": 10.0, "groups": [1], "first_epoch": 2, "last_epoch": 3}

@@ -161,6 +161,15 @@ def test_any_torchvision_network_is_substituted_counted_and_read(arch: str) -> N
     )
 
 
+@pytest.mark.parametrize("arch", ["vgg11", "vgg16_bn", "vgg19_bn"])
+def test_vggs_points_are_the_relus_before_its_poolings(arch: str) -> None:
+    architecture = describe(Network(arch=arch), 10, 3)
+    layers = list(build_network(architecture).get_submodule("features").children())
+    before_poolings = [i - 1 for i, layer in enumerate(layers) if isinstance(layer, torch.nn.MaxPool2d)]
+    assert attention_points(architecture) == tuple(f"features.{i}" for i in before_poolings)
+    assert all(isinstance(layers[i], torch.nn.ReLU) for i in before_poolings)
+
+
 @pytest.mark.parametrize("arch", NAMED_BY_THE_DOCS)
 def test_torchvision_networks_train(arch: str) -> None:
     network = initialise(describe(Network(arch=arch, conv="G(N)"), 5, 3), 0)

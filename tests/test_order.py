@@ -52,6 +52,28 @@ def test_an_images_augmentation_does_not_depend_on_its_batch(digits: Path) -> No
     assert not torch.equal(together, EpochAugmentation(SETTINGS, 0, 2, len(images))(images[:50], torch.arange(50)))
 
 
+def test_each_seed_has_an_order_of_its_own(digits: Path) -> None:
+    data = SmallImages(digits, "train", CPU)
+    data.labels = torch.arange(len(data))
+    first, other = (
+        torch.cat([labels for _, labels in data.training_batches(Augmentation(flip=False), seed, 1, 100)])
+        for seed in (0, 1)
+    )
+    assert not torch.equal(first, other)
+
+
+def test_half_of_the_images_are_mirrored_left_to_right_and_each_seed_mirrors_others() -> None:
+    images = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4).expand(2000, -1, -1, -1)
+    mirrored = []
+    for seed in (0, 1):
+        augmented = EpochAugmentation(Augmentation(flip=True), seed, 1, 2000)(images, torch.arange(2000))
+        is_mirrored = (augmented == images[:1].flip(3)).flatten(1).all(1)
+        assert torch.equal(~is_mirrored, (augmented == images[:1]).flatten(1).all(1))
+        assert 900 < int(is_mirrored.sum()) < 1100
+        mirrored.append(is_mirrored)
+    assert not torch.equal(*mirrored)
+
+
 def test_the_random_crop_is_that_of_a_padded_image() -> None:
     image = torch.arange(1, 17, dtype=torch.uint8).view(1, 1, 4, 4)
     padded = torch.nn.functional.pad(image, (2, 2, 2, 2))

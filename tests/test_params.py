@@ -30,6 +30,18 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return params
 
 
+PHOTOGRAPHS = {
+    "name": "photographs",
+    "source": "folder",
+    "classes": 2,
+    "channels": 3,
+    "size": 24,
+    "evaluation": {"resize": 28},
+    "shared": [],
+    "licensed": ["photographs"],
+}
+TABLE = toy_params()["tables"][0]
+
 MISTAKES = {
     "unknown key": ("recipe.epohcs", 3, 'recipe.epohcs: unknown key (did you mean "epochs"?)'),
     "unknown key at the top": ("sedes", [0], 'sedes: unknown key (did you mean "seeds"?)'),
@@ -116,6 +128,26 @@ MISTAKES = {
         "form: belongs to attention transfer, which needs beta and groups",
     ),
     "step after the end": ("recipe.lr_steps", [2], "lr_steps: 2 is not before the last of 2 epochs"),
+    "steps that fall": ("recipe.lr_steps", [1, 1], "recipe: lr_steps: must ascend"),
+    "more processes than images": ("recipe.processes", 129, "processes: 129 cannot share a batch of 128"),
+    "an attention point twice": (
+        "networks.student.points",
+        ["layer1", "layer2", "layer3", "layer1"],
+        "networks.student: points: one is named twice",
+    ),
+    "a group twice": ("methods.at.groups", [1, 1, 2, 3], "methods.at: groups: one is named twice"),
+    "beta without groups": ("methods.at", {"beta": 1.0}, "attention transfer needs both beta and groups"),
+    "groups without beta": ("methods.at", {"groups": [1]}, "attention transfer needs both beta and groups"),
+    "last epoch before the first": (
+        "methods.at",
+        {"beta": 1.0, "groups": [1], "first_epoch": 2, "last_epoch": 1},
+        "methods.at: first_epoch: 2 is after last_epoch 1",
+    ),
+    "a method in both lists": (
+        "distil_more",
+        {"networks": ["student"], "methods": ["at"]},
+        "distil_more.methods: at is in distil.methods already",
+    ),
     "epoch after the end": ("methods.at.first_epoch", 3, "methods.at.first_epoch: 3 is after the last of 2 epochs"),
     "betas for other groups": ("methods.at.beta", [1.0, 2.0], "beta: 2 values for 4 groups"),
     "photographs' crops of small images": (
@@ -123,18 +155,47 @@ MISTAKES = {
         [0.08, 1.0],
         "recipe.augmentation.crop_scale: for photographs, not for digits",
     ),
+    "the larger share first": (
+        "recipe.augmentation.crop_scale",
+        [1.0, 0.08],
+        "recipe.augmentation: crop_scale: 1.0 is more than 0.08",
+    ),
+    "border as wide as the image": (
+        "recipe.augmentation.pad",
+        12,
+        "recipe.augmentation.pad: 12 would move images of 12 pixels out of sight",
+    ),
+    "photographs' evaluation of small images": (
+        "dataset.evaluation",
+        {"resize": 28},
+        "dataset: evaluation, resize: for photographs, not for digits",
+    ),
+    "photographs' scaling of small images": (
+        "dataset.resize",
+        28,
+        "dataset: evaluation, resize: for photographs, not for digits",
+    ),
+    "photographs evaluated at less than their size": (
+        "dataset",
+        {**PHOTOGRAPHS, "evaluation": {"resize": 23}},
+        "dataset: evaluation.resize: 23 is less than size 24",
+    ),
+    "photographs kept at less than their size": (
+        "dataset",
+        {**PHOTOGRAPHS, "resize": 23},
+        "dataset: resize: 23 is less than size 24",
+    ),
+    "a part held out of what has a split": (
+        "dataset",
+        {**PHOTOGRAPHS, "validation": 20},
+        "dataset: validation: folder has a validation split of its own",
+    ),
+    "a part of photographs": ("dataset", {**PHOTOGRAPHS, "training": 20}, "dataset: training: not for folder"),
+    "data in neither list": ("dataset.shared", [], "shared, licensed: one must be [digits], the other []"),
+    "data in both lists": ("dataset.licensed", ["digits"], "shared, licensed: one must be [digits], the other []"),
     "photographs without crops": (
         "dataset",
-        {
-            "name": "photographs",
-            "source": "folder",
-            "classes": 2,
-            "channels": 3,
-            "size": 24,
-            "evaluation": {"resize": 28},
-            "shared": [],
-            "licensed": ["photographs"],
-        },
+        PHOTOGRAPHS,
         "recipe.augmentation.crop_scale: missing key; photographs are cropped by area",
     ),
     "a teacher that nothing trains": ("teacher", "train/techer/seed0", 'teacher: no row produces "train/techer/seed0"'),
@@ -148,17 +209,33 @@ MISTAKES = {
         [0, 600],
         "attention_maps.images: 600, but the last validation image is 599",
     ),
+    "an image twice": ("attention_maps.images", [7, 7], "attention_maps.images: one is named twice"),
     "raw data of no source": ("machine.raw_data", {"imagnet": "/x"}, "machine.raw_data.imagnet"),
     "a title twice": ("titles", {"train/teacher": "T", "distil/at/student": "T"}, 'titles: "T" is of two rows'),
-    "a table twice": ("tables", toy_params()["tables"] * 2, "tables: all is named twice"),
+    "a table twice": ("tables", [TABLE] * 2, "tables: all is named twice"),
     "a published column twice": (
         "tables",
-        [{**toy_params()["tables"][0], "published": [{"name": "note", "source": "x", "values": {}}] * 2}],
+        [{**TABLE, "published": [{"name": "note", "source": "x", "values": {}}] * 2}],
         "tables.all.published: note is named twice",
+    ),
+    "a published value of no row of the table": (
+        "tables",
+        [{**TABLE, "published": [{"name": "note", "source": "x", "values": {"train/student": {"top1": 1.0}}}]}],
+        'tables.all.published.note.values: "train/student" is no row of this table',
+    ),
+    "a row of a table twice": (
+        "tables",
+        [{**TABLE, "rows": ["train/teacher", "train/teacher"]}],
+        "tables.all.rows: train/teacher is named twice",
+    ),
+    "a column of a table twice": (
+        "tables",
+        [{**TABLE, "columns": ["top1", "size", "top1"]}],
+        "tables.all.columns: top1 is named twice",
     ),
     "a published column with a name of the table's": (
         "tables",
-        [{**toy_params()["tables"][0], "published": [{"name": "std", "source": "x", "values": {}}]}],
+        [{**TABLE, "published": [{"name": "std", "source": "x", "values": {}}]}],
         "tables.all.published: std is the name of a column in the CSV already",
     ),
     "title of no row": (
@@ -176,6 +253,19 @@ def test_a_mistake_is_named_in_one_line(path: str, value: Any, line: str, tmp_pa
     lines = message.splitlines()
     assert line in lines[0]
     assert all(each.startswith(f"{tmp_path}/params.yaml: ") for each in lines), "one line a mistake"
+
+
+@pytest.mark.parametrize("name", ["paper_std", "paper_p", "their_difference", "paper_minus_scratch"])
+def test_a_published_column_that_ends_as_the_tables_own_is_refused(name: str, tmp_path: Path) -> None:
+    published = {"name": name, "source": "x", "values": {}}
+    line = f"tables.all.published: {name} is the name of a column in the CSV already"
+    assert line in complaint(tmp_path, changed("tables", [{**TABLE, "published": [published]}]))
+
+
+def test_photographs_are_not_padded(tmp_path: Path) -> None:
+    params = changed("dataset", PHOTOGRAPHS)
+    params["recipe"]["augmentation"] = {"crop_scale": [0.08, 1.0], "flip": True, "pad": 1}
+    assert "recipe.augmentation.pad: for small images, not for folder" in complaint(tmp_path, params)
 
 
 def test_rows_that_dvc_would_take_for_one_are_refused(tmp_path: Path) -> None:
@@ -312,6 +402,15 @@ def test_a_network_that_cannot_be_built_is_refused_before_training(
     with pytest.raises(ParamsError) as error:
         check_networks(read_params(tmp_path / "params.yaml"))
     assert str(error.value) == line
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_widths_that_a_grouped_resnet_cannot_have_are_refused(tmp_path: Path) -> None:
+    write_params(tmp_path, changed("networks.teacher", {"arch": "resnext50_32x4d", "channels": [8, 16, 32, 64]}))
+    with pytest.raises(ParamsError) as error:
+        check_networks(read_params(tmp_path / "params.yaml"))
+    assert str(error.value).startswith("networks.teacher: ")
+    assert "\n" not in str(error.value)
 
 
 def test_a_teacher_may_be_read_where_a_student_may_not(tmp_path: Path) -> None:

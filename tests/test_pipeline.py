@@ -1,18 +1,28 @@
 """The whole pipeline at toy size, driven by each engine as a user drives it."""
 
+import csv
 import json
 import re
 import shutil
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch.nn.functional import cross_entropy, normalize
 
 from checkpoints import write_checkpoint
+from moonshine.data.loading import SmallImages
+from moonshine.evaluation.attention_maps import attention_maps
 from moonshine.files import read_checked_json, sha256, write_checked_json
+from moonshine.models.model_file import load_model, model_bytes
+from moonshine.params import Params
+from moonshine.report.attention_figure import Example
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
+from moonshine.training.identity import identity_hash, run_identity
 from support import (
     ROOT,
     copy_finished,
@@ -24,6 +34,9 @@ from support import (
     toy_params,
     write_params,
 )
+
+CPU = torch.device("cpu")
+OTHER_CLASSES = [f"class {number}" for number in range(10)]
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +119,73 @@ def test_metrics_count_every_validation_image(by_snakemake: Path) -> None:
     assert metrics["n"] == metrics["seeds"]["0"]["n"] == manifest["splits"]["val"]["count"] == 600
 
 
+def test_errors_and_loss_are_those_of_plain_pytorch(by_snakemake: Path) -> None:
+    """In the metrics, and in the last line of the curve."""
+    path = by_snakemake / "models/toy/train/teacher/seed0.safetensors"
+    network, _ = load_model(path)
+    images, labels = next(SmallImages(by_snakemake / "data/digits", "val", CPU).evaluation_batches(600))
+    with torch.inference_mode():
+        logits = network(images)
+    rank = (logits > logits.gather(1, labels[:, None])).sum(1)
+    metrics = json.loads((by_snakemake / "results/toy/metrics/train/teacher.json").read_text())
+    assert metrics["top1"]["mean"] == pytest.approx(100 * (rank >= 1).double().mean().item(), abs=1e-5)
+    assert metrics["top5"]["mean"] == pytest.approx(100 * (rank >= 5).double().mean().item(), abs=1e-5)
+    assert metrics["loss"]["mean"] == pytest.approx(cross_entropy(logits, labels).item(), abs=1e-5)
+    assert metrics["seeds"]["0"]["model_bytes"] == path.stat().st_size
+    with (by_snakemake / "results/toy/curves/train/teacher/seed0.csv").open() as file:
+        epochs = list(csv.DictReader(file))
+    assert float(epochs[-1]["val_top1"]) == pytest.approx(metrics["top1"]["mean"], rel=1e-5)
+    assert [epoch["lr"] for epoch in epochs] == ["0.05", "0.005"]  # lr_steps: [1]
+
+
+@pytest.mark.parametrize(
+    "part", ["recipe", "network", "seed", "data", "code", "torch", "torchvision", "method", "teacher"]
+)
+def test_a_run_is_told_apart_by_all_that_determines_its_bytes(
+    part: str, by_snakemake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(by_snakemake)
+    identity = run_identity(Params.model_validate(toy_params()), "distil/at/student", 0)
+    assert identity_hash({**identity, part: "another"}) != identity_hash(identity)
+
+
+def describe_teacher_otherwise(project: Path, **changes: Any) -> None:
+    """The teacher's file with the same weights and something else in its description."""
+    path = project / "models/toy/train/teacher/seed0.safetensors"
+    network, description = load_model(path)
+    path.write_bytes(model_bytes(network, {**description, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classes": OTHER_CLASSES}, "knows other classes than data/digits"),
+        ({"input": [3, 12, 12]}, "takes images of 3 channels, data/digits has 1"),
+    ],
+    ids=["classes", "images"],
+)
+def test_a_teacher_of_other_images_or_classes_is_refused(
+    change: dict[str, Any], words: str, by_snakemake: Path, tmp_path: Path
+) -> None:
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    write_params(project, {**toy_params(), "methods": {"at": {"alpha": 0.5, "temperature": 2.0}}})
+    describe_teacher_otherwise(project, **change)
+    result = moonshine("distil", "at/student", "--seed", "0", cwd=project, check=False)
+    assert result.returncode == 3
+    assert words in result.stderr
+
+
+@pytest.mark.parametrize("change", [{"classes": OTHER_CLASSES}, {"input": [1, 12, 13]}], ids=["classes", "images"])
+def test_evaluation_refuses_a_model_of_other_images_or_classes(
+    change: dict[str, Any], by_snakemake: Path, tmp_path: Path
+) -> None:
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    describe_teacher_otherwise(project, **change)
+    result = moonshine("evaluate", "train/teacher", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "made for other classes or images than data/digits" in result.stderr
+
+
 def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path, tmp_path: Path) -> None:
     copy_finished(by_snakemake, tmp_path / "project")
     path = tmp_path / "project/data/digits/manifest.json"
@@ -160,6 +240,41 @@ def test_attention_maps_are_those_of_the_named_models(by_snakemake: Path) -> Non
     model = by_snakemake / "models/toy/distil/at/student/seed0.safetensors"
     assert distances["models"]["distilled"]["sha256"] == sha256(model)
     assert (folder / "maps.png").read_bytes() != (folder / "maps-dark.png").read_bytes()
+
+
+def test_attention_maps_are_of_the_images_asked_for_with_plain_pytorchs_distances(
+    by_snakemake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Squared L2 distances of maps of L2 norm 1, here of the second group."""
+    drawn: list[Example] = []
+    module = "moonshine.evaluation.attention_maps"
+    monkeypatch.setattr(f"{module}.attention_figure", lambda name, examples, titles: drawn.extend(examples) or {})
+    monkeypatch.setattr(f"{module}.set_up", lambda threads: None)
+    monkeypatch.chdir(copy_finished(by_snakemake, tmp_path / "project"))
+    params, positions = toy_params(), [401, 7]  # of another batch, and not in order
+    params["attention_maps"]["images"] = positions
+    attention_maps(Params.model_validate(params))
+    data = SmallImages(Path("data/digits"), "val", CPU)
+    images, labels = next(data.evaluation_batches(600))
+
+    def maps(model: str) -> torch.Tensor:
+        network, _ = load_model(Path(f"models/toy/{model}.safetensors"))
+        features = []
+        network.get_submodule("layer2").register_forward_hook(lambda module, inputs, output: features.append(output))
+        with torch.inference_mode():
+            network(images)
+        return normalize(features[0].square().sum(1).flatten(1))
+
+    expected = (maps("distil/at/student/seed0") - maps("train/teacher/seed0")).square().sum(1)
+    found = json.loads(Path("results/toy/attention-maps/distances.json").read_text())
+    assert found["distance"]["distilled"][1] == pytest.approx(expected.mean().item(), abs=1e-5)
+    for position, example, noted in zip(positions, drawn, found["images"], strict=True):
+        torch.testing.assert_close(torch.from_numpy(example.image), data.images[position] / 255)
+        assert (
+            (noted["position"], noted["class"]) == (position, example.label) == (position, str(int(labels[position])))
+        )
+        assert noted["distance"] == example.distances
+        assert example.distances["distilled"][1] == pytest.approx(expected[position].item(), abs=1e-5)
 
 
 def test_attention_maps_of_an_image_that_is_not_there_are_refused(by_snakemake: Path, tmp_path: Path) -> None:

@@ -51,8 +51,10 @@ def direction(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
     return flat / flat.norm()
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision_rounds_and_keeps_attention_in_float32(precision: str, dtypes: set[torch.dtype]) -> None:
+@pytest.mark.parametrize(("precision", "rounding"), [("bfloat16", 0.08), ("float16", 0.03)])
+def test_mixed_precision_rounds_and_keeps_attention_in_float32(
+    precision: str, rounding: float, dtypes: set[torch.dtype]
+) -> None:
     gradients, means = one_step(precision=precision)
     assert dtypes == {torch.float32}
     assert {gradient.dtype for gradient in gradients.values()} == {torch.float32}
@@ -60,7 +62,7 @@ def test_mixed_precision_rounds_and_keeps_attention_in_float32(precision: str, d
     assert not torch.equal(direction(gradients), direction(exact))
     for name, value in exact_means.items():
         if name != "train_top1":
-            assert means[name] == pytest.approx(value, rel=0.03)
+            assert means[name] == pytest.approx(value, rel=rounding)
     if precision == "bfloat16":  # float16's first scale overflows, and the step is skipped
         # of the layer nearest to the loss: batch norms make rounding grow from layer to layer
         rounded, last = (direction({"fc.weight": found["fc.weight"]}) for found in (gradients, exact))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -139,6 +140,20 @@ def test_params_edited_since_a_killed_run_are_not_recorded_as_what_made_it(proje
     assert listed(project) == {MAPS, REPORT}
 
 
+def test_what_snakemake_has_no_record_of_is_not_recorded(project: Path) -> None:
+    shutil.rmtree(project / ".snakemake/metadata")
+    result = moonshine("record", REPORT, cwd=project, check=False)
+    assert result.returncode == 3
+    assert f"not recorded: {REPORT}: Snakemake has no record of having made results/toy/" in result.stderr
+
+
+def test_a_folder_with_a_file_altered_after_its_job_is_not_recorded(project: Path) -> None:
+    (project / "results/toy/figures/training-curves.svg").touch()
+    result = moonshine("record", REPORT, cwd=project, check=False)
+    assert result.returncode == 3
+    assert f"not recorded: {REPORT}: results/toy/figures was altered after its job had ended" in result.stderr
+
+
 def test_an_unknown_stage_is_refused_and_nothing_else_recorded(project: Path) -> None:
     before = (project / "dvc.lock").read_bytes()
     result = moonshine("record", "train@toy-techer-0", cwd=project, check=False)
@@ -175,6 +190,30 @@ def test_a_comment_is_accepted_for_chosen_stages_and_code_is_not(project: Path) 
     assert EVALUATE_TRAIN not in listed(project)
 
 
+def test_changed_data_cannot_be_accepted(project: Path) -> None:
+    append(project / "data/digits/val.arrow", b" ")
+    result = moonshine("accept", "--unproven", "evaluate_train", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "not only code changed (data/digits/val.arrow is modified)" in result.stderr
+
+
+def test_no_comment_is_seen_in_what_is_not_python(project: Path) -> None:
+    append(project / "moonshine/report/page.html", b"<!-- reworded -->\n")
+    result = moonshine("accept", "report", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "moonshine/report/page.html: more than comments and docstrings changed" in result.stderr
+
+
+def test_a_comment_is_held_against_the_code_in_dvc_lock_not_the_newest_in_git(project: Path) -> None:
+    module = project / "moonshine/evaluation/measure.py"
+    module.write_text(module.read_text().replace("min(5,", "min(4,"))
+    commit_all(project)
+    append(module, b"# reworded\n")
+    result = moonshine("accept", "evaluate_train", cwd=project, check=False)
+    assert result.returncode == 3
+    assert "moonshine/evaluation/measure.py: more than comments and docstrings changed" in result.stderr
+
+
 def test_changed_params_cannot_be_accepted(project: Path) -> None:
     params_change(titles={"train/teacher": "The teacher"})(project)
     result = moonshine("accept", "report", cwd=project, check=False)
@@ -198,28 +237,38 @@ def test_lineage_takes_a_path_however_it_is_written(project: Path) -> None:
         assert "links hold" in moonshine("lineage", path, cwd=project).stdout
 
 
-@pytest.mark.parametrize(
-    ("path", "link"),
-    [
-        ("results/toy/README.md", "shows"),
-        ("results/toy/metrics/distil/at/student.json", "student.json: evaluate_distil@toy-at-student ["),
-        ("models/toy/train/teacher/seed0.safetensors", "is the file that was used"),
-        ("data/digits/val.arrow", "data/digits/val.arrow: 600 images"),
-    ],
-)
-def test_lineage_names_the_broken_link(path: str, link: str, project: Path) -> None:
+METRICS, RECORD = "results/toy/metrics/distil/at/student.json", "models/toy/records/train/teacher/seed0.json"
+BROKEN: dict[str, tuple[str, str, str, list[str]]] = {
+    "page": ("results/toy/README.md", "Student", "Pupil", ["results/toy/README.md: shows"]),
+    "mean": (
+        METRICS,
+        '"mean": ',
+        '"mean": 1',
+        [f"{METRICS}: evaluate_distil@toy-at-student [", f"{METRICS}: the top-1 error is the mean of 1 seeds"],
+    ),
+    "images": (METRICS, '"n": 600', '"n": 599', ["measured on all 599 images"]),
+    "record": (RECORD, '"sha256": "', '"sha256": "0', ["is the file that its record describes"]),
+    "recipe": ("params.yaml", "lr: 0.05", "lr: 0.04", ["recipe: recipe.lr: 0.05 -> 0.04"]),
+    "model": ("models/toy/train/teacher/seed0.safetensors", "", " ", ["is the file that was used"]),
+    "data": ("data/digits/val.arrow", "", " ", ["data/digits/val.arrow: 600 images"]),
+}
+"""What is altered, how (nothing for something: appended), and the links that do not hold then."""
+
+
+@pytest.mark.parametrize(("path", "old", "new", "links"), BROKEN.values(), ids=BROKEN)
+def test_lineage_names_the_broken_links(path: str, old: str, new: str, links: list[str], project: Path) -> None:
     file = project / path
-    if file.suffix == ".md":
-        file.write_text("\n".join(line for line in file.read_text().splitlines() if "Student" not in line))
-    elif file.suffix == ".json":
-        file.write_text(file.read_text().replace('"mean": ', '"mean": 1'))
+    if old:
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
     else:
-        append(file, b" ")
+        append(file, new.encode())
     result = moonshine("lineage", "distil/at/student", cwd=project, check=False)
     assert result.returncode == 3
     assert "links do not hold" in result.stderr
-    assert any(line.strip().startswith("BROKEN") for line in result.stdout.splitlines())
-    assert link in result.stdout
+    broken = [line.partition("BROKEN  ")[2] for line in result.stdout.splitlines()]
+    for link in links:
+        assert any(line.startswith(link) for line in broken), result.stdout
 
 
 def test_lineage_of_no_row_is_refused(project: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from measured_project import TOP1, VALIDATION, metrics, params, write_metrics, write_project
 from moonshine import cli, signals
+from moonshine.report.comparison import Comparison, compare
 from moonshine.report.figures import FIGURES
 from moonshine.report.tables import short_count
 from support import files_below, write_params
@@ -114,6 +115,45 @@ def test_one_seed_is_tested_against_the_number_of_images(
         write_metrics(project, row, metrics(row, {"0": error}))
     moonshine("report", cwd=project)
     assert table_line(project, "Student")[3:5] == [f"{top1:.2f}", shown]
+
+
+@pytest.mark.parametrize(("published", "shown"), [(9.0, "−2.00 ≈"), (12.0, "−5.00")])
+def test_a_student_is_held_against_the_published_network_where_none_is_trained_here(
+    project: Path, published: float, shown: str, moonshine: Moonshine
+) -> None:
+    """Its seeds deviate by 1.05: t = -2 / (1.05 / sqrt 3) = -3.30 with 2 degrees has p = 0.081, -8.25 has 0.014."""
+    fetching = params()
+    fetching["fetch"] = {"student": {"url": "student.pth", "sha256": 64 * "0"}}
+    fetching["train"] = ["teacher"]
+    fetching["attention_maps"]["scratch"] = "fetch/student"
+    fetching["tables"][0]["rows"][1] = "fetch/student"
+    fetching["titles"]["fetch/student"] = fetching["titles"].pop("train/student")
+    write_params(project, fetching)
+    content = {**metrics("train/student", {"0": published}), "row": "fetch/student", "model_bytes": 12_000}
+    del content["seeds"]
+    write_metrics(project, "fetch/student", content)
+    maps = project / "results/toy/attention-maps/distances.json"
+    maps.write_text(maps.read_text().replace("train/student/seed0", "fetch/student"))
+    moonshine("report", cwd=project)
+    assert table_line(project, "Student")[4] == shown
+    assert table_line(project, "From scratch")[3:5] == [f"{published:.2f}", ""]
+
+
+def test_against_a_published_number_only_our_own_error_is_uncertain() -> None:
+    """Of 600 images 9 % have a standard error of sqrt(.09 * .91 / 600) = 1.17 %, of which 2.4 points are 2.05."""
+    assert not compare({"0": 6.6}, 9.0, 600).within_noise
+    assert compare({"0": 6.6}, {"0": 9.0}, 600).within_noise
+
+
+@pytest.mark.parametrize(("spread", "noise"), [(0.50, True), (0.40, False)])
+def test_the_level_is_five_per_cent(spread: float, noise: bool) -> None:
+    """t = 1 / (spread / sqrt 3) with 2 degrees of freedom, whose value at 5 % is 4.303."""
+    ours = {"0": 1.0 - spread, "1": 1.0, "2": 1.0 + spread}
+    assert compare(ours, {"0": 0.0, "1": 0.0, "2": 0.0}, 600).within_noise == noise
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign() -> None:
+    assert [str(Comparison(d, False, 0.0)) for d in (-0.004, 0.004, -0.005)] == ["0.00", "0.00", "−0.01"]
 
 
 def test_a_row_that_has_not_run_is_refused_unless_the_page_is_to_be_partial(

@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from moonshine.data.loading import SmallImages
 from moonshine.deployment.class_names import class_names
@@ -123,6 +124,19 @@ def test_images_of_any_size_and_colour_are_taken(project: Path, tmp_path: Path) 
     assert load_images([tmp_path / "colour.jpg"], photographs).shape == (1, 3, 32, 32)
 
 
+def test_small_images_of_another_size_are_scaled_as_prepare_scales_them(tmp_path: Path) -> None:
+    """Pillow's bilinear filter to (height, width), each channel by its own mean and deviation."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "it.png")
+    normalisation = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    description = {"input": [3, 12, 8], "preprocessing": {"resize": [12, 8]}, "normalisation": normalisation}
+    (found,) = load_images([tmp_path / "it.png"], description)
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    (scaled,) = interpolate(whole, (12, 8), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(normalisation[key]).view(3, 1, 1) for key in ("mean", "std"))
+    torch.testing.assert_close(found, (scaled / 255 - mean) / std, atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("model", "image", "message"),
     [
@@ -218,6 +232,23 @@ def test_an_export_that_differs_is_an_error(exported: Path, project: Path) -> No
         network.get_parameter("fc.bias")[0] += 0.01
     with pytest.raises(CheckpointError, match=r"logits differ from PyTorch's by .* of the largest, more than 1e-04"):
         check(exported.read_bytes(), network, samples, exported)
+    with torch.no_grad():
+        network.get_parameter("fc.bias")[0] = torch.nan
+    with pytest.raises(CheckpointError, match="logits differ from PyTorch's by nan of the largest"):
+        check(exported.read_bytes(), network, samples, exported)
+
+
+def test_an_export_that_differs_is_not_written(
+    project: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def differs(*arguments: object) -> float:
+        raise CheckpointError("differs")
+
+    monkeypatch.setattr("moonshine.deployment.export.to_onnx", lambda *arguments: b"a network")
+    monkeypatch.setattr("moonshine.deployment.export.check", differs)
+    with pytest.raises(CheckpointError, match=r"^differs$"):
+        export(project / STUDENT, tmp_path / "out.onnx", [digits / "0.png"], None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_without_images_to_check_with_is_refused(project: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from support import commit_all, copy_finished, moonshine, run
 
@@ -39,6 +40,29 @@ def test_damage_within_a_folder_is_found_and_repaired(damage: str, project: Path
     if damage != "added":
         run(*repair.split(), cwd=project)
         moonshine("verify", cwd=project)
+
+
+UNRECORDED = {
+    "prepare@digits": ("data/digits/val.arrow", "its sha256 is not the manifest's; repair: moonshine prepare"),
+    "train@toy-teacher-0": (
+        "models/toy/train/teacher/seed0.safetensors",
+        "its sha256 is not that of models/toy/records/train/teacher/seed0.json; repair: delete it and run its stage",
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", UNRECORDED)
+def test_what_dvc_lock_does_not_have_is_held_against_the_file_beside_it(stage: str, project: Path) -> None:
+    lock = yaml.safe_load((project / "dvc.lock").read_text())
+    del lock["stages"][stage]
+    (project / "dvc.lock").write_text(yaml.safe_dump(lock))
+    name, problem = UNRECORDED[stage]
+    (project / name).write_bytes((project / name).read_bytes() + b" ")
+    result = moonshine("verify", cwd=project, check=False)
+    assert result.returncode == 3
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {name}: ")
+    assert line.endswith(problem)
 
 
 def test_a_published_network_is_not_held_against_the_file_it_was_made_from(project: Path) -> None:

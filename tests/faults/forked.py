@@ -4,6 +4,7 @@ Everything after the imports is what a user's command does: `moonshine.cli.main`
 its own, with its own folder, signals, file descriptors and exit code.
 """
 
+import atexit
 import multiprocessing
 import os
 import shutil
@@ -30,6 +31,13 @@ _CONTEXT.set_forkserver_preload(
         "moonshine.training.session",
     ]
 )
+
+
+@atexit.register
+def _end_what_a_failed_test_left() -> None:
+    """Else multiprocessing, which has its turn after this, would wait for a stopped process for ever."""
+    for process in multiprocessing.active_children():
+        process.kill()
 
 
 @dataclass(frozen=True)

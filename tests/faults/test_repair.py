@@ -212,6 +212,20 @@ def test_another_run_is_not_adopted(key: str, experiment: Experiment, tmp_path: 
     assert f"cannot be adopted, for it differs in {key}" in result.output
 
 
+def test_of_several_older_runs_the_one_that_is_named_is_adopted(experiment: Experiment, tmp_path: Path) -> None:
+    folder, other = (experiment.copy(tmp_path / name, "models", "results", "distil") for name in ("run", "other"))
+    by_torch, by_code = edit_identity(folder, "torch"), edit_identity(other, "code.training/loop.py")
+    shutil.copytree(by_code, by_torch.with_name(by_code.name))
+    result = command(folder, "adopt", "train/teacher", "--seed", "0")
+    assert result.code == 2
+    assert f"{by_torch.name}: differs in torch: before -> " in result.output
+    assert f"{by_code.name}: differs in code.training/loop.py: changed" in result.output
+    assert command(folder, "adopt", "train/teacher", "--seed", "0", "--run", by_code.name[:8]).code == 0
+    assert command(folder, *TRAIN).code == 0
+    record = json.loads((folder / "models/toy/records/train/teacher/seed0.json").read_text())
+    assert record["adopted"] == {"run": by_code.name, "differs": ["code.training/loop.py: changed"]}
+
+
 def test_adopt_says_what_there_is_to_choose(experiment: Experiment, untrained: Path, tmp_path: Path) -> None:
     result = command(untrained, "adopt", "train/teacher", "--seed", "0")
     assert result.code == 3
