@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ import yaml
 
 from support import commit_all, copy_finished, environment, moonshine, run
 from test_agreement import (
+    AFTER_DISTIL,
     AFTER_TRAIN,
     ALL,
+    DISTIL,
     EVALUATE_DISTIL,
     EVALUATE_TRAIN,
     MAPS,
@@ -22,6 +25,7 @@ from test_agreement import (
     append,
     comment,
     params_change,
+    planned_by_snakemake,
 )
 
 
@@ -137,6 +141,31 @@ def test_params_edited_since_a_killed_run_are_not_recorded_as_what_made_it(proje
     said = moonshine("record", cwd=project).stderr
     assert "left alone: report@toy: stale already" in said
     assert listed(project) == {MAPS, REPORT}
+
+
+def test_what_was_only_touched_is_not_recorded_as_made(project: Path) -> None:
+    params_change(methods__at__beta=20.0)(project)
+    run("snakemake", "--cores", "1", "--touch", cwd=project)
+    reason = f"{DISTIL}: `snakemake --touch` dated "
+    said = moonshine("record", cwd=project).stderr
+    assert "recorded 0 stages" in said
+    assert f"left alone: {reason}" in said
+    result = moonshine("record", DISTIL, cwd=project, check=False)
+    assert result.returncode == 3
+    assert f"not recorded: {reason}" in result.stderr
+    assert " and did not make it; `moonshine sync`, then run it\n" in result.stderr
+    moonshine("sync", cwd=project)
+    assert planned_by_snakemake(project) == AFTER_DISTIL
+
+
+def test_what_sync_touched_is_valid_and_no_reason_to_complain(project: Path) -> None:
+    run("touch", "-d", "2001-01-01", "models/toy/train/teacher/seed0.safetensors", cwd=project)
+    shutil.rmtree(project / ".snakemake")
+    assert "Snakemake now goes by dvc.lock" in moonshine("sync", cwd=project).stderr
+    before = (project / "dvc.lock").read_bytes()
+    assert "left alone" not in moonshine("record", cwd=project).stderr
+    moonshine("record", TRAIN, EVALUATE_TRAIN, cwd=project)
+    assert (project / "dvc.lock").read_bytes() == before
 
 
 def test_an_unknown_stage_is_refused_and_nothing_else_recorded(project: Path) -> None:
