@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from moonshine.engines.lineage import _shows
+from moonshine.report.markdown import escape
 from support import commit_all, copy_finished, environment, moonshine, run
 from test_agreement import (
     AFTER_DISTIL,
@@ -204,6 +206,16 @@ def test_a_comment_is_accepted_for_chosen_stages_and_code_is_not(project: Path) 
     assert EVALUATE_TRAIN not in listed(project)
 
 
+@pytest.mark.parametrize("edit", [b"def (\n", b"\0"])
+def test_what_is_no_python_cannot_be_accepted(edit: bytes, project: Path) -> None:
+    commit_all(project)
+    append(project / "moonshine/evaluation/measure.py", edit)
+    result = moonshine("accept", "evaluate_train", cwd=project, check=False)
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: moonshine/evaluation/measure.py: no Python (")
+    assert result.stderr.count("\n") == 1
+
+
 def test_changed_params_cannot_be_accepted(project: Path) -> None:
     params_change(titles={"train/teacher": "The teacher"})(project)
     result = moonshine("accept", "report", cwd=project, check=False)
@@ -249,6 +261,25 @@ def test_lineage_names_the_broken_link(path: str, link: str, project: Path) -> N
     assert "links do not hold" in result.stderr
     assert any(line.strip().startswith("BROKEN") for line in result.stdout.splitlines())
     assert link in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("| Student | 2.22 |", True),
+        ("| Student    |   **2.22 ± 0.10** |", True),
+        ("| **Student** | 7 | 2.22 |", True),
+        ("| Student | 12.22 |", False),
+        ("| Student | 2.223 |", False),
+        ("| Student AT | 2.22 |", False),
+    ],
+)
+def test_a_row_shows_its_number_in_a_cell_of_its_own(line: str, shown: bool, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"Student 2.22\n\n{line}\n")
+    assert _shows(page, "Student", "2.22") == shown
+    page.write_text(line.replace("Student", escape("A|B_ **C**")))
+    assert _shows(page, "A|B_ **C**", "2.22") == (shown and "AT" not in line)
 
 
 def test_lineage_of_no_row_is_refused(project: Path) -> None:
