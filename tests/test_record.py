@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from moonshine.engines.lineage import _shows
+from moonshine.engines.unlock import _program
 from moonshine.report.markdown import escape
 from support import commit_all, copy_finished, environment, moonshine, run
 from test_agreement import (
@@ -70,6 +71,26 @@ def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> No
     assert metrics.stat().st_mtime_ns == time_before
     lock.unlink()
     moonshine("sync", cwd=project)
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("snakemake --cores 1", "snakemake"),
+        ("/venv/bin/python3.11 /venv/bin/snakemake --cores 1", "snakemake"),
+        ("python -m snakemake --snakefile x", "snakemake"),
+        ("/usr/bin/python3 -B -X dev -W ignore -m dvc repro", "dvc"),
+        ("/opt/dvc/dvc repro", "dvc"),
+        ("less dvc", "less"),
+        ("grep -r dvc", "grep"),
+        ("SCREEN -S snakemake", "SCREEN"),
+        ("python -c snakemake", "-c"),
+        ("python", "python"),
+        ("", ""),
+    ],
+)
+def test_an_engine_is_what_a_process_runs_and_no_other_word_of_it(line: str, program: str) -> None:
+    assert _program(line.split(" ")) == program
 
 
 def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> None:
