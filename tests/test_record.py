@@ -31,6 +31,8 @@ from test_agreement import (
     planned_by_snakemake,
 )
 
+STUDENT = "models/toy/distil/at/student/seed0.safetensors"
+
 
 def listed(project: Path) -> set[str]:
     """The stages that `dvc status` lists."""
@@ -91,6 +93,28 @@ def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> No
 )
 def test_an_engine_is_what_a_process_runs_and_no_other_word_of_it(line: str, program: str) -> None:
     assert _program(line.split(" ")) == program
+
+
+def test_sync_names_a_dangling_link(project: Path) -> None:
+    student = project / STUDENT
+    student.unlink()
+    student.symlink_to("/gone/away")
+    result = moonshine("sync", cwd=project, check=False)
+    assert result.returncode == 3
+    assert f"{STUDENT}: a link to /gone/away, which is gone; `rm` the link, then `dvc pull`" in result.stderr
+    student.unlink()
+    moonshine("sync", cwd=project)
+    assert planned_by_snakemake(project) == AFTER_DISTIL
+
+
+def test_a_folder_in_the_place_of_a_file_is_made_a_file_again(project: Path) -> None:
+    student = project / STUDENT
+    student.unlink()
+    student.mkdir()
+    moonshine("sync", cwd=project)
+    assert planned_by_snakemake(project) == AFTER_DISTIL
+    run("snakemake", "--cores", "1", STUDENT, cwd=project)
+    assert student.is_file()
 
 
 def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> None:
