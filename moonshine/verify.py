@@ -38,12 +38,16 @@ class Recorded:
 def verify(params: Params) -> None:
     """Prepared data against its manifest, models against their records, all outputs against dvc.lock.
 
-    Raises DataError (exit code 3): one line a file, with the command that repairs it.
+    Raises DataError (exit code 3): one line a file, with the command that repairs it. A dvc.lock that has nothing of
+    the experiment proves nothing and is such a file.
     """
     with open_project() as repo:
         cache, present = Path(repo.cache.local.path), {stage.addressing for stage in repo.index.stages}
     problems: dict[Path, str] = {}
     recorded = [each for each in _recorded() if each.path.exists() or each.stage in present]
+    if not any(each.stage in present for each in recorded):
+        lack = f"has nothing of {params.experiment}" if LOCK.exists() else "missing"
+        problems[LOCK] = f"{lack}; repair: git checkout HEAD -- {LOCK}, moonshine record if Snakemake ran, or run it"
     for output in tracked(recorded, "verify", len(recorded), "outputs"):
         if damage := _problem(output):
             problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"

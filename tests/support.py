@@ -110,6 +110,13 @@ def copy_finished(project: Path, folder: Path) -> Path:
     return folder
 
 
+ANOTHER_OWNER = {
+    "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+}
+"""An environment in which git refuses each repository as another user's."""
+
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 
 

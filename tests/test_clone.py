@@ -158,9 +158,7 @@ def test_a_damaged_cache_file_is_noticed_and_never_used_again(published: Path, t
     project = clone(published, tmp_path / "clone")
     run("dvc", "pull", cwd=project)
     cached = project / ".dvc/cache/files/md5" / locked_md5(project, STUDENT)
-    cached.chmod(0o644)
-    cached.write_bytes(cached.read_bytes()[:-1] + b"!")
-    cached.chmod(0o444)
+    damage(cached)
     (project / STUDENT).unlink()
     run("dvc", "checkout", cwd=project)
     assert planned_by_dvc(project) == set(), "DVC trusts it"
@@ -170,6 +168,49 @@ def test_a_damaged_cache_file_is_noticed_and_never_used_again(published: Path, t
     run("dvc", "pull", cwd=project)
     moonshine("sync", cwd=project)
     assert_nothing_to_do(project)
+
+
+@pytest.mark.parametrize("link", ["symlink", pytest.param("hardlink", marks=pytest.mark.slow)])
+def test_damage_to_a_linked_output_is_damage_to_the_cache(link: str, published: Path, tmp_path: Path) -> None:
+    project, cached = linked_clone(link, published, tmp_path / "clone")
+    damage(cached)
+    assert f"{cached.relative_to(project)}: damaged, removed from DVC's cache" in moonshine("sync", cwd=project).stderr
+    assert not cached.exists()
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == AFTER_DISTIL
+    run("dvc", "pull", "--force", STUDENT, cwd=project)
+    moonshine("sync", cwd=project)
+    assert_nothing_to_do(project)
+
+
+def test_a_damaged_file_of_the_cache_that_is_linked_again_is_noticed(published: Path, tmp_path: Path) -> None:
+    """It was hashed while dvc.lock did not name it, and is in place again as it was then: only the hash tells."""
+    project, cached = linked_clone("symlink", published, tmp_path / "clone")
+    lock = project / "dvc.lock"
+    damage(cached)
+    lock.rename(tmp_path / "dvc.lock")
+    moonshine("sync", cwd=project)
+    (tmp_path / "dvc.lock").rename(lock)
+    (project / STUDENT).unlink()
+    run("dvc", "checkout", STUDENT, cwd=project)
+    assert planned_by_dvc(project) == set(), "DVC trusts it"
+    assert "damaged, removed from DVC's cache" in moonshine("sync", cwd=project).stderr
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == AFTER_DISTIL
+
+
+def linked_clone(link: str, published: Path, folder: Path) -> tuple[Path, Path]:
+    """A clone whose outputs are links to its cache, and the student's file there."""
+    project = clone(published, folder)
+    run("dvc", "config", "--local", "cache.type", link, cwd=project)
+    run("dvc", "pull", cwd=project)
+    moonshine("sync", cwd=project)
+    return project, project / ".dvc/cache/files/md5" / locked_md5(project, STUDENT)
+
+
+def damage(cached: Path) -> None:
+    """Change a byte, and leave the file protected as DVC trusts it."""
+    cached.chmod(0o644)
+    cached.write_bytes(cached.read_bytes()[:-1] + b"!")
+    cached.chmod(0o444)
 
 
 @pytest.mark.slow

@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from moonshine.engines.lineage import _shows
+from moonshine.engines.unlock import _program
+from moonshine.report.markdown import escape
 from support import commit_all, copy_finished, environment, moonshine, run
 from test_agreement import (
+    AFTER_DISTIL,
     AFTER_TRAIN,
     ALL,
+    DISTIL,
     EVALUATE_DISTIL,
     EVALUATE_TRAIN,
     MAPS,
@@ -23,7 +28,10 @@ from test_agreement import (
     append,
     comment,
     params_change,
+    planned_by_snakemake,
 )
+
+STUDENT = "models/toy/distil/at/student/seed0.safetensors"
 
 
 def listed(project: Path) -> set[str]:
@@ -65,6 +73,48 @@ def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> No
     assert metrics.stat().st_mtime_ns == time_before
     lock.unlink()
     moonshine("sync", cwd=project)
+
+
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("snakemake --cores 1", "snakemake"),
+        ("/venv/bin/python3.11 /venv/bin/snakemake --cores 1", "snakemake"),
+        ("python -m snakemake --snakefile x", "snakemake"),
+        ("/usr/bin/python3 -B -X dev -W ignore -m dvc repro", "dvc"),
+        ("/opt/dvc/dvc repro", "dvc"),
+        ("less dvc", "less"),
+        ("grep -r dvc", "grep"),
+        ("SCREEN -S snakemake", "SCREEN"),
+        ("python -c snakemake", "-c"),
+        ("python", "python"),
+        ("", ""),
+    ],
+)
+def test_an_engine_is_what_a_process_runs_and_no_other_word_of_it(line: str, program: str) -> None:
+    assert _program(line.split(" ")) == program
+
+
+def test_sync_names_a_dangling_link(project: Path) -> None:
+    student = project / STUDENT
+    student.unlink()
+    student.symlink_to("/gone/away")
+    result = moonshine("sync", cwd=project, check=False)
+    assert result.returncode == 3
+    assert f"{STUDENT}: a link to /gone/away, which is gone; `rm` the link, then `dvc pull`" in result.stderr
+    student.unlink()
+    moonshine("sync", cwd=project)
+    assert planned_by_snakemake(project) == AFTER_DISTIL
+
+
+def test_a_folder_in_the_place_of_a_file_is_made_a_file_again(project: Path) -> None:
+    student = project / STUDENT
+    student.unlink()
+    student.mkdir()
+    moonshine("sync", cwd=project)
+    assert planned_by_snakemake(project) == AFTER_DISTIL
+    run("snakemake", "--cores", "1", STUDENT, cwd=project)
+    assert student.is_file()
 
 
 def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> None:
@@ -154,6 +204,31 @@ def test_a_folder_with_a_file_altered_after_its_job_is_not_recorded(project: Pat
     assert f"not recorded: {REPORT}: results/toy/figures was altered after its job had ended" in result.stderr
 
 
+def test_what_was_only_touched_is_not_recorded_as_made(project: Path) -> None:
+    params_change(methods__at__beta=20.0)(project)
+    run("snakemake", "--cores", "1", "--touch", cwd=project)
+    reason = f"{DISTIL}: `snakemake --touch` dated "
+    said = moonshine("record", cwd=project).stderr
+    assert "recorded 0 stages" in said
+    assert f"left alone: {reason}" in said
+    result = moonshine("record", DISTIL, cwd=project, check=False)
+    assert result.returncode == 3
+    assert f"not recorded: {reason}" in result.stderr
+    assert " and did not make it; `moonshine sync`, then run it\n" in result.stderr
+    moonshine("sync", cwd=project)
+    assert planned_by_snakemake(project) == AFTER_DISTIL
+
+
+def test_what_sync_touched_is_valid_and_no_reason_to_complain(project: Path) -> None:
+    run("touch", "-d", "2001-01-01", "models/toy/train/teacher/seed0.safetensors", cwd=project)
+    shutil.rmtree(project / ".snakemake")
+    assert "Snakemake now goes by dvc.lock" in moonshine("sync", cwd=project).stderr
+    before = (project / "dvc.lock").read_bytes()
+    assert "left alone" not in moonshine("record", cwd=project).stderr
+    moonshine("record", TRAIN, EVALUATE_TRAIN, cwd=project)
+    assert (project / "dvc.lock").read_bytes() == before
+
+
 def test_an_unknown_stage_is_refused_and_nothing_else_recorded(project: Path) -> None:
     before = (project / "dvc.lock").read_bytes()
     result = moonshine("record", "train@toy-techer-0", cwd=project, check=False)
@@ -214,6 +289,16 @@ def test_a_comment_is_held_against_the_code_in_dvc_lock_not_the_newest_in_git(pr
     assert "moonshine/evaluation/measure.py: more than comments and docstrings changed" in result.stderr
 
 
+@pytest.mark.parametrize("edit", [b"def (\n", b"\0"])
+def test_what_is_no_python_cannot_be_accepted(edit: bytes, project: Path) -> None:
+    commit_all(project)
+    append(project / "moonshine/evaluation/measure.py", edit)
+    result = moonshine("accept", "evaluate_train", cwd=project, check=False)
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: moonshine/evaluation/measure.py: no Python (")
+    assert result.stderr.count("\n") == 1
+
+
 def test_changed_params_cannot_be_accepted(project: Path) -> None:
     params_change(titles={"train/teacher": "The teacher"})(project)
     result = moonshine("accept", "report", cwd=project, check=False)
@@ -269,6 +354,25 @@ def test_lineage_names_the_broken_links(path: str, old: str, new: str, links: li
     broken = [line.partition("BROKEN  ")[2] for line in result.stdout.splitlines()]
     for link in links:
         assert any(line.startswith(link) for line in broken), result.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("| Student | 2.22 |", True),
+        ("| Student    |   **2.22 ± 0.10** |", True),
+        ("| **Student** | 7 | 2.22 |", True),
+        ("| Student | 12.22 |", False),
+        ("| Student | 2.223 |", False),
+        ("| Student AT | 2.22 |", False),
+    ],
+)
+def test_a_row_shows_its_number_in_a_cell_of_its_own(line: str, shown: bool, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"Student 2.22\n\n{line}\n")
+    assert _shows(page, "Student", "2.22") == shown
+    page.write_text(line.replace("Student", escape("A|B_ **C**")))
+    assert _shows(page, "A|B_ **C**", "2.22") == (shown and "AT" not in line)
 
 
 def test_lineage_of_no_row_is_refused(project: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support import copy_finished, copy_project, moonshine, run, toy_params, write_params
+from support import ANOTHER_OWNER, copy_finished, copy_project, moonshine, run, toy_params, write_params
 
 TABLE = """row,seeds,title,parameters,top1,top1_std
 train/teacher,3,Teacher,60000,{teacher},0.2
@@ -66,3 +66,13 @@ def test_another_experiment_in_place_makes_no_difference(project: Path, tmp_path
 def test_an_unknown_revision_is_refused(project: Path) -> None:
     result = moonshine("summary", "--against", "nowhere", cwd=project, check=False)
     assert (result.returncode, result.stderr) == (2, "error: --against nowhere: git knows no such revision\n")
+
+
+def test_git_s_reason_is_given_where_it_refuses_and_where_it_has_no_repository(project: Path, tmp_path: Path) -> None:
+    result = moonshine("summary", cwd=project, check=False, **ANOTHER_OWNER)
+    assert result.returncode == 5
+    assert result.stderr.startswith("error: git refuses: fatal: detected dubious ownership in repository at ")
+    assert result.stderr.count("\n") == 1
+    (tmp_path / "dvc.yaml").touch()
+    result = moonshine("summary", cwd=tmp_path, check=False)
+    assert (result.returncode, "this is no git repository" in result.stderr) == (5, True)

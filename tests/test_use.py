@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from support import ROOT, copy_project, moonshine, toy_params, write_params
+from support import ANOTHER_OWNER, ROOT, copy_project, moonshine, toy_params, write_params
 
 
 def test_an_experiment_is_put_in_place_to_the_letter(tmp_path: Path) -> None:
@@ -32,6 +32,10 @@ def test_changes_that_are_kept_nowhere_else_are_not_overwritten(tmp_path: Path) 
     project = copy_project(tmp_path / "project", toy_params())
     shutil.copytree(ROOT / "experiments", project / "experiments")
     moonshine("use", "digits", cwd=project)  # the toy experiment is in git
+    write_params(project, toy_params())
+    result = moonshine("use", "cifar10", cwd=project, check=False, **ANOTHER_OWNER)
+    assert result.returncode == 5
+    assert result.stderr.startswith("error: git refuses: fatal: detected dubious ownership in repository at ")
     edited = (project / "params.yaml").read_text() + "# mine\n"
     (project / "params.yaml").write_text(edited)
     result = moonshine("use", "cifar10", cwd=project, check=False)

@@ -22,6 +22,20 @@ def test_a_finished_project_is_sound(project: Path) -> None:
     assert "outputs are what dvc.lock says" in moonshine("verify", cwd=project).stderr
 
 
+def test_a_lock_that_says_nothing_proves_nothing(project: Path) -> None:
+    lock = project / "dvc.lock"
+    lock.unlink()
+    result = moonshine("verify", cwd=project, check=False)
+    assert result.returncode == 3
+    repair = "git checkout HEAD -- dvc.lock"
+    assert result.stderr.startswith(f"error: dvc.lock: missing; repair: {repair}, moonshine record if ")
+    lock.write_text("schema: '2.0'\nstages: {}\n")
+    result = moonshine("verify", cwd=project, check=False)
+    assert (result.returncode, "dvc.lock: has nothing of toy; repair: " in result.stderr) == (3, True)
+    run(*repair.split(), cwd=project)
+    moonshine("verify", cwd=project)
+
+
 @pytest.mark.parametrize("damage", ["altered", "lost", "added"])
 def test_damage_within_a_folder_is_found_and_repaired(damage: str, project: Path) -> None:
     figure = project / "results/toy/figures/training-curves.svg"

@@ -81,7 +81,7 @@ def _require_harmless(repo: Repo, edits: dict[str, dict[str, str]]) -> None:
                 raise DataError(
                     f"{path}: the version in dvc.lock is not in git's history; run the stages, or --unproven"
                 )
-            if not path.endswith(".py") or _meaning(before) != _meaning(now):
+            if not path.endswith(".py") or _meaning(before, f"{path} in dvc.lock") != _meaning(now, path):
                 raise DataError(f"{path}: more than comments and docstrings changed; run the stages, or --unproven")
 
 
@@ -92,9 +92,12 @@ def _version(path: str, md5: str) -> bytes | None:
     return next((v for v in versions if hashlib.md5(v, usedforsecurity=False).hexdigest() == md5), None)
 
 
-def _meaning(source: bytes) -> str:
-    """The syntax tree without docstrings and places."""
-    tree = ast.parse(source)
+def _meaning(source: bytes, name: str) -> str:
+    """The syntax tree without docstrings and places; DataError if it has none."""
+    try:
+        tree = ast.parse(source, name)
+    except (SyntaxError, ValueError) as error:  # ValueError: NUL bytes
+        raise DataError(f"{name}: no Python ({error}); mend it") from None
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

@@ -9,7 +9,9 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from dvc.output import Output
 from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 
@@ -17,37 +19,50 @@ from moonshine.files import write_json
 from moonshine.progress import say
 
 MEMORY = Path(".dvc", "tmp", "moonshine-hashed.json")
-"""Path -> the inode, modification time and size that a file had when it was hashed."""
+"""Path -> the inode, modification time and size that a file had when it was hashed, and the hash."""
 
 
 def hash_what_is_new(repo: Repo) -> None:
     """Hash cached outputs that changed since this last did, and tell DVC where they are not what it thinks.
 
-    A damaged file of the cache is removed, so that it is made or fetched again instead of checked out again.
+    A damaged file of the cache is removed, so that it is made or fetched again instead of checked out again. What DVC
+    thinks may change without the file: it links a file of its cache anew and takes it for what dvc.lock says.
     """
-    memory = _recall()
-    new = [path for path in _from_cache(repo) if memory.get(str(path)) != _stamp(path)]
-    for path in new:
-        digest = _md5(path)
+    memory, now, cached = _recall(), {}, _from_cache(repo)
+    for out, path in cached:
+        if not path.exists():  # a link to what another output's damage has just removed
+            continue
+        *stamp, digest = memory.get(str(path), [None])
         known = repo.state.get(str(path), repo.fs)[1]
-        if known and known.value != digest:
-            _remove_if_damaged(Path(repo.cache.local.oid_to_path(known.value)), known.value)
-        repo.state.save(str(path), repo.fs, HashInfo("md5", digest))
-    if new:
-        remember(repo)
+        believed = known.value if known else None
+        if new := stamp != _stamp(path):
+            digest = _md5(path)
+        if new or believed not in (digest, None):
+            for name in {believed, out.hash_info.value} - {digest, None}:  # damage to a link is damage to the cache
+                _remove_if_damaged(Path(repo.cache.local.oid_to_path(name)), name, path)
+            if not path.exists():
+                continue
+            repo.state.save(str(path), repo.fs, HashInfo("md5", digest))
+        now[str(path)] = [*_stamp(path), digest]
+    for _, path in cached:
+        if not path.exists():
+            path.unlink()
+    if now != memory:
+        write_json(MEMORY, now)
 
 
 def remember(repo: Repo) -> None:
-    """Note that DVC's memory of the hashes of the outputs, as they are now, is true."""
-    write_json(MEMORY, {str(path): _stamp(path) for path in _from_cache(repo)})
+    """Note the modification times that the outputs have now; their contents are what they were when hashed."""
+    memory, paths = _recall(), [path for _, path in _from_cache(repo)]
+    write_json(MEMORY, {name: [*_stamp(path), memory[name][-1]] for path in paths if (name := str(path)) in memory})
 
 
-def _from_cache(repo: Repo) -> Iterable[Path]:
+def _from_cache(repo: Repo) -> Iterable[tuple[Output, Path]]:
     outs = [out for stage in repo.index.stages for out in stage.outs if out.use_cache]
-    return [path for out in outs if (path := Path(out.fs_path)).is_file()]
+    return [(out, path) for out in outs if (path := Path(out.fs_path)).is_file()]
 
 
-def _recall() -> dict[str, list[int]]:
+def _recall() -> dict[str, list[Any]]:
     try:
         return json.loads(MEMORY.read_text())
     except (OSError, ValueError):
@@ -59,10 +74,11 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_ino, status.st_mtime_ns, status.st_size]
 
 
-def _remove_if_damaged(cached: Path, name: str) -> None:
+def _remove_if_damaged(cached: Path, name: str, path: Path) -> None:
     if cached.is_file() and _md5(cached) != name:
         cached.unlink()
-        say(f"{os.path.relpath(cached)}: damaged, removed from DVC's cache; `dvc pull` fetches it again")
+        again = f"`dvc pull --force {os.path.relpath(path)}` fetches it again"
+        say(f"{os.path.relpath(cached)}: damaged, removed from DVC's cache; {again}")
 
 
 def _md5(path: Path) -> str:

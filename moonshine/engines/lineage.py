@@ -146,9 +146,14 @@ class _Chain:
 
 
 def _shows(page: Path, title: str, number: str) -> bool:
-    """Whether a line of one of the page's tables has both."""
-    lines = [line for line in _text(page).splitlines() if line.startswith("|")]
-    return any(escape(title) in line and number in line for line in lines)
+    """Whether a line of one of the page's tables has both, the number alone or before its deviation."""
+    tables = [line for line in _text(page).splitlines() if line.startswith("|")]
+    lines = [[_plain(cell) for cell in re.split(r"(?<!\\)\|", line)] for line in tables]
+    return any(escape(title).strip() in line and any(cell.split(" ")[0] == number for cell in line) for line in lines)
+
+
+def _plain(cell: str) -> str:
+    return re.sub(r"^\*\*(.*)\*\*$", r"\1", cell.strip())
 
 
 def _text(path: Path) -> str:

@@ -11,6 +11,9 @@ from moonshine.engines.snakemake_plan import Plan, memory, read_plan
 from moonshine.errors import DataError
 from moonshine.progress import say
 
+QUICKEST_JOB = 0.1
+"""In seconds. Every job starts Python, which takes longer; one that `snakemake --touch` only dated, less than 0.001."""
+
 
 def record(named: Sequence[str]) -> None:
     """Write the state of stages that Snakemake ran, their inputs, params and outputs, into dvc.lock and DVC's cache.
@@ -65,6 +68,9 @@ def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
     for name in candidates:
         if not plan.pending.isdisjoint(files[name]):
             objections[name] = "stale already: params or code changed after its job had started, or an input is stale"
+    dated = {name: path for name in candidates if name not in objections for path in files[name] if _only_dated(path)}
+    for name in repo.status(targets=[*dated]) if dated else ():  # what sync dated is valid, so dvc.lock has it already
+        objections[name] = f"`snakemake --touch` dated {dated[name]} and did not make it; `moonshine sync`, then run it"
     return objections
 
 
@@ -83,6 +89,11 @@ def _altered(path: str) -> str | None:
         if _last_change(source) > made["starttime"]:
             return f"{source} was altered after the job had started that made {path}"
     return None
+
+
+def _only_dated(path: str) -> bool:
+    made = memory(path)
+    return made is not None and made["endtime"] - made["starttime"] < QUICKEST_JOB
 
 
 def _last_change(path: str) -> float:

@@ -36,7 +36,9 @@ def sync() -> None:
     ):
         planning = beside.submit(read_plan)  # a process of its own, which works while DVC does
         hash_what_is_new(repo)
-        state, stage_of = staleness(repo), outputs(repo)
+        stage_of = outputs(repo)
+        _require_no_dangling_links(stage_of)
+        state = staleness(repo)
         plan = planning.result()
         if _differences(state, plan, stage_of):
             _bring_round(repo, state, stage_of)
@@ -49,6 +51,14 @@ def sync() -> None:
         say(f"to be run by either engine, {len(state.stale)} stages: {', '.join(sorted(state.stale))}")
     else:
         say("nothing to be run by either engine")
+
+
+def _require_no_dangling_links(paths: Iterable[str]) -> None:
+    """DVC and Snakemake both stop at one, without a word of what it is."""
+    dangling = [path for path in map(Path, paths) if path.is_symlink() and not path.exists()]
+    if dangling:
+        cure = "`rm` the link, then `dvc pull` fetches the file or its stage makes it"
+        raise DataError("\n".join(f"{path}: a link to {path.readlink()}, which is gone; {cure}" for path in dangling))
 
 
 def _differences(state: Staleness, plan: Plan, stage_of: dict[str, str]) -> list[str]:
@@ -79,9 +89,9 @@ def _make_stale(paths: Iterable[str]) -> None:
     for name in paths:
         forget(name)
         path = Path(name)
-        if path.is_dir() and not path.is_symlink():
-            path = path / artefacts.SNAKEMAKE_TIMESTAMP
-            path.touch()
+        dated = path / artefacts.SNAKEMAKE_TIMESTAMP  # not made here: a folder in a file's place has none
+        if dated.is_file() and not path.is_symlink():
+            path = dated
         if os.path.lexists(path):
             os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
 

@@ -5,7 +5,7 @@ use again, and a crash may leave it half written. Both are told from live ones b
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from moonshine import artefacts
@@ -58,12 +58,28 @@ def _live_engines() -> Iterator[str]:
                 continue
             if "daemon" in words:  # with which DVC reports and looks for updates, and a copy of DVC waits for that
                 idle.add(_parent(folder))
-            elif engine := {Path(word).name for word in words[:3]}.intersection(ENGINES):
-                found[int(folder.name)] = engine.pop()
+            elif (program := _program(words)) in ENGINES:
+                found[int(folder.name)] = program
         except OSError:
             continue  # it has just ended, or is another user's
     for process in sorted(found.keys() - idle):
         yield f"process {process}: {found[process]} is at work here"
+
+
+def _program(words: Sequence[str]) -> str:
+    """The name of what a command line runs: of its first word, or of the script or module that a Python runs."""
+    name = Path(words[0]).name
+    if not name.startswith("python"):
+        return name
+    arguments = iter(words[1:])
+    for word in arguments:
+        if word in ("-W", "-X"):
+            next(arguments, "")  # its value
+        elif word == "-m":
+            return next(arguments, "")
+        elif word == "-c" or not word.startswith("-"):
+            return Path(word).name
+    return name
 
 
 def _parent(process: Path) -> int:

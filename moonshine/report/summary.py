@@ -9,6 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from moonshine.errors import MachineError, ParamsError
+from moonshine.git import NONE_HERE, git, why_no_repository
 
 RESULTS = Path("results")
 SHOWN = {
@@ -23,8 +24,10 @@ SHOWN = {
 def summary(revision: str) -> str:
     """Each table with a row that differs from `revision`, as `old → new`, and below them `dvc metrics diff`.
 
-    Raises ParamsError (exit code 2) for an unknown revision, MachineError (5) outside git or without DVC.
+    Raises ParamsError (exit code 2) for an unknown revision, MachineError (5) without DVC or a repository.
     """
+    if NONE_HERE in why_no_repository():
+        raise MachineError("moonshine summary compares with git's history, and this is no git repository")
     name = _git("rev-parse", "--short", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     if not name:
         raise ParamsError(f"--against {revision}: git knows no such revision")
@@ -101,10 +104,7 @@ def _of_another_experiment(line: str, revision: str) -> bool:
 
 def _git(*arguments: str) -> str:
     """What git prints; nothing where it fails, as for a file that a revision does not have."""
-    result = _run(["git", *arguments])
-    if "not a git repository" in result.stderr:
-        raise MachineError("moonshine summary compares with git's history, and this is no git repository")
-    return "" if result.returncode else result.stdout
+    return (git(*arguments) or b"").decode()
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
