@@ -124,6 +124,7 @@ def test_unlock_leaves_live_owners_alone(project: Path, untrained: Path, injecte
             engine.kill()
             engine.wait()
         assert command(project, "unlock").code == 0
+        (untrained / "dvc.yaml").write_text("stages: {}\n")
         stage = start(untrained, *TRAIN, pause="training")
         result = command(untrained, "unlock")
         assert result.code == 6
