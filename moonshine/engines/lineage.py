@@ -14,10 +14,7 @@ from moonshine.files import sha256
 from moonshine.params import Params
 from moonshine.report.markdown import escape
 from moonshine.suggest import suggest
-from moonshine.training.identity import differences, run_identity
-
-ENVIRONMENT = ("torch", "torchvision", "processes")
-"""Parts of a run's identity that belong to where it ran; this machine may be another."""
+from moonshine.training.identity import ENVIRONMENT, differences, run_identity
 
 
 def lineage(params: Params, target: str) -> None:

@@ -1,18 +1,20 @@
 """`moonshine record`: tell DVC what Snakemake made."""
 
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dvc.repo import Repo, lock_repo
 
-from moonshine.engines.dvc_project import open_project, outputs, staleness
+from moonshine import artefacts
+from moonshine.engines.dvc_project import downstream, open_project, outputs, staleness
 from moonshine.engines.snakemake_plan import Plan, memory, read_plan
 from moonshine.errors import DataError
+from moonshine.params import read_params
 from moonshine.progress import say
-
-QUICKEST_JOB = 0.1
-"""In seconds. Every job starts Python, which takes longer; one that `snakemake --touch` only dated, less than 0.001."""
+from moonshine.training.identity import ENVIRONMENT, differences, run_identity
 
 
 def record(named: Sequence[str]) -> None:
@@ -68,10 +70,8 @@ def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
     for name in candidates:
         if not plan.pending.isdisjoint(files[name]):
             objections[name] = "stale already: params or code changed after its job had started, or an input is stale"
-    dated = {name: path for name in candidates if name not in objections for path in files[name] if _only_dated(path)}
-    for name in repo.status(targets=[*dated]) if dated else ():  # what sync dated is valid, so dvc.lock has it already
-        objections[name] = f"`snakemake --touch` dated {dated[name]} and did not make it; `moonshine sync`, then run it"
-    return objections
+    sound = [name for name in candidates if name not in objections]
+    return objections | _made_otherwise(repo, {name: files[name] for name in sound})
 
 
 def _altered(path: str) -> str | None:
@@ -91,9 +91,32 @@ def _altered(path: str) -> str | None:
     return None
 
 
-def _only_dated(path: str) -> bool:
-    made = memory(path)
-    return made is not None and made["endtime"] - made["starttime"] < QUICKEST_JOB
+def _made_otherwise(repo: Repo, files: dict[str, list[str]]) -> dict[str, str]:
+    """Objections to trainings whose own records name other params, data, teacher or code, and to all after them.
+
+    Snakemake knows nothing of it when `--touch` has dated what it did not make.
+    """
+    if not files:
+        return {}
+    params = read_params(artefacts.PARAMS)
+    trained = [(row, seed) for row in params.rows if not row.startswith("fetch/") for seed in params.seeds]
+    records = {str(artefacts.record(params.experiment, row, seed)): (row, seed) for row, seed in trained}
+    objections = {}
+    for name, paths in files.items():
+        for path in records.keys() & set(paths):
+            made, now = _identity(path), run_identity(params, *records[path])
+            parts = now.keys() - ENVIRONMENT
+            if changed := differences({part: made.get(part) for part in parts}, {part: now[part] for part in parts}):
+                objections[name] = f"{path} says that it was made otherwise ({'; '.join(changed)}); run it"
+    after = downstream(repo, objections) & files.keys()
+    return dict.fromkeys(after, "comes after a stage whose record says that it was made otherwise") | objections
+
+
+def _identity(record: str) -> dict[str, Any]:
+    try:
+        return json.loads(Path(record).read_text())["identity"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise DataError(f"{record}: damaged; run its stage or `dvc checkout`") from None
 
 
 def _last_change(path: str) -> float:

@@ -19,6 +19,9 @@ from moonshine.models.architecture import describe
 from moonshine.params import Params
 from moonshine.stages import CODE, PACKAGE
 
+ENVIRONMENT = ("torch", "torchvision", "processes")
+"""Parts of a run's identity that belong to where it ran; this machine may be another."""
+
 
 def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
     """All that determines the trained network of `row` with `seed`, as plain values."""
