@@ -215,9 +215,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-GRAPH = Path("dvc.yaml")
-
-
 def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
     from moonshine.params import read_params
 
@@ -469,5 +466,6 @@ def _start(log: str) -> None:
     progress.keep_log(Path("logs", log + ".log"))
 
 
+GRAPH = Path("dvc.yaml")
 OF_THE_GRAPH = (_summary, _record, _accept, _verify, _unlock, _sync)
 """Commands that ask engines or git, which look for the project in the folders above as well."""
