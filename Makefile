@@ -58,9 +58,14 @@ format: $(INSTALLED)
 	ruff format .
 	snakefmt workflow
 
+MERGED := dvc.lock merge=dvc-lock
+
 # After this, git brings artefacts and Snakemake's view along at every switch of branches and merge.
 hooks:
 	git config core.hooksPath .githooks
+	git config merge.dvc-lock.driver '.githooks/merge-dvc-lock %O %A %B'
+	mkdir -p "$$(git rev-parse --git-path info)"
+	cd "$$(git rev-parse --git-path info)" && grep -qsx '$(MERGED)' attributes || echo '$(MERGED)' >> attributes
 
 # Needs uv, which resolves for every platform at once; pip installs what it wrote.
 lock:

@@ -90,6 +90,11 @@ def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
         file.close()
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether `atomic_write` is at work on it, or was when it was killed."""
+    return path.name.startswith(".") and ".tmp-" in path.name
+
+
 def explain(error: OSError, path: Path, needed: int | None = None) -> MoonshineError:
     """What a failed access means to the user: MachineError (5) where it is not allowed, else WriteError (9)."""
     reason = error.strerror or str(error)

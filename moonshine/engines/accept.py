@@ -1,18 +1,15 @@
 """`moonshine accept`: tell DVC that an edit of code changes no result."""
 
-import ast
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
 
 from moonshine.engines.dvc_project import open_project
+from moonshine.engines.edits import only_layout_changed
 from moonshine.engines.record import commit
 from moonshine.engines.sync import sync
 from moonshine.errors import DataError, ParamsError
-from moonshine.git import git
 from moonshine.progress import say
 from moonshine.suggest import suggest
 
@@ -28,7 +25,7 @@ def accept(named: Sequence[str], unproven: bool) -> None:
         names = _resolve(repo, named)
         edits = _edited_modules(repo, names)
         if not unproven:
-            _require_harmless(repo, edits)
+            _require_harmless(edits)
         touched = [name for name in names if any(name in stages for stages in edits.values())]
         commit(repo, touched)
     for module in edits:
@@ -72,36 +69,13 @@ def _words(entry: Any) -> str:
     return "; ".join(f"{kind}: {', '.join(paths)}" for kind, paths in entry.items())
 
 
-def _require_harmless(repo: Repo, edits: dict[str, dict[str, str]]) -> None:
+def _require_harmless(edits: dict[str, dict[str, str]]) -> None:
     for path, stages in edits.items():
-        now = Path(path).read_bytes()
         for md5 in sorted(set(stages.values())):
-            before = _version(path, md5)
-            if before is None:
+            harmless = only_layout_changed(path, "md5", md5)
+            if harmless is None:
                 raise DataError(
                     f"{path}: the version in dvc.lock is not in git's history; run the stages, or --unproven"
                 )
-            if not path.endswith(".py") or _meaning(before, f"{path} in dvc.lock") != _meaning(now, path):
+            if not harmless:
                 raise DataError(f"{path}: more than comments and docstrings changed; run the stages, or --unproven")
-
-
-def _version(path: str, md5: str) -> bytes | None:
-    """The newest version of a file in git that has this md5."""
-    revisions = (git("log", "--format=%H", "--", path) or b"").decode().split()
-    versions = (git("show", f"{revision}:./{path}") or b"" for revision in revisions)
-    return next((v for v in versions if hashlib.md5(v, usedforsecurity=False).hexdigest() == md5), None)
-
-
-def _meaning(source: bytes, name: str) -> str:
-    """The syntax tree without docstrings and places; DataError if it has none."""
-    try:
-        tree = ast.parse(source, name)
-    except (SyntaxError, ValueError) as error:  # ValueError: NUL bytes
-        raise DataError(f"{name}: no Python ({error}); mend it") from None
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            assert isinstance(body, list)
-            if ast.get_docstring(node, clean=False) is not None:
-                del body[0]
-    return ast.dump(tree)

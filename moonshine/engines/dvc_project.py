@@ -13,6 +13,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.utils.serialize import ParseError
 
+from moonshine.engines.lock_file import CURE, RECORD, has_conflict, require_whole_record
 from moonshine.errors import DataError, LockedError, MachineError
 
 
@@ -20,6 +21,7 @@ from moonshine.errors import DataError, LockedError, MachineError
 def open_project() -> Iterator[Repo]:
     """The DVC project, its errors turned into ours and its chatter off."""
     logging.getLogger("dvc").setLevel(logging.WARNING)
+    require_whole_record()
     try:
         with Repo() as repo:
             yield repo
@@ -33,21 +35,18 @@ def open_project() -> Iterator[Repo]:
 
 def _explain(error: Exception) -> str:
     """One line; conflict markers, which git leaves in dvc.lock when two branches ran stages, get their cure."""
-    with_lock = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if _has_conflict(name)]
-    if with_lock:
-        name = with_lock[0]
-        return (
-            f"{name}: has git's conflict markers; take one side (`git checkout --ours {name}`, or --theirs), "
-            "then `dvc checkout` and `moonshine sync`, which plans what the other side had run"
-        )
-    return f"DVC: {' '.join(str(error).split())}"
+    for name in ("dvc.lock", "dvc.yaml", "params.yaml"):
+        if has_conflict(Path(name)):
+            return conflict_in(name)
+    cure = f"; {CURE}" if str(RECORD) in str(error) else ""
+    return f"DVC: {' '.join(str(error).split())}{cure}"
 
 
-def _has_conflict(name: str) -> bool:
-    try:
-        return any(line.startswith("<<<<<<< ") for line in Path(name).read_text().splitlines())
-    except (OSError, UnicodeDecodeError):
-        return False
+def conflict_in(name: str) -> str:
+    return (
+        f"{name}: has git's conflict markers; take one side (`git checkout --ours {name}`, or --theirs), "
+        "then `dvc checkout` and `moonshine sync`, which plans what the other side had run"
+    )
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,14 @@ def hash_what_is_new(repo: Repo) -> None:
         write_json(MEMORY, now)
 
 
-def remember(repo: Repo) -> None:
-    """Note the modification times that the outputs have now; their contents are what they were when hashed."""
-    memory, paths = _recall(), [path for _, path in _from_cache(repo)]
+def is_large(path: Path) -> bool:
+    """Whether reading the file again takes long."""
+    return path.is_file() and path.stat().st_size > 10_000_000
+
+
+def remember_large(repo: Repo) -> None:
+    """Note the modification times that large outputs have now; their contents are what they were when hashed."""
+    memory, paths = _recall(), [path for _, path in _from_cache(repo) if is_large(path)]
     write_json(MEMORY, {name: [*_stamp(path), memory[name][-1]] for path in paths if (name := str(path)) in memory})
 
 
@@ -64,8 +69,9 @@ def _from_cache(repo: Repo) -> Iterable[tuple[Output, Path]]:
 
 def _recall() -> dict[str, list[Any]]:
     try:
-        return json.loads(MEMORY.read_text())
-    except (OSError, ValueError):
+        memory = json.loads(MEMORY.read_text())
+        return {path: stamped for path, stamped in memory.items() if len(stamped) == 4}
+    except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from moonshine import artefacts
+from moonshine.differences import differences
 from moonshine.engines.dvc_project import open_project, outputs
+from moonshine.engines.edits import only_layout_changed
 from moonshine.errors import DataError, ParamsError
 from moonshine.files import sha256
 from moonshine.params import Params
 from moonshine.report.markdown import escape
 from moonshine.suggest import suggest
-from moonshine.training.identity import ENVIRONMENT, differences, run_identity
+from moonshine.training.identity import ENVIRONMENT, run_identity
 
 
 def lineage(params: Params, target: str) -> None:
@@ -109,7 +111,9 @@ class _Chain:
             if found and part in ENVIRONMENT:
                 print(f"{'  ' * depth}{label}; here {now.get(part)}")
             elif found and part == "code" and clean:
-                print(f"{'  ' * depth}code: {'; '.join(found)} since, accepted in dvc.lock")
+                for module in sorted(made_by[part].keys() | now[part].keys()):
+                    if (digest := made_by[part].get(module)) != now[part].get(module):
+                        print(f"{'  ' * depth}code: {_accepted(module, digest)}")
             else:
                 self._link(depth, f"{label}: {'; '.join(found) or 'as it is now'}", not found)
         if "teacher" in made_by:
@@ -140,6 +144,16 @@ class _Chain:
         self.links += 1
         self.broken += not holds
         print(f"{'  ' * depth}{'ok' if holds else 'BROKEN'}  {text}")
+
+
+def _accepted(module: str, digest: str | None) -> str:
+    """How a module differs from the one that made a model which dvc.lock has as up to date."""
+    path = f"moonshine/{module}"
+    harmless = only_layout_changed(path, "sha256", digest) if digest and Path(path).exists() else False
+    if harmless:
+        return f"{path}: only comments, docstrings or layout changed since"
+    lost = " (the version that made it is not in git)" if harmless is None else ""
+    return f"{path}: changed since, accepted in dvc.lock on somebody's word{lost}"
 
 
 def _shows(page: Path, title: str, number: str) -> bool:

@@ -9,12 +9,14 @@ from typing import Any
 from dvc.repo import Repo, lock_repo
 
 from moonshine import artefacts
+from moonshine.differences import differences
 from moonshine.engines.dvc_project import downstream, open_project, outputs, staleness
 from moonshine.engines.snakemake_plan import Plan, memory, read_plan
 from moonshine.errors import DataError
+from moonshine.files import sha256
 from moonshine.params import read_params
 from moonshine.progress import say
-from moonshine.training.identity import ENVIRONMENT, differences, run_identity
+from moonshine.training.identity import ENVIRONMENT, run_identity
 
 
 def record(named: Sequence[str]) -> None:
@@ -81,14 +83,22 @@ def _altered(path: str) -> str | None:
         return f"{path} is missing"
     if made is None:
         return f"Snakemake has no record of having made {path}"
-    if _last_change(path) > made["endtime"] + 1e-6:
+    is_folder = Path(path).is_dir()  # Snakemake's time is that of its mark in there
+    changed, ended = _last_change(path), made["endtime"]
+    if changed > ended + 1e-6 or (changed < ended - 1 and not is_folder):  # archives keep seconds
         return f"{path} was altered after its job had ended"
     for source in made["input"]:
         if not os.path.lexists(source):
             return f"{source} is gone"
-        if _last_change(source) > made["starttime"]:
+        if _last_change(source) > made["starttime"] or not _has_checksum(source, made):
             return f"{source} was altered after the job had started that made {path}"
     return None
+
+
+def _has_checksum(source: str, made: dict[str, Any]) -> bool:
+    """Whether an input is what Snakemake noted of it: a file that is put in its place may bring an older time along."""
+    noted = (made.get("input_checksums") or {}).get(source)  # of small files only
+    return noted is None or noted == f"sha256:{sha256(Path(source))}"
 
 
 def _made_otherwise(repo: Repo, files: dict[str, list[str]]) -> dict[str, str]:
@@ -99,7 +109,7 @@ def _made_otherwise(repo: Repo, files: dict[str, list[str]]) -> dict[str, str]:
     if not files:
         return {}
     params = read_params(artefacts.PARAMS)
-    trained = [(row, seed) for row in params.rows if not row.startswith("fetch/") for seed in params.seeds]
+    trained = [(row, seed) for row in params.seeded_rows for seed in params.seeds]
     records = {str(artefacts.record(params.experiment, row, seed)): (row, seed) for row, seed in trained}
     objections = {}
     for name, paths in files.items():

@@ -9,7 +9,7 @@ from dvc.repo import Repo, lock_repo
 
 from moonshine import artefacts
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
-from moonshine.engines.hashed import hash_what_is_new, remember
+from moonshine.engines.hashed import hash_what_is_new, is_large, remember_large
 from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
 from moonshine.engines.unlock import require_no_snakemake
 from moonshine.errors import DataError
@@ -74,11 +74,11 @@ def _bring_round(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> None
     changed = [path for path, name in stage_of.items() if name in state.changed]
     valid = [path for path, name in stage_of.items() if name not in state.stale]
     _make_stale(changed)
-    hashes = _known_hashes(repo, valid)
+    hashes = _hashes_of_large(repo, valid)
     omitted = ["--omit-from", *changed] if changed else []
     snakemake("--touch", "--forceall", "--cores", "1", "--quiet", "all", *omitted, "--")
     repo.state.save_many([(path, hash_info, None) for path, hash_info in hashes], repo.fs)
-    remember(repo)
+    remember_large(repo)
 
 
 def _make_stale(paths: Iterable[str]) -> None:
@@ -96,7 +96,11 @@ def _make_stale(paths: Iterable[str]) -> None:
             os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
 
 
-def _known_hashes(repo: Repo, paths: Iterable[str]) -> list[tuple[str, object]]:
-    """DVC's memory of these files' hashes, which a new modification time would make it forget: 150 GB to hash again."""
-    absolute = [str(Path(repo.root_dir, path)) for path in paths]  # unresolved: links are known by their own names
+def _hashes_of_large(repo: Repo, paths: Iterable[str]) -> list[tuple[str, object]]:
+    """DVC's memory of large files' hashes, which a new modification time would make it forget: 150 GB to hash again.
+
+    What is smaller it hashes again, and so sees what somebody edited while the times were changed.
+    """
+    large = [path for path in paths if is_large(Path(path))]
+    absolute = [str(Path(repo.root_dir, path)) for path in large]  # unresolved: links are known by their own names
     return [(path, known[1]) for path in absolute if (known := repo.state.get(path, repo.fs))[1]]

@@ -1,15 +1,25 @@
-"""`moonshine unlock`: remove the locks that killed engines left, and none that a live one holds.
+"""`moonshine unlock`: remove what killed engines left in others' way, and nothing that a live one holds.
 
 Snakemake's lock is a list of files without an owner, and a kill -9 leaves it; DVC's names process ids, which containers
-use again, and a crash may leave it half written. Both are told from live ones by looking for their processes.
+use again, and a crash may leave it half written. Both are told from live ones by looking for their processes. dvc.lock,
+which is no lock, DVC writes in place, so that a kill can leave a part of it.
 """
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.utils.serialize import ParseError, parse_yaml
+from voluptuous import Invalid
+
 from moonshine import artefacts
-from moonshine.errors import LockedError
+from moonshine.engines.dvc_project import conflict_in
+from moonshine.engines.lock_file import RECORD, has_conflict, is_cut_off
+from moonshine.errors import DataError, LockedError
+from moonshine.files import write_bytes
+from moonshine.git import git
+from moonshine.leftovers import ASIDE, set_aside
 from moonshine.locks import LOCK, is_held
 from moonshine.progress import say
 
@@ -26,8 +36,35 @@ def unlock() -> None:
     for path in stale:
         path.unlink()
         say(f"{path}: stale, removed")
-    if not stale:
+    restored = _restore_record()
+    if not stale and not restored:
         say("nothing was locked")
+
+
+def _restore_record() -> bool:
+    """Put dvc.lock back as the last commit has it where it is not whole; what has run since is then planned again."""
+    if not RECORD.exists():
+        return False
+    if has_conflict(RECORD):
+        raise DataError(conflict_in(str(RECORD)))
+    if _is_whole():
+        return False
+    set_aside(RECORD)
+    committed = git("show", f"HEAD:./{RECORD}")
+    if committed is not None:
+        write_bytes(RECORD, committed)
+    put_back = "as the last commit has it" if committed is not None else "removed, for no commit has it"
+    say(f"{RECORD}: was not whole; now {put_back}, and the old one in {ASIDE}; what has run since is planned again")
+    return True
+
+
+def _is_whole() -> bool:
+    try:
+        content = RECORD.read_bytes()
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), RECORD))
+        return not is_cut_off(content)
+    except (OSError, UnicodeDecodeError, ParseError, Invalid):
+        return False
 
 
 def require_no_snakemake() -> None:

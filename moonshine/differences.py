@@ -1,0 +1,16 @@
+"""What differs between two versions of nested values, in words."""
+
+from typing import Any
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Keys whose values differ, as `recipe.lr: 0.1 -> 0.05`."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed = "changed" if key in ("data", "teacher") or prefix == "code." else f"{before} -> {after}"
+            found.append(f"{prefix}{key}: {changed}")
+    return found

@@ -1,0 +1,69 @@
+"""`moonshine merge_lock`: merge two versions of dvc.lock for git, stage by stage.
+
+git would merge line by line, and what one side says of a stage's code could come to stand beside what the other says of
+its params, or of its outputs, which nobody ever ran together.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from dvc.utils.serialize import ParseError, dumps_yaml, parse_yaml
+
+from moonshine.engines.lock_file import RECORD
+from moonshine.errors import DataError
+from moonshine.files import write_text
+from moonshine.git import git
+from moonshine.progress import say
+
+Stages = dict[str, dict[str, Any]]
+
+
+def merge_lock(base: Path, ours: Path, theirs: Path) -> None:
+    """Write into `ours` each stage as the side that ran it since `base` has it.
+
+    A stage that both ran, and not to the same end, is left out: both engines then plan it. DataError (exit code 3), by
+    which git keeps ours and reports a conflict, for a file that is no dvc.lock.
+    """
+    before, here, there = (_read(path) for path in (base, ours, theirs))
+    merged: Stages = {}
+    for name in [*here, *(name for name in there if name not in here)]:
+        mine, other = here.get(name), there.get(name)
+        if mine != other and before.get(name) not in (mine, other):
+            say(f"dvc.lock: both sides ran {name}; it is to be run again")
+        elif stage := other if mine == before.get(name) else mine:
+            merged[name] = stage
+    write_text(ours, dumps_yaml({"schema": "2.0", "stages": merged}))
+
+
+def leave_out_what_was_mixed() -> None:
+    """Take out of dvc.lock each stage that the merge just made put together from lines of several sides.
+
+    The strategies `octopus` and `resolve` merge line by line, whatever driver a file has. To be asked after a merge
+    that came to its end by itself: in one that somebody finished, stages may have been run for it.
+    """
+    if b"Merge made by" not in (git("log", "--walk-reflogs", "--max-count=1", "--format=%gs") or b""):
+        return  # but a fast-forward, maybe to somebody's merge
+    parents = (git("rev-parse", "HEAD^@") or b"").decode().split()
+    sides = [_parse(git("show", f"{parent}:./{RECORD}") or b"", RECORD) for parent in parents]
+    merged = _read(RECORD) if RECORD.exists() else {}
+    mixed = [name for name, stage in merged.items() if all(side.get(name) != stage for side in sides)]
+    for name in mixed:
+        say(f"{RECORD}: {name} was mixed from what several sides ran; it is to be run again")
+        del merged[name]
+    if mixed:
+        write_text(RECORD, dumps_yaml({"schema": "2.0", "stages": merged}))
+
+
+def _read(path: Path) -> Stages:
+    try:
+        return _parse(path.read_bytes(), path)
+    except OSError as error:
+        raise DataError(f"{path}: no dvc.lock ({error.strerror}); merge it by hand") from None
+
+
+def _parse(lock: bytes, path: Path) -> Stages:
+    try:
+        content = parse_yaml(lock.decode(), path)  # empty where both sides have added dvc.lock
+        return dict(content["stages"]) if content else {}
+    except (UnicodeDecodeError, ParseError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: no dvc.lock ({' '.join(str(error).split())}); merge it by hand") from None
