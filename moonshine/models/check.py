@@ -11,6 +11,7 @@ from torch import nn
 from moonshine.errors import ParamsError
 from moonshine.models.architecture import describe
 from moonshine.models.attention_points import attention_points
+from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.suggest import suggest
@@ -23,16 +24,35 @@ def check_networks(params: Params) -> None:
     """Build every network without weights and send the shape of an image through it.
 
     Raises ParamsError (exit code 2) with one line for each network that cannot be built, has no such attention point,
-    or cannot take the images.
+    has nothing to substitute, or cannot take the images.
     """
-    dataset, students = params.dataset, {*params.distil.networks, *params.distil_more.networks}
+    dataset, learners = params.dataset, params.attention_students
     mistakes: list[str] = []
     for name, network in params.networks.items():
         architecture = describe(network, dataset.classes, dataset.channels)
-        found = _mistakes(architecture, dataset.size, name in students)
+        found = _mistakes(architecture, dataset.size, name in learners)
         mistakes += (f"networks.{name}: {mistake}" for mistake in found)
     if mistakes:
         raise ParamsError("\n".join(mistakes))
+
+
+def check_batch_norms(params: Params) -> None:
+    """Raise ParamsError (exit code 2) if all batches leave a process one image, too few for a network's batch norm.
+
+    Whether the last batch alone does so is seen by the training, which knows how many images there are.
+    """
+    recipe, dataset = params.recipe, params.dataset
+    if recipe.batch_size // (recipe.processes or 1) > 1:
+        return
+    shared = f" for {recipe.processes} processes" if recipe.processes else ""
+    for name in dict.fromkeys(row.split("/")[-1] for row in params.seeded_rows):
+        network = build_network(describe(params.networks[name], dataset.classes, dataset.channels))
+        try:
+            with torch.no_grad():
+                network(torch.empty(1, dataset.channels, dataset.size, dataset.size, device="meta"))
+        except ValueError:
+            few = f"{recipe.batch_size}{shared}, too few for the batch norm of {name}"
+            raise ParamsError(f"recipe.batch_size: {few}; choose another") from None
 
 
 def _mistakes(architecture: dict[str, Any], size: int, learns: bool) -> Iterator[str]:
@@ -46,11 +66,18 @@ def _mistakes(architecture: dict[str, Any], size: int, learns: bool) -> Iterator
         return
     points = attention_points(architecture)
     paths = {path for path, _ in network.named_modules() if path}
+    if (conv := architecture.get("conv", "S")) != "S" and _substitutes_nothing(architecture):
+        why = f'`moonshine describe --arch {architecture["arch"]} --conv "{conv}"` shows why'
+        yield f"conv: {conv} takes the place of no convolution; leave it out ({why})"
     unknown = [point for point in points if point not in paths]
     for point in unknown:
         yield f'points: "{point}" is no module of {architecture["arch"]}{_nearest(point, paths)}'
     if not unknown:
         yield from _refusal(network, points, architecture["in_channels"], size, learns)
+
+
+def _substitutes_nothing(architecture: dict[str, Any]) -> bool:
+    return all(reasons_to_keep(build_network({**architecture, "conv": "S"})).values())
 
 
 def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: int, learns: bool) -> Iterator[str]:

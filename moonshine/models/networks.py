@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.functional import conv2d
 
 from moonshine.compiler import leave_out_triton
 from moonshine.errors import ParamsError
@@ -59,17 +60,31 @@ def usual_block(conv: str) -> str:
 
 
 def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on its device in the memory layout that is fastest there; activations follow its weights.
+    """The network on its device in the memory layout that is fastest there, channels last."""
+    if device.type == "cpu":
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d) and _is_narrow_shortcut(layer):
+                layer.__class__ = GatheringConv2d
+    return network.to(device).to(memory_format=torch.channels_last)
 
-    That is channels last, but for one case: on AVX2 machines oneDNN (of torch 2.14) writes past its buffers in the
-    backward pass of a strided 1x1 convolution of fewer than 8 channels laid out so.
+
+class GatheringConv2d(nn.Conv2d):
+    """A strided 1x1 convolution that first gathers the pixels it looks at; the same to the last bit.
+
+    oneDNN (of torch 2.14) does so by itself where the stride divides the map's sides, but in the backward pass writes
+    past its buffers if the map has fewer channels than it moves at once.
     """
-    thin = any(
-        isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.in_channels < 8
-        for layer in network.modules()
-    )
-    layout = torch.contiguous_format if thin and device.type == "cpu" else torch.channels_last
-    return network.to(device).to(memory_format=layout)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        rows, columns = self.stride
+        if input.shape[-2] % rows or input.shape[-1] % columns:
+            return super().forward(input)
+        return conv2d(input[..., ::rows, ::columns], self.weight, self.bias, groups=self.groups)
+
+
+def _is_narrow_shortcut(layer: nn.Conv2d) -> bool:
+    """Whether GatheringConv2d is called for: 16 channels are moved at once by AVX-512, 8 by AVX2."""
+    return layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.padding == (0, 0) and layer.in_channels < 16
 
 
 def compile_network(network: nn.Module) -> Any:

@@ -1,5 +1,6 @@
 """torchvision's classification networks as they are; for its ResNets, width of each group and stem are settings."""
 
+import math
 from typing import Any
 
 from torch import nn
@@ -37,7 +38,10 @@ def torchvision_network(
 
 
 def _set_widths(network: ResNet, widths: list[int]) -> None:
-    """Make the stem and the groups anew."""
+    """Make the stem and the groups anew. ValueError where a ResNeXt's convolutions would have no channels left."""
+    narrowest = math.ceil(64 / network.base_width)
+    if min(widths) < narrowest:
+        raise ValueError(f"channels: {min(widths)} leaves its grouped convolutions none; {narrowest} is the least")
     block = type(network.layer1[0])
     blocks = [len(network.get_submodule(group)) for group in GROUPS]
     network.conv1 = he_normal(nn.Conv2d(3, widths[0], 7, 2, 3, bias=False))

@@ -1,5 +1,6 @@
 """Read params.yaml and say in one line, with the key and the likely right key, what is wrong with it."""
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,7 +44,10 @@ def read_yaml(path: Path) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and aliases (a small file can expand to gigabytes through them)."""
+    """Safe YAML that refuses duplicate keys and aliases (a small file can expand to gigabytes through them).
+
+    And numbers that are others in YAML 1.2, by which DVC reads the same file: 010 is 8 here and 10 there.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -60,6 +64,18 @@ class _StrictLoader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _same_number(loader: _StrictLoader, node: yaml.ScalarNode) -> Any:
+    if re.match(r"[-+]?0[0-9_]|.*:", node.value):
+        problem = f"{node.value} is another number by YAML 1.2: write it without leading zeros and colons"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return _NUMBERS[node.tag](loader, node)
+
+
+_NUMBERS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")}
+for tag in _NUMBERS:
+    _StrictLoader.add_constructor(tag, _same_number)
 
 
 def _explain(error: Any) -> str:

@@ -78,7 +78,7 @@ def _stage_names(params: Params) -> Iterator[str]:
 
 
 def _models(params: Params) -> Iterator[str]:
-    produced = [f"{row}/seed{seed}" for row in params.rows for seed in params.seeds if not row.startswith("fetch/")]
+    produced = [f"{row}/seed{seed}" for row in params.seeded_rows for seed in params.seeds]
     produced += [f"fetch/{network}" for network in params.fetch]
     undistilled = [model for model in produced if not model.startswith("distil/")]
     named = [
@@ -100,10 +100,9 @@ def _attention(params: Params) -> Iterator[str]:
     """Attention points of all networks that attention transfer or the attention maps pair one by one."""
     methods = [*params.distil.methods, *params.distil_more.methods]
     used = [name for name in methods if name in params.methods and params.methods[name].groups]
-    students = [*params.distil.networks, *params.distil_more.networks] if used else []
     shown = params.attention_maps
     teacher, *others = (row_of(model).split("/")[-1] for model in (params.teacher, shown.scratch, shown.distilled))
-    names = [name for name in dict.fromkeys([teacher, *students, *others]) if name in params.networks]
+    names = [name for name in dict.fromkeys([teacher, *params.attention_students, *others]) if name in params.networks]
     if teacher not in names:
         return
     counts = {name: len(attention_points(params.networks[name].model_dump())) for name in names}

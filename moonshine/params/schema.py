@@ -7,7 +7,7 @@ changes a result. So an edit of this file makes no trained network stale.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.names import check_architecture, is_torchvision_resnet, wide_resnet_shape
@@ -46,6 +46,16 @@ class Section(BaseModel):
     """Unknown keys are errors, and so are values of another type: no "1e-3" for 0.001, no true for 1."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _one_line(text: str) -> str:
+    if not text.strip() or text.splitlines() != [text]:
+        raise ValueError(f"must be one line that is not blank, found {text!r}")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+"""A cell of a table or a heading."""
 
 
 class DataFile(Section):
@@ -295,7 +305,7 @@ class Distil(Section):
 class Published(Section):
     """A published column that stands beside the measured ones."""
 
-    name: str
+    name: Line
     source: str
     values: dict[str, dict[Literal["top1", "top5"], float]]
     """For each row its errors in per cent."""
@@ -305,8 +315,9 @@ class Table(Section):
     """One table of the results page."""
 
     name: Name
-    title: str
+    title: Line
     caption: str
+    """Markdown, as the sources of published columns are."""
     rows: Annotated[list[str], Field(min_length=1)]
     columns: Annotated[list[Literal["top1", "top5", "parameters", "learnable", "macs", "size"]], Field(min_length=1)]
     published: list[Published] = []
@@ -369,8 +380,9 @@ class Params(Section):
     distil: Distil
     distil_more: Distil
     """The same once more, for methods that not every network of `distil` is to be distilled with."""
-    titles: dict[str, str]
-    tables: list[Table]
+    titles: dict[str, Line]
+    tables: Annotated[list[Table], Field(min_length=1)]
+    """At least one: of none the stage would declare a folder that is empty, which git does not keep."""
     attention_maps: AttentionMaps
     machine: Machine = Machine()
 
@@ -386,3 +398,18 @@ class Params(Section):
             for network in group.networks
         ]
         return fetched + trained + distilled
+
+    @property
+    def seeded_rows(self) -> list[str]:
+        """The rows that are trained here, a network for each seed."""
+        return [row for row in self.rows if not row.startswith("fetch/")]
+
+    @property
+    def attention_students(self) -> list[str]:
+        """The networks that learn attention maps: those of a group with a method that transfers attention."""
+        learning = [
+            group.networks
+            for group in (self.distil, self.distil_more)
+            if any(name in self.methods and self.methods[name].groups for name in group.methods)
+        ]
+        return list(dict.fromkeys(network for networks in learning for network in networks))

@@ -7,12 +7,12 @@ edit changes no result, or does not mind, can go on from the older work instead:
 from pathlib import Path
 from typing import Any
 
+from moonshine.differences import differences
 from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.files import sha256
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.training.checkpoints import has_checkpoint, load_newest_with_step, save_checkpoint
-from moonshine.training.identity import differences
 from moonshine.training.run_folder import RESULT, RunFolder, older_runs
 
 MAY_DIFFER = ("code.", "torch", "torchvision", "recipe.compile", "recipe.processes", "recipe.threads")

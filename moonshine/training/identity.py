@@ -25,21 +25,27 @@ ENVIRONMENT = ("torch", "torchvision", "processes")
 
 def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
     """All that determines the trained network of `row` with `seed`, as plain values."""
-    stage, *method, network = row.split("/")
+    stage = row.partition("/")[0]
     manifest = read_manifest(artefacts.data_folder(params.dataset.name))
     identity: dict[str, Any] = {
-        "recipe": params.recipe.model_dump(),
-        "network": describe(params.networks[network], len(manifest["classes"]), manifest["shape"][0]),
+        **identity_in_params(params, row, len(manifest["classes"]), manifest["shape"][0]),
         "seed": seed,
         "data": sha256(artefacts.manifest(params.dataset.name)),
         "code": {module: sha256(PACKAGE / module) for module in CODE[stage]},
         "torch": version("torch"),
         "torchvision": version("torchvision"),
     }
-    if method:
-        identity["method"] = params.methods[method[0]].model_dump()
+    if stage == "distil":
         identity["teacher"] = _teacher_hash(artefacts.teacher_model(params.experiment, params.teacher))
     return identity
+
+
+def identity_in_params(params: Params, row: str, classes: int, in_channels: int) -> dict[str, Any]:
+    """The parts that params.yaml alone determines, for images of so many classes and channels."""
+    _, *method, network = row.split("/")
+    described = describe(params.networks[network], classes, in_channels)
+    parts = {"recipe": params.recipe.model_dump(), "network": described}
+    return {**parts, "method": params.methods[method[0]].model_dump()} if method else parts
 
 
 def _teacher_hash(path: Path) -> str:
@@ -52,16 +58,3 @@ def _teacher_hash(path: Path) -> str:
 def identity_hash(identity: dict[str, Any]) -> str:
     """16 hex digits that name the run's folder."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Keys whose values differ, as `recipe.lr: 0.1 -> 0.05`."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            changed = "changed" if key in ("data", "teacher") or prefix == "code." else f"{before} -> {after}"
-            found.append(f"{prefix}{key}: {changed}")
-    return found

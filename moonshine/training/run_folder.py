@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from moonshine import artefacts, processes
+from moonshine.differences import differences
 from moonshine.errors import CheckpointError, DataError
 from moonshine.files import read_checked_json, remove, sha256, write_bytes, write_checked_json
 from moonshine.locks import hold_lock
 from moonshine.params import Params
 from moonshine.progress import say
-from moonshine.training.identity import differences, identity_hash, run_identity
+from moonshine.training.identity import identity_hash, run_identity
 
 IDENTITY, ADOPTED = "identity.json", "adopted.json"
 RESULT, RESULT_RECORD = "final.safetensors", "final.json"
