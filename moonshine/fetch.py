@@ -30,7 +30,7 @@ def fetch(params: Params, network: str) -> None:
     """Publish a checkpoint of `params.fetch`, its checksum checked, as models/<experiment>/fetch/<network>.safetensors.
 
     Raises DataError (exit code 3) for another file than the one pinned, SecurityError (4) for one that is more than
-    tensors, CheckpointError (8) for one that does not fit the network.
+    tensors, CheckpointError (8) for one that does not fit the network. Nothing is written then.
     """
     checkpoint, row = params.fetch[network], f"fetch/{network}"
     manifest = read_manifest(artefacts.data_folder(params.dataset.name))
@@ -39,13 +39,14 @@ def fetch(params: Params, network: str) -> None:
     built = build_network(architecture)
     state = _complete(read_state(path), built.state_dict())
     check_state(built, state, path)
-    built.load_state_dict(state, assign=True)
+    built.load_state_dict(_converted(state, built.state_dict(), path), assign=True)
+    content = model_bytes(built, describe_model(row, architecture, manifest))
     write_json(
         artefacts.record(params.experiment, row),
         {"row": row, "url": checkpoint.url, "sha256": checkpoint.sha256, "bytes": path.stat().st_size},
     )
     target = artefacts.model(params.experiment, row)
-    write_bytes(target, model_bytes(built, describe_model(row, architecture, manifest)))
+    write_bytes(target, content)
     say(f"{target}: {len(state)} tensors of {path}, sha256 {checkpoint.sha256[:16]}")
 
 
@@ -89,8 +90,17 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         raise DataError(f"{path}: no PyTorch checkpoint ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: not a mapping of names to tensors; a state dict is needed")
+    if unfit := [str(name) for name, tensor in state.items() if not _is_plain(tensor)]:
+        raise CheckpointError(
+            f"{path}: {unfit[0]} is sparse, quantised, nested or without values; save it as a dense tensor"
+        )
     tensors = {str(name): tensor.detach() for name, tensor in state.items()}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it is an array of numbers in memory."""
+    return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
 
 
 def _is_pickle(path: Path) -> bool:
@@ -105,3 +115,16 @@ def _complete(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
     """The state with the counters of batch norm that it lacks, which evaluation does not use."""
     counters = {name: torch.tensor(0) for name in expected if name.endswith(COUNTER) and name not in state}
     return {**state, **counters}
+
+
+def _converted(
+    state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path
+) -> dict[str, torch.Tensor]:
+    """Tensors of the network's own types, each in a memory of its own, which two names of a checkpoint may share.
+
+    Raises CheckpointError (exit code 8) for one whose type cannot be a weight's.
+    """
+    for name, tensor in state.items():
+        if tensor.is_complex() or (expected[name].is_floating_point() and not tensor.is_floating_point()):
+            raise CheckpointError(f"{path}: {name} is {tensor.dtype}, the network computes in floats; save it as such")
+    return {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in state.items()}

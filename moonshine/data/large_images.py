@@ -136,8 +136,9 @@ class _TrainingView(_View):
 
 class _EvaluationView(_View):
     def _pixels(self, index: int) -> np.ndarray:
-        image = decode(self._source.encoded(index), self._name(index))
-        return evaluation_pixels(image, self._size, self._source.manifest["evaluation"]["resize"])
+        name = self._name(index)
+        image = decode(self._source.encoded(index), name)
+        return evaluation_pixels(image, name, self._size, self._source.manifest["evaluation"]["resize"])
 
 
 def _told(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:

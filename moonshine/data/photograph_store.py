@@ -7,10 +7,11 @@ import struct
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from moonshine.data.photographs import decode_eight_bits, resize_shorter_side
+from moonshine.data.photographs import decode_eight_bits, resize_shorter_side, scaled_size
 from moonshine.data.store import SPLITS, write_split
 from moonshine.errors import DataError, MachineError
 from moonshine.progress import Progress, say
@@ -28,8 +29,6 @@ BLOCK = 32
 """Images that go to a decoding process at once."""
 QUALITY = 95
 """Of the JPEG that an image becomes where it is scaled when it is prepared."""
-LONGEST = 65_500
-"""Pixels of a side that a JPEG may have."""
 LISTED = 100
 """Undecodable images that are named; more are counted."""
 
@@ -68,16 +67,23 @@ class _Findings:
     counts: list[int] = field(default_factory=list)
 
 
-def write_photographs(folder: Path, source: PhotographSource, resize: int | None, workers: int) -> dict[str, Any]:
-    """Write both splits; returns their entries in the manifest.
+Inspection = tuple[bytes | None, str | None, str | None]
+"""The image scaled, where it was; what is odd about it; why it cannot be decoded or scaled."""
+Look = Callable[[Photograph], Inspection]
+
+
+def write_photographs(
+    folder: Path, source: PhotographSource, resize: int | None, evaluation: int, workers: int
+) -> dict[str, Any]:
+    """Write both splits; returns their entries in the manifest. `evaluation` is the shorter side that it scales to.
 
     DataError (exit code 3) lists images that cannot be decoded, and classes without the images that they must have.
     """
-    entries = {}
+    entries, look = {}, partial(inspect, resize=resize, evaluation=evaluation)
     for split in SPLITS:
         findings = _Findings(counts=[0] * len(source.classes))
         with Progress(f"{folder}: {split}", sum(source.counts[split]), unit="images") as progress:
-            rows = _checked(source.splits[split], findings, resize, workers, progress)
+            rows = _checked(source.splits[split], findings, look, workers, progress)
             # a split that is not whole must not appear: the checks are part of the stream
             entries[split] = write_split(folder, split, _then_judged(rows, findings, source, split), None)
         entries[split]["oddities"] = findings.oddities
@@ -93,7 +99,7 @@ def _then_judged(
     if findings.broken:
         more = len(findings.broken) - LISTED
         lines = findings.broken[:LISTED] + ([f"and {more:,} more images that cannot be decoded"] if more > 0 else [])
-        raise DataError("\n".join(lines))
+        raise DataError("\n".join(f"{split}: {line}" for line in lines))
     wrong = [
         f"{name} has {found:,} images, not {expected:,}"
         for name, found, expected in zip(source.classes, findings.counts, source.counts[split])
@@ -105,10 +111,10 @@ def _then_judged(
 
 
 def _checked(
-    photographs: Iterable[Photograph], findings: _Findings, resize: int | None, workers: int, progress: Progress
+    photographs: Iterable[Photograph], findings: _Findings, look: Look, workers: int, progress: Progress
 ) -> Iterator[tuple[bytes, int, str]]:
     """The rows to write, in order, and what was found on the way."""
-    for index, (photograph, (encoded, oddity, problem)) in enumerate(_inspected(photographs, resize, workers)):
+    for index, (photograph, (encoded, oddity, problem)) in enumerate(_inspected(photographs, look, workers)):
         if problem:
             findings.broken.append(f"{photograph.id}: {problem}")
         if oddity:
@@ -118,23 +124,17 @@ def _checked(
         yield encoded or photograph.encoded, photograph.label, photograph.id
 
 
-Inspection = tuple[bytes | None, str | None, str | None]
-"""The image scaled, where it was; what is odd about it; why it cannot be decoded or scaled."""
-
-
-def _inspected(
-    photographs: Iterable[Photograph], resize: int | None, workers: int
-) -> Iterator[tuple[Photograph, Inspection]]:
+def _inspected(photographs: Iterable[Photograph], look: Look, workers: int) -> Iterator[tuple[Photograph, Inspection]]:
     """Decode in worker processes, a bounded number of blocks ahead, in order."""
     rows = iter(photographs)
     if not workers:
-        yield from ((row, inspect(row, resize)) for row in rows)
+        yield from ((row, look(row)) for row in rows)
         return
     pending: deque[tuple[list[Photograph], Future[list[Inspection]]]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("fork"), _follow_the_main_process)
     try:
         while block := list(islice(rows, BLOCK)):
-            pending.append((block, pool.submit(_inspect_block, block, resize)))
+            pending.append((block, pool.submit(_inspect_block, block, look)))
             if len(pending) > 2 * workers:
                 yield from _done(*pending.popleft())
         while pending:
@@ -163,28 +163,22 @@ def _end_with_the_main_process() -> None:
     os._exit(1)
 
 
-def _inspect_block(block: list[Photograph], resize: int | None) -> list[Inspection]:
-    return [inspect(photograph, resize) for photograph in block]
+def _inspect_block(block: list[Photograph], look: Look) -> list[Inspection]:
+    return [look(photograph) for photograph in block]
 
 
-def inspect(photograph: Photograph, resize: int | None) -> Inspection:
+def inspect(photograph: Photograph, resize: int | None, evaluation: int) -> Inspection:
     """Decode one image to its end, and scale it where its shorter side is longer than `resize`."""
     try:
         image = decode_eight_bits(photograph.encoded, "it")
+        scaled_size(image.size, "it", evaluation)
+        if resize is None or min(image.size) <= resize:
+            return None, _oddity(photograph), None
+        scaled, buffer = resize_shorter_side(image, "it", resize), io.BytesIO()
     except DataError as error:
         return None, None, str(error).removeprefix("it: ")
-    oddity = _oddity(photograph)
-    if resize is None or min(image.size) <= resize:
-        return None, oddity, None
-    scaled, buffer = resize_shorter_side(image, resize), io.BytesIO()
-    if max(scaled.size) > LONGEST:
-        return (
-            None,
-            None,
-            f"is {scaled.width} x {scaled.height} pixels once scaled, a JPEG has at most {LONGEST}; crop it",
-        )
     scaled.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue(), oddity, None
+    return buffer.getvalue(), _oddity(photograph), None
 
 
 def _oddity(photograph: Photograph) -> str | None:

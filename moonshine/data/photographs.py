@@ -35,6 +35,8 @@ UNDECODABLE = (
     Image.DecompressionBombError,
 )
 """What Pillow raises for damaged images: RuntimeError for AVIF, NotImplementedError for DDS, TypeError for IM."""
+LONGEST = 65_500
+"""Pixels of a side that an image may have once it is scaled, as many as a JPEG: a sliver could take all memory."""
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
 """Of more, Pillow is to judge: a size that rotted could take all memory."""
 
@@ -152,16 +154,24 @@ def _upper_rows(encoded: bytes, name: str, frame: _Frame, rows: int) -> Image.Im
         return decode(encoded, name)  # which tells what is wrong
 
 
-def evaluation_pixels(image: Image.Image, size: int, shorter_side: int) -> np.ndarray:
+def evaluation_pixels(image: Image.Image, name: str, size: int, shorter_side: int) -> np.ndarray:
     """The central (size, size, 3) uint8 of the image scaled to a shorter side, as Resize and CenterCrop give it."""
-    scaled = resize_shorter_side(image, shorter_side)
+    scaled = resize_shorter_side(image, name, shorter_side)
     left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
     return np.asarray(scaled.crop((left, top, left + size, top + size)))
 
 
-def resize_shorter_side(image: Image.Image, side: int) -> Image.Image:
-    """torchvision's Resize(side): the longer side is rounded down."""
-    width, height = image.size
-    if width <= height:
-        return image.resize((side, int(side * height / width)), Image.Resampling.BILINEAR)
-    return image.resize((int(side * width / height), side), Image.Resampling.BILINEAR)
+def resize_shorter_side(image: Image.Image, name: str, side: int) -> Image.Image:
+    """As torchvision's Resize(side) does it; raises as `scaled_size` does."""
+    return image.resize(scaled_size(image.size, name, side), Image.Resampling.BILINEAR)
+
+
+def scaled_size(size: tuple[int, int], name: str, side: int) -> tuple[int, int]:
+    """Width and height once the shorter of them is `side`; the longer is rounded down.
+
+    DataError (exit code 3) with the image's name where it becomes longer than LONGEST.
+    """
+    width, height = (int(side * length / min(size)) for length in size)
+    if max(width, height) > LONGEST:
+        raise DataError(f"{name}: is {width} x {height} pixels once scaled, more than {LONGEST} on a side; crop it")
+    return width, height

@@ -78,7 +78,7 @@ def _photographs(params: Params, source: ModuleType, folder: Path) -> dict[str, 
     workers = usable_cpus() if params.machine.workers is None else params.machine.workers
     assert settings.evaluation is not None
     with _nothing_half_made(folder):
-        splits = write_photographs(folder, photographs, settings.resize, workers)
+        splits = write_photographs(folder, photographs, settings.resize, settings.evaluation.resize, workers)
     return {
         "classes": photographs.classes,
         "encoding": "jpeg",

@@ -16,6 +16,7 @@ from moonshine.data.loading import open_images
 from moonshine.data.store import read_manifest
 from moonshine.deployment.class_names import class_names
 from moonshine.deployment.images import load_images
+from moonshine.deployment.model import refuse_folder
 from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.files import sha256, write_bytes
 from moonshine.models.model_file import load_model
@@ -25,25 +26,40 @@ TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit (or to 1 where all are smaller)."""
 SAMPLES = 64
 EXPORTS = Path("exports")
+OF_STAGES = (Path("models"), Path("data"))
+"""Folders in which only stages write."""
 
 
 def export(model: Path, output: Path | None, images: Sequence[Path], dataset: str | None) -> None:
     """Write `output`, by default exports/<model>.onnx, with a batch of any size and the description as metadata.
 
     It is compared with PyTorch on `images`, or without any on the first validation images of the prepared `dataset`.
-    Raises DataError (exit code 3) where there are none that the model was made for, CheckpointError (8) where the
-    exported network's logits differ by more than TOLERANCE: nothing is written then.
+    Raises ParamsError (exit code 2) where no file must be written there or the model is a folder, DataError (3) where
+    there are no images that the model was made for, CheckpointError (8) where the exported network's logits differ by
+    more than TOLERANCE: nothing is written then.
     """
-    if output and output.is_dir():
-        raise ParamsError(f"--output: {output} is a folder; name the file to write")
+    refuse_folder(model)
+    path = output or _usual_place(model)
+    _require_writable(path, model)
     network, description = load_model(model)
     samples = load_images(images, description) if images else _validation_images(dataset, model, description)
     names = class_names(description["classes"])
     exported = to_onnx(network, samples[:2], {**description, "class_names": names, "source_sha256": sha256(model)})
     difference = check(exported, network, samples, model)
-    path = output or _usual_place(model)
     write_bytes(path, exported)
     say(f"{path}: {len(exported):,} bytes, logits within {difference:.1e} of PyTorch's on {len(samples)} images")
+
+
+def _require_writable(path: Path, model: Path) -> None:
+    """Raise ParamsError (exit code 2) for a folder, and for what the pipeline or a user would lose."""
+    if path.is_dir():
+        raise ParamsError(f"--output: {path} is a folder; name the file to write")
+    if path.exists() and model.exists() and path.samefile(model):
+        raise ParamsError(f"--output: {path} is the model itself; name another file")
+    folder = path.parent.resolve()  # the file itself may be a link to DVC's cache
+    for kept in OF_STAGES:
+        if folder.is_relative_to(kept.resolve()):
+            raise ParamsError(f"--output: {path} lies in {kept}/, where only stages write; name a file elsewhere")
 
 
 def to_onnx(network: nn.Module, examples: torch.Tensor, description: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from moonshine.errors import DataError
 def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Tensor:
     """Float images (len(paths), channels, height, width), prepared as those that the model was evaluated on.
 
-    Raises DataError (exit code 3) for a file that is no readable image of 8 bits.
+    Raises DataError (exit code 3) for a file that is no readable image of 8 bits, or a sliver.
     """
     return torch.stack([_load(path, description) for path in paths])
 
@@ -25,16 +25,16 @@ def _load(path: Path, description: dict[str, Any]) -> torch.Tensor:
         image = decode_eight_bits(path.read_bytes(), str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    pixels = torch.from_numpy(_pixels(image, description).copy()).permute(2, 0, 1)
+    pixels = torch.from_numpy(_pixels(image, str(path), description).copy()).permute(2, 0, 1)
     mean, std = (torch.tensor(description["normalisation"][key]).view(-1, 1, 1) * 255 for key in ("mean", "std"))
     return (pixels - mean) / std
 
 
-def _pixels(image: Image.Image, description: dict[str, Any]) -> np.ndarray:
+def _pixels(image: Image.Image, name: str, description: dict[str, Any]) -> np.ndarray:
     """(height, width, channels) uint8."""
     preprocessing, channels = description["preprocessing"], description["input"][0]
     if "resize" not in preprocessing:
-        return evaluation_pixels(image, preprocessing["crop"][0], preprocessing["shorter_side"])
+        return evaluation_pixels(image, name, preprocessing["crop"][0], preprocessing["shorter_side"])
     height, width = preprocessing["resize"]
     image = image if channels == 3 else image.convert("L")
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)

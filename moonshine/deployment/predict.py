@@ -7,6 +7,7 @@ import torch
 
 from moonshine.deployment.class_names import class_names
 from moonshine.deployment.images import load_images
+from moonshine.deployment.model import refuse_folder
 from moonshine.models.model_file import load_model
 
 SHOWN = 5
@@ -15,8 +16,10 @@ SHOWN = 5
 def predict(model: Path, images: Sequence[Path]) -> None:
     """Print the top-5 classes of each image with their probabilities.
 
-    Raises DataError (exit code 3) for a file that is no model or no image, CheckpointError (8) for another's model.
+    Raises ParamsError (exit code 2) for a folder as the model, DataError (3) for a file that is no model or no image,
+    CheckpointError (8) for another's model.
     """
+    refuse_folder(model)
     network, description = load_model(model)
     names = class_names(description["classes"])
     for path in images:
