@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -208,6 +208,16 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("unlock", help="remove the locks that killed engines left")
     command.set_defaults(run=_unlock)
 
+    command = commands.add_parser("merge_lock", help="merge two versions of dvc.lock stage by stage, for git")
+    command.add_argument(
+        "versions",
+        nargs="*",
+        type=Path,
+        metavar="VERSION",
+        help="base, ours and theirs; without them, what the merge just made has mixed is left out of dvc.lock",
+    )
+    command.set_defaults(run=_merge_lock)
+
     command = commands.add_parser("sync", help="make Snakemake go by dvc.lock, after dvc pull, checkout or repro")
     command.set_defaults(run=_sync)
     for command in commands.choices.values():  # after the command as well as before it
@@ -224,11 +234,12 @@ def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
 def _check(options: argparse.Namespace) -> None:
     params = _read(options)
     from moonshine.data.check import check_images
-    from moonshine.models.check import check_networks
+    from moonshine.models.check import check_batch_norms, check_networks
 
     _require_own_folders()
     check_images(params)
     check_networks(params)
+    check_batch_norms(params)
     progress.say(f"{options.params}: fine; {len(params.rows)} rows, seeds {params.seeds}")
 
 
@@ -258,7 +269,8 @@ def _prepare(options: argparse.Namespace) -> None:
     _start(f"prepare/{params.dataset.name}")
     from moonshine.data.prepare import prepare
 
-    prepare(params)
+    with _unchanged(options, "prepare"):
+        prepare(params)
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -267,7 +279,8 @@ def _fetch(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/fetch/{options.network}")
     from moonshine.fetch import fetch
 
-    fetch(params, options.network)
+    with _unchanged(options, "fetch", [artefacts.manifest(params.dataset.name)], network=options.network):
+        fetch(params, options.network)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -275,11 +288,11 @@ def _train(options: argparse.Namespace) -> None:
     _require_row(params, f"train/{options.network}", options.seed)
     _in_processes(params)
     _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
-    from moonshine.data.check import check_images
     from moonshine.training.train import train
 
-    check_images(params)
-    train(params, options.network, options.seed)
+    _check_data(params)
+    with _unchanged(options, "train", [artefacts.manifest(params.dataset.name)], network=options.network):
+        train(params, options.network, options.seed)
 
 
 def _distil(options: argparse.Namespace) -> None:
@@ -292,17 +305,19 @@ def _distil(options: argparse.Namespace) -> None:
     for student in students:
         _require_row(params, f"distil/{student}", options.seed)
     _in_processes(params)
-    from moonshine.data.check import check_images
     from moonshine.training.distil import distil, distil_together
 
-    check_images(params)
+    _check_data(params)
     if options.together:
         _start(f"{params.experiment}/distil/together/seed{options.seed}")
         for run in distil_together(params, students, options.seed):
             progress.say(f"{run.row} seed {options.seed}: finished in {run.path}, to be published by its own stage")
     else:
         _start(f"{params.experiment}/distil/{students[0]}/seed{options.seed}")
-        distil(params, students[0], options.seed)
+        method, network = students[0].split("/")
+        inputs = [artefacts.manifest(params.dataset.name), artefacts.teacher_model(params.experiment, params.teacher)]
+        with _unchanged(options, "distil", inputs, method=method, network=network):
+            distil(params, students[0], options.seed)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -311,7 +326,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/evaluate/{options.row}")
     from moonshine.evaluation.evaluate import evaluate
 
-    evaluate(params, options.row)
+    _check_data(params)
+    seeds = params.seeds if options.row in params.seeded_rows else [None]
+    models = [artefacts.model(params.experiment, options.row, seed) for seed in seeds]
+    with _unchanged(options, "evaluate", [artefacts.manifest(params.dataset.name), *models]):
+        evaluate(params, options.row)
 
 
 def _attention_maps(options: argparse.Namespace) -> None:
@@ -319,7 +338,12 @@ def _attention_maps(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/attention_maps")
     from moonshine.evaluation.attention_maps import attention_maps
 
-    attention_maps(params)
+    _check_data(params)
+    names = (params.teacher, params.attention_maps.scratch, params.attention_maps.distilled)
+    models = [artefacts.model(params.experiment, name) for name in names]
+    inputs = [artefacts.manifest(params.dataset.name), *models]
+    with _unchanged(options, "attention_maps", inputs), progress.missing_glyphs_said_once():
+        attention_maps(params)
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -327,7 +351,12 @@ def _report(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/report")
     from moonshine.report.report import report
 
-    report(params, options.partial)
+    experiment = params.experiment
+    curves = [artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds]
+    metrics = [artefacts.metrics(experiment, row) for row in params.rows]
+    maps = artefacts.attention_maps(experiment).glob("*")
+    with _unchanged(options, "report", [*curves, *metrics, *maps]), progress.missing_glyphs_said_once():
+        report(params, options.partial)
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -416,6 +445,17 @@ def _unlock(options: argparse.Namespace) -> None:
     unlock()
 
 
+def _merge_lock(options: argparse.Namespace) -> None:
+    from moonshine.engines.merge_lock import leave_out_what_was_mixed, merge_lock
+
+    if not options.versions:
+        leave_out_what_was_mixed()
+    elif len(options.versions) == 3:
+        merge_lock(*options.versions)
+    else:
+        raise ParamsError("merge_lock takes three versions, base, ours and theirs, or none")
+
+
 def _sync(options: argparse.Namespace) -> None:
     _read(options)
     _require_own_folders()
@@ -444,6 +484,20 @@ def _in_processes(params) -> None:  # type: ignore[no-untyped-def]
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 
 
+def _check_data(params) -> None:  # type: ignore[no-untyped-def]
+    from moonshine.data.check import check_data
+
+    check_data(params)
+
+
+def _unchanged(
+    options: argparse.Namespace, stage: str, inputs: Iterable[Path] = (), **names: str
+) -> AbstractContextManager[None]:
+    from moonshine.unchanged import unchanged
+
+    return unchanged(options.params, stage, inputs, **names)
+
+
 def _require_own_folders() -> None:
     """Before work that DVC would refuse to record: what lies behind a link is outside of the project to it."""
     for folder in map(Path, ("data", "models", "results")):
@@ -456,8 +510,10 @@ def _require_own_folders() -> None:
 def _start(log: str) -> None:
     """For commands that work for long: stop on request, keep a log, and freed memory."""
     from moonshine import allocator, signals
+    from moonshine.engines.lock_file import require_whole_record
     from moonshine.image import require_image_of_this_lock
 
+    require_whole_record()
     require_image_of_this_lock()
     _require_own_folders()
     allocator.keep_freed_memory()

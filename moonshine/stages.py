@@ -111,6 +111,34 @@ CODE: dict[str, tuple[str, ...]] = {
 SOURCES = "data/sources/{source}.py"
 """Code that `prepare` is made of as well: the module of the data set's source, and no other."""
 
+PARAMS: dict[str, tuple[str, ...]] = {
+    "prepare": ("dataset",),
+    "fetch": ("fetch.{network}", "networks.{network}"),
+    "train": ("recipe", "networks.{network}"),
+    "distil": ("recipe", "networks.{network}", "methods.{method}"),
+    "evaluate": ("seeds", "recipe.threads"),
+    "attention_maps": ("teacher", "attention_maps", "titles", "recipe.threads"),
+    "report": (
+        "seeds",
+        "fetch",
+        "train",
+        "distil",
+        "distil_more",
+        "titles",
+        "tables",
+        "attention_maps",
+        "teacher",
+        "networks",
+        "methods",
+        "recipe",
+        "dataset",
+    ),
+}
+"""Keys of params.yaml that each stage goes by."""
+
+PLANNED = "MOONSHINE_PLANNED_PARAMS"
+"""Environment variable with the params that Snakemake planned by, as JSON."""
+
 EXEMPT = {
     "__init__.py": "empty",
     "__main__.py": "starts the command line",
@@ -123,7 +151,10 @@ EXEMPT = {
     "data/check.py": "refuses positions of images that do not exist",
     "data/raw.py": "finds files whose checksums params.yaml pins",
     "device.py": "picks the device, which the run's identity names",
+    "differences.py": "messages",
     "download.py": "fetches files whose checksums params.yaml pins",
+    "engines/__init__.py": "empty",
+    "engines/lock_file.py": "refuses to go on beside a part of dvc.lock",
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",
     "gpu_claims.py": "picks one of several GPUs",
@@ -150,4 +181,5 @@ EXEMPT = {
     "training/memory.py": "splits students into groups, whose company changes no byte",
     "training/provenance.py": "records where a run took place",
     "training/run_folder.py": "keeps runs apart",
+    "unchanged.py": "refuses a stage whose params or code change meanwhile",
 }

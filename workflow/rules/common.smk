@@ -1,9 +1,23 @@
+import json
+import os
 import sys
 from pathlib import Path
 
+import yaml
+from snakemake.exceptions import WorkflowError
+
 sys.path.insert(0, str(Path.cwd()))
 
-from moonshine.stages import CODE, SOURCES
+from moonshine.stages import CODE, PLANNED, SOURCES
+
+# Jobs read params.yaml anew, and refuse what was not planned. On a cluster Snakemake itself reads it anew for each job.
+if PLANNED not in os.environ:
+    if config != yaml.load(Path("params.yaml").read_text(), Loader=yaml.CSafeLoader):
+        raise WorkflowError(
+            "stages go by params.yaml alone: edit it, or put an experiment in its place "
+            "with `moonshine use`, instead of --config and --configfile"
+        )
+    os.environ[PLANNED] = json.dumps(config)
 
 EXPERIMENT = config["experiment"]
 DATASET = config["dataset"]["name"]
