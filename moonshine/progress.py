@@ -2,17 +2,20 @@
 
 import contextlib
 import os
+import re
 import sys
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
 from moonshine import processes
 
 SECONDS_BETWEEN_LINES = 20.0
+MISSING_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 
 Item = TypeVar("Item")
 
@@ -58,6 +61,26 @@ def _append_to_log(message: str) -> None:
             with contextlib.suppress(OSError):
                 file.close()
         say(f"warning: {path}: {error.strerror}; no log is kept from here on")
+
+
+@contextlib.contextmanager
+def missing_glyphs_said_once() -> Iterator[None]:
+    """Around drawing: one line with all characters that the font lacks. Matplotlib warns of each at each place."""
+    missing: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def collect(message: Warning | str, *where: Any, **more: Any) -> None:
+            if glyph := MISSING_GLYPH.match(str(message)):
+                missing.append(chr(int(glyph[1])))
+            else:
+                show(message, *where, **more)
+
+        warnings.showwarning = collect
+        yield
+    if missing:
+        lacked = "".join(sorted(set(missing)))
+        say(f"warning: figures show boxes for {lacked}, which their font lacks; choose other titles or class names")
 
 
 class Progress:

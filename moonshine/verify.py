@@ -22,6 +22,8 @@ from moonshine.files import sha256
 from moonshine.git import git
 from moonshine.params import Params
 from moonshine.progress import say, tracked
+from moonshine.report.index import FILE as HEADLINE
+from moonshine.report.index import index_page
 
 LOCK = Path("dvc.lock")
 
@@ -36,7 +38,7 @@ class Recorded:
 
 
 def verify(params: Params) -> None:
-    """Prepared data against its manifest, models against their records, all outputs against dvc.lock.
+    """Prepared data against its manifest, models against their records, all outputs against dvc.lock, and the index.
 
     Raises DataError (exit code 3): one line a file, with the command that repairs it. A dvc.lock that has nothing of
     the experiment proves nothing and is such a file.
@@ -51,7 +53,7 @@ def verify(params: Params) -> None:
     for output in tracked(recorded, "verify", len(recorded), "outputs"):
         if damage := _problem(output):
             problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
-    for path, problem in [*_data(params), *_models(params)]:
+    for path, problem in [*_data(params), *_models(params), *_index()]:
         problems.setdefault(path, problem)
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
@@ -151,3 +153,17 @@ def _models(params: Params) -> Iterator[tuple[Path, str]]:
             continue
         if not matches:
             yield path, f"its sha256 is not that of {record}; repair: delete it and run its stage"
+
+
+def _index() -> Iterator[tuple[Path, str]]:
+    """The page of all experiments, which is the output of none, against what it was made from."""
+    index = Path("results", "README.md")
+    try:
+        expected = index_page(index.parent)
+        if any(index.parent.glob(f"*/{HEADLINE}")) and (not index.exists() or index.read_text() != expected):
+            yield index, "not what the experiments' headlines say; repair: moonshine report"
+    except DataError as error:  # a headline
+        named, _, problem = str(error).partition(": ")
+        yield Path(named), problem
+    except (OSError, UnicodeDecodeError) as error:
+        yield index, f"cannot be read ({error}); repair: delete it, then moonshine report"

@@ -27,15 +27,17 @@ def evaluate(params: Params, row: str) -> None:
     set_up(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     networks: list[dict[str, Any]] = []
-    seeds: list[int | None] = [None] if row.startswith("fetch/") else [*params.seeds]
+    published = row.startswith("fetch/")
+    seeds: list[int | None] = [None] if published else [*params.seeds]
+    cure = f"pin a sound checkpoint in {row.replace('/', '.')}" if published else "train it again"
     for seed in seeds:
         path = artefacts.model(params.experiment, row, seed)
         network, description = load_model(path, artefacts.model_name(row, seed))
         if description["classes"] != data.manifest["classes"] or description["input"] != data.manifest["shape"]:
-            raise DataError(f"{path}: made for other classes or images than data/{params.dataset.name}; train it again")
+            raise DataError(f"{path}: made for other classes or images than data/{params.dataset.name}; make it again")
         measured = {key: round(value, 6) for key, value in measure(place(network, device), data, signals.poll).items()}
         if not math.isfinite(measured["loss"]):
-            raise DataError(f"{path}: its loss on data/{params.dataset.name} is not finite; train it again")
+            raise DataError(f"{path}: its loss on data/{params.dataset.name} is not finite; {cure}")
         networks.append({**measured, "model_sha256": sha256(path), "model_bytes": path.stat().st_size})
         which = row if seed is None else f"{row} seed {seed}"
         say(f"{which}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")

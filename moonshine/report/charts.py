@@ -220,15 +220,20 @@ def _curves(measured: Measured) -> Any:
         colour = alt.Color("row:N", scale=scale, title=None, legend=alt.Legend(columns=4, labelLimit=180, **SOLID))
     band = base.mark_area(opacity=0.12).encode(x, alt.Y("min:Q"), alt.Y2("max:Q"), colour, alt.Detail("row:N"))
     thick = alt.condition(hovered, alt.value(3), alt.value(1.6), empty=False)
-    lines = base.mark_line().encode(x, y, colour, alt.Detail("row:N"), strokeWidth=thick)
+    lines = _line(base, measured).encode(x, y, colour, alt.Detail("row:N"), strokeWidth=thick)
     points = base.mark_point(opacity=0, size=60).encode(x, y, tooltip=tooltip).add_params(hovered)
     layers = [*_lr_steps(measured), band, lines, points]
     return alt.layer(*layers).add_params(alt.param(name="images", value="validation images")).properties(height=HEIGHT)
 
 
 def _epochs(measured: Measured) -> alt.X:
-    scale = alt.Scale(domain=[1, measured.recipe.epochs], nice=False)
+    scale = alt.Scale(domain=[1, max(measured.recipe.epochs, 2)], nice=False)
     return alt.X("epoch:Q", title="epoch", scale=scale, axis=alt.Axis(format="d", tickMinStep=1, grid=False))
+
+
+def _line(base: alt.Chart, measured: Measured) -> alt.Chart:
+    """Of a single epoch a point."""
+    return base.mark_line() if measured.recipe.epochs > 1 else base.mark_line(point=True)
 
 
 def _lr_steps(measured: Measured) -> list[Any]:
@@ -259,7 +264,7 @@ def _attention(measured: Measured) -> Any:
     ]
     base = alt.Chart(_data(frame)).transform_filter("datum.row == student")
     band = base.mark_area(opacity=0.16).encode(x, alt.Y("min:Q"), alt.Y2("max:Q"), colour)
-    lines = base.mark_line().encode(x, y, colour)
+    lines = _line(base, measured).encode(x, y, colour)
     points = base.mark_point(opacity=0, size=60).encode(x, y, tooltip=tooltip)
     chosen = alt.param(name="student", value=measured.title(next(iter(measured.attention_curves))))
     return alt.layer(*_lr_steps(measured), band, lines, points).add_params(chosen).properties(height=HEIGHT)

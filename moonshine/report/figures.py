@@ -16,6 +16,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from moonshine import signals
 from moonshine.params.schema import Recipe
 from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
 from moonshine.report.rows import Row
@@ -121,9 +122,10 @@ def training_curves(measured: Measured, theme: Theme) -> Figure:
     handles = [
         _key(color=theme.ink, linestyle="-", label="validation"),
         _key(color=theme.ink, linestyle=":", label="training"),
-        _key(color=theme.muted, linewidth=0.8, linestyle=(0, (1, 2)), label="learning rate lowered"),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    if measured.recipe.lr_steps:
+        handles.append(_key(color=theme.muted, linewidth=0.8, linestyle=(0, (1, 2)), label="learning rate lowered"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
     return figure
 
 
@@ -234,11 +236,16 @@ def drawable(measured: Measured) -> list[str]:
 
 
 def figure_files(measured: Measured) -> dict[str, bytes]:
-    """Every figure in every format, by file name."""
+    """Every figure in every format, by file name. Raises Interrupted if a stop was requested."""
     files: dict[str, bytes] = {}
     for name in drawable(measured):
-        files.update(render(name, partial(FIGURES[name].draw, measured)))
+        files.update(render(name, partial(_draw, name, measured)))
     return files
+
+
+def _draw(name: str, measured: Measured, theme: Theme) -> Figure:
+    signals.poll()  # here, for a figure of many panels takes seconds in each theme
+    return FIGURES[name].draw(measured, theme)
 
 
 def _key(**look: Any) -> Line2D:
@@ -274,7 +281,13 @@ def _label_outer(figure: Figure, panels: Sequence[Axes], x: str, y: str) -> None
 
 def _band(axes: Axes, values: pd.DataFrame, colour: str, line: str) -> None:
     axes.fill_between(values.index, values["min"], values["max"], color=colour, alpha=0.22, linewidth=0)
-    axes.plot(values.index, values["mean"], line, color=colour, linewidth=1.4)
+    if len(values) > 1:
+        axes.plot(values.index, values["mean"], line, color=colour, linewidth=1.4)
+    else:  # a line of one epoch is none
+        axes.plot(
+            values.index, values["mean"], "o", color=colour, markersize=4, fillstyle="full" if line == "-" else "none"
+        )
+        axes.set_xlim(values.index[0] - 1, values.index[0] + 1)
 
 
 def _mark_steps(axes: Axes, recipe: Recipe, theme: Theme) -> None:

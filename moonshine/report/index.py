@@ -7,6 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from moonshine.errors import DataError
+from moonshine.report.markdown import escape
 from moonshine.report.tables import NOT_RUN, short_count
 
 FILE = "headline.json"
@@ -34,14 +35,14 @@ def _line(path: Path) -> list[str]:
         return [
             f"[{content['experiment']}]({path.parent.name}/README.md)",
             content["data"],
-            teacher["title"],
+            escape(teacher["title"]),
             _error(teacher),
-            distilled["title"],
+            escape(distilled["title"]),
             NOT_RUN if size is None else short_count(size),
             _error(scratch),
             _error(distilled),
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error!r}); write that experiment's page again") from None
 
 

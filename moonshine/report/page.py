@@ -1,5 +1,7 @@
 """results/<experiment>/README.md: the page that a reviewer reads."""
 
+from collections.abc import Callable
+
 from tabulate import tabulate
 
 from moonshine.params import Params
@@ -23,8 +25,7 @@ def markdown_page(params: Params, rows: dict[str, Row], measured: Measured, atte
     blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows), INTERACTIVE]
     for table in params.tables:
         blocks += _table(table, rows)
-    if params.tables:
-        blocks += ["## Reading the differences", explanation(params)]
+    blocks += ["## Reading the differences", explanation(params)]
     for name in drawable(measured):
         figure = FIGURES[name]
         blocks += [f"## {figure.title}", figure.said(measured), picture(f"figures/{name}", figure.title)]
@@ -40,15 +41,15 @@ def notice(params: Params, rows: dict[str, Row]) -> str:
     return NOT_RUN_YET.format(experiment=params.experiment) if missing else ""
 
 
-def sources(table: Table) -> list[str]:
-    """Where each published column is from."""
-    return [f"{published.name}: {published.source.rstrip('.')}." for published in table.published]
+def sources(table: Table, name: Callable[[str], str] = str) -> list[str]:
+    """Where each published column is from; `name` writes the column's as the page wants it."""
+    return [f"{name(published.name)}: {published.source.strip().rstrip('.')}." for published in table.published]
 
 
 def _distances(attention: Attention) -> str:
     groups = range(len(attention.distances["distilled"]))
     lines = [
-        [attention.titles[role], *(f"{values[group]:.3f}" for group in groups)]
+        [escape(attention.titles[role]), *(f"{values[group]:.3f}" for group in groups)]
         for role, values in attention.distances.items()
     ]
     headers = [f"Mean distance over {attention.images:,} images", *(f"Group {group + 1}" for group in groups)]
@@ -101,8 +102,8 @@ def _table(table: Table, rows: dict[str, Row]) -> list[str]:
         disable_numparse=True,
         colalign=["left", *["right"] * (len(columns) - 1)],
     )
-    notes = " ".join([*sources(table), f"[As CSV](tables/{table.name}.csv)"])
-    return [f"## {table.title}", table.caption.strip(), markdown, notes]
+    notes = " ".join([*sources(table, escape), f"[As CSV](tables/{table.name}.csv)"])
+    return [f"## {escape(table.title)}", table.caption.strip(), markdown, notes]
 
 
 def _markdown(cell: Cell) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from moonshine import artefacts
+from moonshine import artefacts, signals
 from moonshine.files import remove, write_bytes, write_json, write_text
 from moonshine.leftovers import set_aside_leftovers
 from moonshine.params import Params
@@ -22,7 +22,8 @@ from moonshine.report.web_page import web_page
 def report(params: Params, partial: bool = False) -> None:
     """Write the page that a reviewer reads; the same metrics and params give the same bytes.
 
-    `partial` writes it with rows that have not run, which the page then says.
+    `partial` writes it with rows that have not run, which the page then says. Raises DataError (exit code 3) for
+    metrics, curves or attention maps that are missing or damaged, Interrupted for a stop before anything is written.
     """
     set_aside_leftovers(params)
     rows = read_rows(params, partial)
@@ -34,6 +35,7 @@ def report(params: Params, partial: bool = False) -> None:
     texts = {name: page(params, rows, measured, attention) for name, page in pages.items()}
     figures = figure_files(measured)
     tables = {f"{table.name}.csv": table_csv(table, rows).encode() for table in params.tables}
+    signals.poll()  # for the last time: what is begun to be written is written to its end
     _write_folder(folder / "tables", tables)
     _write_folder(folder / "figures", figures)
     for name, text in texts.items():

@@ -1,7 +1,7 @@
 """`moonshine status`: how far an experiment is, from what its runs leave in runs/ and models/, under either engine.
 
 Nothing is asked of the engines or of the machines that train, so it works from any machine that sees the folder. It
-says what is there, not whether that is up to date: `dvc status` does.
+holds what is there against params.yaml, but not against code and data: `dvc status` does.
 """
 
 import csv
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from moonshine import artefacts
 from moonshine.params import Params
+from moonshine.training.identity import identity_in_params
 from moonshine.training.live import CURVE, HEARTBEAT
 from moonshine.training.run_folder import RESULT_RECORD
 
@@ -29,6 +30,7 @@ SECONDS_OF_SILENCE = 120.0
 
 MEANINGS = {
     "done": "trained and published",
+    "outdated": "trained and published with other params than those of params.yaml",
     "finished": "trained; its stage has still to publish it",
     "running": "in training",
     "silent": f"no sign of life for {SECONDS_OF_SILENCE:.0f} s",
@@ -83,8 +85,9 @@ def _run_status(params: Params, row: str, seed: int) -> RunStatus:
     folder, heartbeat = _newest(artefacts.run_folder(params.experiment, row, seed))
     # an older run, given up, may lie beside a model that was published later
     if model.exists() and (not heartbeat or heartbeat["written"] < model.stat().st_mtime):
-        error = _last_error(artefacts.curve(params.experiment, row, seed))
-        return RunStatus(row, seed, "done", params.recipe.epochs, params.recipe.epochs, top1=error)
+        epoch, error = _last_epoch(artefacts.curve(params.experiment, row, seed))
+        state = "outdated" if _made_otherwise(params, row, seed) else "done"
+        return RunStatus(row, seed, state, epoch, params.recipe.epochs, top1=error)
     if folder is None or heartbeat is None:
         return RunStatus(row, seed, "waiting", epochs=params.recipe.epochs)
     state = _state(folder, heartbeat)
@@ -96,7 +99,7 @@ def _run_status(params: Params, row: str, seed: int) -> RunStatus:
         params.recipe.epochs,
         heartbeat["step"],
         heartbeat["steps"],
-        _last_error(folder / CURVE),
+        _last_epoch(folder / CURVE)[1],
         heartbeat["seconds_left"] if state == "running" else None,
     )
 
@@ -133,13 +136,24 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _last_error(curve: Path) -> float | None:
+def _made_otherwise(params: Params, row: str, seed: int) -> bool:
+    """Whether the model's own record names other params than there are now."""
+    try:
+        made = json.loads(artefacts.record(params.experiment, row, seed).read_text())["identity"]
+        now = identity_in_params(params, row, made["network"]["classes"], made["network"]["in_channels"])
+        return any(made[part] != value for part, value in now.items())
+    except (OSError, ValueError, LookupError, TypeError):
+        return False  # not here, or replaced while we looked
+
+
+def _last_epoch(curve: Path) -> tuple[int | None, float | None]:
+    """Its number, and the error after it."""
     try:
         with curve.open() as file:
             *_, last = csv.DictReader(file)
-            return float(last["val_top1"])
+            return int(last["epoch"]), float(last["val_top1"])
     except (OSError, ValueError, KeyError):
-        return None
+        return None, None
 
 
 def _summary(params: Params, runs: list[RunStatus]) -> str:

@@ -10,6 +10,7 @@ from tabulate import tabulate
 
 from moonshine.errors import MachineError, ParamsError
 from moonshine.git import NONE_HERE, git, why_no_repository
+from moonshine.report.markdown import escape
 
 RESULTS = Path("results")
 SHOWN = {
@@ -50,7 +51,9 @@ def _changed_table(path: Path, revision: str) -> str:
     lines = []
     for row in changed:
         title = (after.get(row) or before[row])["title"]
-        lines.append([title, *(_change(*pair) for pair in zip(_cells(before.get(row)), _cells(after.get(row))))])
+        lines.append(
+            [escape(title), *(_change(*pair) for pair in zip(_cells(before.get(row)), _cells(after.get(row))))]
+        )
     if not lines:
         return ""
     used = [index for index in range(len(SHOWN) + 1) if any(line[index] for line in lines)]

@@ -32,7 +32,7 @@ def web_page(params: Params, rows: dict[str, Row], measured: Measured, attention
         experiment=params.experiment,
         notice=notice(params, rows),
         protocol=protocol(params, rows),
-        explanation=explanation(params) if params.tables else "",
+        explanation=explanation(params),
         cards=_cards(params, rows),
         tables=[_table(table, rows) for table in params.tables],
         figures=[
