@@ -1,5 +1,6 @@
-"""What is up to date, asked of the finished ImageNet experiment and of a bare graph of as many stages."""
+"""What is up to date, asked of the finished ImageNet experiment and of bare graphs of as many stages."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,38 +15,58 @@ from tests.support import environment
 DVC_REPRO, DVC_STATUS = ("dvc", "repro"), ("dvc", "status")
 SNAKEMAKE = ("snakemake", "--dry-run", "--quiet")
 SYNC = (sys.executable, "-m", "moonshine", "sync")
-ROWS = {
-    "`dvc repro`": (DVC_REPRO, [DVC_REPRO]),
-    "`snakemake --dry-run`": (SNAKEMAKE, [SNAKEMAKE]),
-    "`moonshine sync`": (SYNC, [DVC_STATUS, SNAKEMAKE]),
-}
-"""Our command, and what is run on the bare graph beside it, one after the other."""
+CHAIN, SAME_INPUTS = "one input each", "the same inputs"
+ROWS = [
+    ("`dvc repro`", DVC_REPRO, [DVC_REPRO], SAME_INPUTS),
+    ("`dvc repro`", DVC_REPRO, [DVC_REPRO], CHAIN),
+    ("`snakemake --dry-run`", SNAKEMAKE, [SNAKEMAKE], CHAIN),
+    ("`moonshine sync`", SYNC, [DVC_STATUS, SNAKEMAKE], CHAIN),
+]
+"""Our command, what is run on the bare graph beside it, one after the other, and what that graph's stages have."""
 
 
 def nothing_to_do(folder: Path) -> Iterator[tuple[str, str, Comparison]]:
     """The command, its peer and how they compare."""
-    project, bare = folder / "imagenet", folder / "bare"
+    project, bare = folder / "imagenet", {CHAIN: folder / "chain", SAME_INPUTS: folder / "same-inputs"}
     make_finished_imagenet(project)
-    stages = count_stages(project)
-    make_bare_graph(bare, stages)
-    for name, (ours, peers) in ROWS.items():
+    stages = len(list_stages(project))
+    make_bare_graph(bare[CHAIN], stages)
+    write_out(project, bare[SAME_INPUTS])
+    for name, ours, peers, inputs in ROWS:
 
         def our_seconds(command: tuple[str, ...] = ours) -> float:
             return timed(command, cwd=project, env=environment())
 
-        def peer_seconds(commands: list[tuple[str, ...]] = peers) -> float:
-            return sum(timed(command, cwd=bare, env=environment()) for command in commands)
+        def peer_seconds(commands: list[tuple[str, ...]] = peers, graph: Path = bare[inputs]) -> float:
+            return sum(timed(command, cwd=graph, env=environment()) for command in commands)
 
         our_seconds(), peer_seconds()  # what is hashed or compiled once only
         words = " + ".join(f"`{' '.join(command[:2])}`" for command in peers)
-        yield name, f"{words} on {stages} stages of one input", compare_calls(our_seconds, peer_seconds)
+        yield name, f"{words} on {stages} stages, {inputs}", compare_calls(our_seconds, peer_seconds)
 
 
-def count_stages(project: Path) -> int:
+def list_stages(project: Path) -> list[str]:
     listed = subprocess.run(
         ["dvc", "stage", "list", "--name-only"], cwd=project, env=environment(), check=True, capture_output=True
     )
-    return len(listed.stdout.split())
+    return listed.stdout.decode().split()
+
+
+def write_out(project: Path, folder: Path) -> None:
+    """The project's stages with their inputs and outputs for DVC, without matrices and params."""
+    shutil.copytree(project, folder, symlinks=True)
+    recorded = yaml.load((folder / "dvc.lock").read_text(), Loader=yaml.CSafeLoader)["stages"]
+    graph = {
+        f"stage{number}": {
+            "cmd": stage["cmd"],
+            "deps": [dependency["path"] for dependency in stage["deps"]],
+            "outs": [{output["path"]: {"cache": False}} for output in stage["outs"]],
+        }
+        for number, stage in enumerate(recorded[name] for name in list_stages(project))
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph}))
+    (folder / "dvc.lock").unlink()
+    subprocess.run(["dvc", "commit", "-f", "-q"], cwd=folder, env=environment(), check=True, capture_output=True)
 
 
 def make_bare_graph(folder: Path, stages: int) -> None:

@@ -4,8 +4,12 @@ import copy
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ TRACKED_BY_COPY = (
     "dvc.yaml",
     "params.yaml",
     ".dvcignore",
+    ".gitattributes",
     ".gitignore",
     ".githooks",
     "Makefile",
@@ -108,6 +113,54 @@ def copy_finished(project: Path, folder: Path) -> Path:
     """A copy of a project that has run, with the modification times that Snakemake goes by."""
     run("cp", "-a", str(project), str(folder), cwd=project.parent)
     return folder
+
+
+def stages_in(project: Path) -> list[int]:
+    """Process ids of the stages that run in this folder, whoever started them."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"moonshine" in words and (folder / "cwd").samefile(project) and b"python" in words[0]:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def is_stopped(process: int) -> bool:
+    try:
+        return "\nState:\tT" in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def start_until_paused(*command: str, cwd: Path, phase: str, processes: int = 1) -> "subprocess.Popen[str]":
+    """An engine or a stage, once so many of its processes have stopped themselves in a phase (faults/phases.py)."""
+    path = os.pathsep.join(map(str, (cwd, ROOT, ROOT / "tests", ROOT / "tests/faults/recorder")))
+    variables = environment(PYTHONPATH=path, PHASES_FOLDER=str(cwd.parent), PAUSE=phase)
+    process = subprocess.Popen(command, cwd=cwd, env=variables, stderr=subprocess.PIPE, text=True)
+    while sum(map(is_stopped, stages_in(cwd))) < processes:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+@contextmanager
+def held(project: Path) -> Iterator[list[int]]:
+    """The stages that run here, stopped meanwhile: on no machine, however fast, do they end before."""
+    stages = stages_in(project)
+    assert stages, "no stage runs here"
+    for stage in stages:
+        os.kill(stage, signal.SIGSTOP)
+    while not all(map(is_stopped, stages)):  # a stop takes effect when the process runs next
+        assert set(stages) <= set(stages_in(project)), "a stage ended before it could be held"
+    try:
+        yield stages
+    finally:
+        for stage in stages:
+            with suppress(ProcessLookupError):
+                os.kill(stage, signal.SIGCONT)
 
 
 ANOTHER_OWNER = {

@@ -65,9 +65,11 @@ def there_and_back(project: Path) -> None:
 
 def left_by_former_seeds_and_rows(project: Path) -> None:
     model = project / "models/toy/train/teacher/seed0.safetensors"
-    shutil.copy(model, model.with_name("seed1.safetensors"))
-    for former in ("curves/train/teacher/seed1.csv", "curves/train/former/seed0.csv", "metrics/train/former.json"):
-        path = project / "results/toy" / former
+    for other in ("seed1.safetensors", "seed0.safetensors.bak"):
+        shutil.copy(model, model.with_name(other))
+    former = ("curves/train/teacher/seed1.csv", "curves/train/former/seed0.csv", "metrics/train/former.json")
+    for name in (*former, "curves/train/notes.txt", "metrics/.DS_Store"):
+        path = project / "results/toy" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("of before\n")
 
@@ -80,7 +82,10 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "one student's network": (params_change(networks__student__conv="G(2)"), AFTER_DISTIL),
     "the method's beta": (params_change(methods__at__beta=20.0), AFTER_DISTIL),
     "a seed added": (params_change(seeds=[0, 1]), NEW_SEED | {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
-    "models, curves and metrics left by former seeds and rows": (left_by_former_seeds_and_rows, set()),
+    "other files among models, curves and metrics": (
+        left_by_former_seeds_and_rows,
+        set(),
+    ),
     "a title": (params_change(titles={"train/teacher": "The teacher"}), {MAPS, REPORT}),
     "the data set": (params_change(dataset__validation=500), ALL),
     "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),
@@ -104,7 +109,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
 }
 QUICK = {
     "nothing",
-    "models, curves and metrics left by former seeds and rows",
+    "other files among models, curves and metrics",
     "one student's network",
     "the teacher altered by hand",
     "a curve deleted",

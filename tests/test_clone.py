@@ -1,21 +1,27 @@
 """A clone gets everything from a remote and has nothing left to do; published models can be had by name."""
 
 import json
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
 import yaml
-from botocore.exceptions import EndpointConnectionError
+from moto.server import ThreadedMotoServer
 
 from moonshine.files import sha256
-from support import IDENTITY, commit_all, copy_finished, environment, moonshine, run
-from test_agreement import AFTER_DISTIL, planned_by_dvc, planned_by_snakemake
+from support import IDENTITY, commit_all, copy_finished, moonshine, run
+from test_agreement import (
+    AFTER_DISTIL,
+    EVALUATE_DISTIL,
+    EVALUATE_TRAIN,
+    MAPS,
+    REPORT,
+    comment,
+    planned_by_dvc,
+    planned_by_snakemake,
+)
 
 STUDENT = "models/toy/distil/at/student/seed0.safetensors"
 S3 = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -93,17 +99,11 @@ def test_a_published_model_is_had_by_path_and_by_name(published: Path, tmp_path:
 @pytest.fixture
 def s3_server() -> Iterator[str]:
     """A server of the S3 protocol on loopback, with one bucket; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
-        env=environment(**S3),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
     try:
-        address = f"http://127.0.0.1:{port}"
+        host, port = server.get_host_and_port()
+        address = f"http://{host}:{port}"
         client = boto3.client(
             "s3",
             endpoint_url=address,
@@ -111,17 +111,10 @@ def s3_server() -> Iterator[str]:
             aws_secret_access_key="test",  # noqa: S106
             region_name="us-east-1",
         )
-        while True:
-            assert server.poll() is None
-            try:
-                client.create_bucket(Bucket="moonshine")
-                break
-            except EndpointConnectionError:
-                time.sleep(0.2)
+        client.create_bucket(Bucket="moonshine")
         yield address
     finally:
-        server.terminate()
-        server.wait()
+        server.stop()
 
 
 @pytest.mark.slow
@@ -182,6 +175,7 @@ def test_damage_to_a_linked_output_is_damage_to_the_cache(link: str, published: 
     assert_nothing_to_do(project)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_the_cache_that_is_linked_again_is_noticed(published: Path, tmp_path: Path) -> None:
     """It was hashed while dvc.lock did not name it, and is in place again as it was then: only the hash tells."""
     project, cached = linked_clone("symlink", published, tmp_path / "clone")
@@ -230,6 +224,156 @@ def test_a_switch_of_branches_brings_its_artefacts_and_plans_along(published: Pa
         run("git", "checkout", "--quiet", branch, cwd=project)
         assert page.read_text() == text
         assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+
+
+def make_branch_with_another_title(name: str, project: Path) -> None:
+    """Its maps and its report are run again."""
+    run("git", "checkout", "--quiet", "-b", name, cwd=project)
+    params = project / "params.yaml"
+    params.write_text(params.read_text().replace("distil/at/student: Student", "distil/at/student: Pupil"))
+    run("snakemake", "--cores", "1", cwd=project)
+    commit_all(project, "Pupil")
+
+
+@pytest.fixture(scope="module")
+def two_branches(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One side has run evaluations by other code, `other` the maps with other titles, and both the report."""
+    project = copy_finished(published, tmp_path_factory.mktemp("branches") / "project")
+    make_branch_with_another_title("other", project)
+    run("git", "checkout", "--quiet", "-", cwd=project)
+    run("dvc", "checkout", "--quiet", cwd=project)
+    moonshine("sync", cwd=project)
+    for module in ("moonshine/models/cost.py", "moonshine/report/tables.py"):
+        comment(module)(project)
+    run("snakemake", "--cores", "1", cwd=project)
+    commit_all(project, "Other code")
+    return project
+
+
+@pytest.mark.slow
+def test_branches_are_merged_stage_by_stage(two_branches: Path, tmp_path: Path) -> None:
+    project = copy_finished(two_branches, tmp_path / "project")
+    run("make", "hooks", cwd=project)
+    said = run("git", *IDENTITY, "merge", "--quiet", "--no-edit", "other", cwd=project).stderr
+    assert f"dvc.lock: both sides ran {REPORT}; it is to be run again" in said
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == {REPORT}
+    run("snakemake", "--cores", "1", cwd=project)
+    assert "| Pupil" in (project / "results/toy/README.md").read_text()
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [("-s", "resolve", "other"), ("other", "third")], ids=["resolve", "octopus"])
+def test_what_a_merge_without_driver_mixed_is_run_again(
+    way: tuple[str, ...], two_branches: Path, tmp_path: Path
+) -> None:
+    project = copy_finished(two_branches, tmp_path / "project")
+    run("git", "checkout", "--quiet", "-b", "third", "HEAD~", cwd=project)
+    (project / "notes.md").write_text("Of a third side.\n")
+    commit_all(project, "Notes")
+    run("git", "checkout", "--quiet", "-", cwd=project)
+    run("make", "hooks", cwd=project)
+    said = run("git", *IDENTITY, "merge", "--quiet", "--no-edit", *way, cwd=project).stderr
+    assert f"dvc.lock: {REPORT} was mixed from what several sides ran; it is to be run again" in said
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == {REPORT}
+
+
+@pytest.mark.slow
+def test_no_patch_mixes_what_two_sides_ran(two_branches: Path, tmp_path: Path) -> None:
+    project = copy_finished(two_branches, tmp_path / "project")
+    run("make", "hooks", cwd=project)
+    here = run("git", "rev-parse", "HEAD", cwd=project).stdout
+    patch = tmp_path / "patch"
+    patch.write_text(run("git", "format-patch", "--stdout", "HEAD..other", cwd=project).stdout)
+    for command in (("am", str(patch)), ("rebase", "--apply", "other")):
+        refused = run("git", *IDENTITY, *command, cwd=project, check=False)
+        assert refused.returncode != 0
+        assert "error: dvc.lock: patched on top of other runs" in refused.stderr
+        run("git", command[0], "--abort", cwd=project)
+        assert run("git", "rev-parse", "HEAD", cwd=project).stdout == here
+    run("git", "checkout", "--quiet", "-b", "fresh", "HEAD~", cwd=project)
+    run("git", *IDENTITY, "am", str(patch), cwd=project)
+    run("dvc", "checkout", "--quiet", cwd=project)
+    moonshine("sync", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+    run("git", "checkout", "--quiet", "-", cwd=project)
+    run("git", *IDENTITY, "am", "--exclude=dvc.lock", str(patch), cwd=project)
+    moonshine("sync", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == {MAPS, REPORT}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [(), ("-X", "theirs")])
+def test_without_the_hooks_one_side_is_taken_whole(way: tuple[str, ...], two_branches: Path, tmp_path: Path) -> None:
+    project = copy_finished(two_branches, tmp_path / "project")
+    merged = run("git", *IDENTITY, "merge", "--no-edit", *way, "other", cwd=project, check=False)
+    assert (merged.returncode, "Merge conflict in dvc.lock" in merged.stdout) == ((0, False) if way else (1, True))
+    sides = {side: run("git", "show", f"{side}:dvc.lock", cwd=project).stdout for side in ("ORIG_HEAD", "other")}
+    assert (project / "dvc.lock").read_text() == sides["other" if way else "ORIG_HEAD"]
+    moonshine("sync", cwd=project)
+    assert (
+        planned_by_dvc(project)
+        == planned_by_snakemake(project)
+        == ({EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT} if way else {MAPS, REPORT})
+    )
+
+
+@pytest.mark.slow
+def test_a_rebase_comes_to_its_end_and_brings_its_plans_along(published: Path, tmp_path: Path) -> None:
+    """git takes files that were touched in its midst for edited ones."""
+    project = copy_finished(published, tmp_path / "project")
+    run("make", "hooks", cwd=project)
+    make_branch_with_another_title("mine", project)
+    run("git", "checkout", "--quiet", "-b", "other", "HEAD~", cwd=project)
+    comment("moonshine/models/cost.py")(project)
+    run("snakemake", "--cores", "1", cwd=project)
+    commit_all(project, "Other code")
+    run("git", "checkout", "--quiet", "mine", cwd=project)
+    page = project / "results/toy/README.md"
+    run("git", *IDENTITY, "rebase", "other", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+    assert "| Pupil" in page.read_text()
+    run("git", "checkout", "--quiet", "other", cwd=project)
+    assert "| Pupil" not in page.read_text()
+    run("git", "rebase", "mine", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+    assert "| Pupil" in page.read_text()
+
+
+BASE = {"same": 1, "mine": 1, "other": 1, "equal": 1, "both": 1, "dropped": 1, "dropped and run": 1}
+OURS = {"same": 1, "mine": 2, "other": 1, "equal": 2, "both": 2, "dropped and run": 2, "new": 2, "both new": 2}
+THEIRS = {"new there": 3, "same": 1, "mine": 1, "other": 3, "equal": 2, "both": 3, "dropped": 1, "both new": 3}
+
+
+def test_what_both_sides_ran_is_run_again(tmp_path: Path) -> None:
+    for name, stages in (("base", BASE), ("ours", OURS), ("theirs", THEIRS)):
+        content = {"schema": "2.0", "stages": {stage: {"cmd": str(run)} for stage, run in stages.items()}}
+        (tmp_path / name).write_text(yaml.safe_dump(content, sort_keys=False))
+    said = moonshine("merge_lock", "base", "ours", "theirs", cwd=tmp_path).stderr
+    merged = yaml.safe_load((tmp_path / "ours").read_text())["stages"]
+    expected = {"same": 1, "mine": 2, "other": 3, "equal": 2, "new": 2, "new there": 3}
+    assert [(stage, int(entry["cmd"])) for stage, entry in merged.items()] == list(expected.items())
+    left_out = [line.removeprefix("dvc.lock: both sides ran ").split(";")[0] for line in said.splitlines()]
+    assert left_out == ["both", "dropped and run", "both new"]
+
+
+def test_two_sides_that_both_added_a_lock_keep_what_they_agree_on(tmp_path: Path) -> None:
+    (tmp_path / "base").write_text("")
+    (tmp_path / "ours").write_text("schema: '2.0'\nstages: {a: {cmd: x}, b: {cmd: x}}\n")
+    (tmp_path / "theirs").write_text("schema: '2.0'\nstages: {b: {cmd: x}, a: {cmd: y}, c: {cmd: y}}\n")
+    moonshine("merge_lock", "base", "ours", "theirs", cwd=tmp_path)
+    assert yaml.safe_load((tmp_path / "ours").read_text())["stages"] == {"b": {"cmd": "x"}, "c": {"cmd": "y"}}
+
+
+@pytest.mark.parametrize("damage", ["stages: [", "stages: 3", "- 1", "\x00", "<<<<<<< HEAD\n"])
+def test_what_is_no_lock_is_not_merged(damage: str, tmp_path: Path) -> None:
+    for name in ("base", "ours", "theirs"):
+        (tmp_path / name).write_text("schema: '2.0'\nstages: {}\n")
+    (tmp_path / "theirs").write_text(damage)
+    result = moonshine("merge_lock", "base", "ours", "theirs", cwd=tmp_path, check=False)
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: theirs: no dvc.lock (")
+    assert (tmp_path / "ours").read_text() == "schema: '2.0'\nstages: {}\n"
 
 
 def locked_md5(project: Path, path: str) -> Path:

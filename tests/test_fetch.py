@@ -4,6 +4,8 @@ import hashlib
 import io
 import pickle
 import random
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -17,22 +19,24 @@ from bad_server import CUT, serving
 from checkpoints import write_checkpoint
 from moonshine.data.raw import RawFile
 from moonshine.download import ATTEMPTS, BLOCK, download
-from moonshine.errors import DataError, MoonshineError, SecurityError, WriteError
+from moonshine.errors import CheckpointError, DataError, MoonshineError, SecurityError, WriteError
+from moonshine.fetch import fetch as publish_fetched
 from moonshine.fetch import read_state
+from moonshine.files import sha256
 from moonshine.models.architecture import describe
-from moonshine.models.model_file import describe_model, model_bytes
+from moonshine.models.model_file import describe_model, load_model, model_bytes
 from moonshine.models.networks import initialise
+from moonshine.params import read_params
 from moonshine.params.schema import DataFile, Network
 from support import moonshine, toy_params, write_params
 
 CONTENT = random.Random(0).randbytes(250_000)
-FAST = 0.5
-"""Seconds after which a silent server counts as gone."""
 
 
 def get(address: str, target: Path, content: bytes = CONTENT) -> None:
+    seconds = 2.0 if "/stall/" in address else 60.0  # others may be slow, but are not to count as gone
     pin = DataFile(name=target.name, sha256=hashlib.sha256(content).hexdigest())
-    download(f"{address}/{target.name}", target, lambda part: RawFile(part, pin).check(), FAST)
+    download(f"{address}/{target.name}", target, lambda part: RawFile(part, pin).check(), seconds)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +121,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fetch(project: Path, url: str, digest: str, check: bool = True) -> Any:
     params = toy_params()
     params["fetch"] = {"teacher": {"url": url, "sha256": digest}}
-    params["machine"] = {"download_seconds": FAST}
     write_params(project, params)
     return moonshine("fetch", "teacher", cwd=project, check=check)
+
+
+def fetch_here(project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publish folder/net.pth in `folder`, in this process."""
+    params = toy_params()
+    params["fetch"] = {"teacher": {"url": "net.pth", "sha256": sha256(folder / "net.pth")}}
+    write_params(folder, params)
+    shutil.copytree(project / "data", folder / "data")
+    monkeypatch.chdir(folder)
+    publish_fetched(read_params(Path("params.yaml")), "teacher")
 
 
 @pytest.mark.parametrize("of_2017", [False, True], ids=["today's format", "the format of 2017"])
@@ -181,6 +194,58 @@ def test_a_checkpoint_of_another_network_is_named_with_what_differs(project: Pat
     for difference in ("fc.bias is missing", "classifier.bias is not in the network", "fc.weight has shape (7, 8)"):
         assert difference in result.stderr
     assert "Traceback" not in result.stderr
+
+
+UNFIT: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "integers": (torch.Tensor.int, "is torch.int32, the network computes in floats"),
+    "truths": (torch.Tensor.bool, "is torch.bool, the network computes in floats"),
+    "complex": (lambda weight: weight.to(torch.complex64), "is torch.complex64, the network computes in floats"),
+    "quantised": (
+        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+        "is sparse, quantised, nested or without values",
+    ),
+    "sparse": (torch.Tensor.to_sparse, "is sparse, quantised, nested or without values"),
+    "without values": (lambda weight: weight.to("meta"), "is sparse, quantised, nested or without values"),
+    "nested": (lambda weight: torch.nested.nested_tensor([weight]), "is sparse, quantised, nested or without values"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of kinds of tensors that it means to change
+@pytest.mark.parametrize(("change", "reason"), UNFIT.values(), ids=UNFIT)
+def test_weights_that_are_no_plain_floats_are_named_and_nothing_is_written(
+    change: Callable[[torch.Tensor], torch.Tensor],
+    reason: str,
+    project: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = load_file(project / "model.safetensors")
+    torch.save({**state, "fc.weight": change(state["fc.weight"])}, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=rf"net.pth: fc.weight {reason}"):
+        fetch_here(project, tmp_path, monkeypatch)
+    assert not (tmp_path / "models").exists()
+
+
+def test_weights_that_share_their_memory_are_published_apart(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = load_file(project / "model.safetensors")
+    shared = state["layer1.0.bn2.weight"]
+    torch.save({**state, "layer1.0.bn1.weight": shared}, tmp_path / "net.pth")
+    fetch_here(project, tmp_path, monkeypatch)
+    network, _ = load_model(tmp_path / "models/toy/fetch/teacher.safetensors")
+    assert torch.equal(network.get_parameter("layer1.0.bn1.weight"), shared)
+
+
+def test_counters_of_any_type_become_the_networks(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Averaged checkpoints have floats."""
+    state = load_file(project / "model.safetensors")
+    torch.save({**state, "bn1.num_batches_tracked": torch.tensor(7.5)}, tmp_path / "net.pth")
+    fetch_here(project, tmp_path, monkeypatch)
+    published = load_file(tmp_path / "models/toy/fetch/teacher.safetensors")
+    assert published["bn1.num_batches_tracked"].dtype == torch.int64
 
 
 def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(project: Path, tmp_path: Path) -> None:

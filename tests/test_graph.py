@@ -7,7 +7,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
+from moonshine.stages import CODE, EXEMPT, PACKAGE, PARAMS, SOURCES
 from support import ROOT, copy_project, read_params, run, toy_params
 
 LAUNCHER = "containers/run "
@@ -84,6 +84,14 @@ def test_dvc_declares_the_code_that_stages_are_made_of() -> None:
         source = {SOURCES.format(source="${dataset.source}")} if name.startswith("prepare") else set()
         assert modules == {*CODE[name if name in CODE else name.split("_")[0]], *source}, name
         assert "requirements/runtime.lock" in stage["deps"]
+
+
+def test_dvc_declares_the_params_that_stages_go_by() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        keys = {key.replace("${item.", "{") for key in stage["params"]}
+        expected = set(PARAMS[name if name in PARAMS else name.split("_")[0]])
+        assert keys == expected - ({"seeds"} if name == "evaluate_fetch" else set()), name
 
 
 def test_every_declared_and_exempt_module_exists() -> None:

@@ -2,8 +2,10 @@
 
 import io
 import os
+import re
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,11 @@ import pytest
 
 from imagenet_archives import ARCHIVES, Archives, jpeg, tar_bytes
 from moonshine.data.photographs import decode
+from moonshine.data.sources.folder import open_source as open_folder
 from moonshine.data.store import Split, read_manifest
-from support import moonshine, write_params
+from moonshine.errors import DataError
+from moonshine.params.schema import Params
+from support import moonshine, run, write_params
 from test_photographs import photograph_params
 
 CLASSES = 4
@@ -184,6 +189,39 @@ def test_an_image_of_another_format_is_odd_only_under_a_jpegs_name(tmp_path: Pat
     assert prepare(tmp_path, {}, "folder").returncode == 0
     oddities = read_manifest(tmp_path / "data/folder")["splits"]["train"]["oddities"]
     assert oddities == [{"index": 2, "id": "a/3.JPG", "kind": "PNG under a JPEG's name"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "reason"),
+    [
+        ("train/a/2.jpg", lambda path: path.symlink_to("gone"), "a link to gone, which cannot be read (No such file"),
+        ("train/a/2.jpg", lambda path: path.symlink_to(path), "cannot be read (Too many levels of symbolic links)"),
+        ("val/e", lambda path: path.symlink_to("gone"), "a link to gone, which cannot be read (No such file"),
+        ("val/a/pipe", os.mkfifo, "no file, so no image; remove it"),
+        ("val/a/folder", Path.mkdir, "no file, so no image; remove it"),
+    ],
+    ids=["dangling link", "link to itself", "dangling link for a class", "pipe", "folder"],
+)
+def test_what_cannot_be_an_image_is_named(name: str, make: Callable[[Path], None], reason: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_folder(raw)
+    make(raw / name)
+    with pytest.raises(DataError, match=rf"^{re.escape(str(raw / name))}: .*{re.escape(reason)}"):
+        open_folder(Params(**photograph_params("folder", raw, CLASSES)))
+
+
+def test_the_manifest_of_a_folder_tells_changed_images_apart(tmp_path: Path) -> None:
+    """Even scaled and of equal size, by the sum that sha256sum gives."""
+    write_folder(tmp_path / "raw")
+    origins = []
+    for seed in (1, 2):
+        (tmp_path / "raw/train/b/1.jpg").write_bytes(jpeg(seed))
+        assert prepare(tmp_path, {}, "folder", resize=26).returncode == 0
+        origins.append(read_manifest(tmp_path / "data/folder")["origin"])
+    printed = run("sh", "-c", "sha256sum */* | sha256sum", cwd=tmp_path / "raw/train")
+    assert origins[1]["train"] == {"images": 4, "sha256": printed.stdout.split()[0]}
+    assert origins[0]["train"] != origins[1]["train"]
+    assert origins[0]["val"] == origins[1]["val"]
 
 
 @pytest.mark.parametrize("name", [b"raw/train/a/1.jpg", b"raw/val/a"])

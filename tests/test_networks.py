@@ -1,11 +1,13 @@
 """Every network of the paper, to the unit: parameters, shapes, attention points; and torchvision's own."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from torch import nn
 from torchvision import models as torchvision_models
 from torchvision.models import list_models
 
@@ -19,7 +21,7 @@ from moonshine.models.features import FeatureTap
 from moonshine.models.names import TORCHVISION
 from moonshine.models.networks import build_network, initialise, place
 from moonshine.params import Network, read_params
-from support import ROOT, moonshine, toy_params, write_params
+from support import ROOT, moonshine, run, toy_params, write_params
 
 # Table 2 of arXiv 1711.02613: depth-width, convolution, parameters with batch norm's buffers for 10 classes.
 # BG(2,M/16) is misprinted there as 234,704.
@@ -205,12 +207,18 @@ def test_he_normal_weights_of_substitutes() -> None:
 
 def test_describe_prints_the_papers_26_counts() -> None:
     """In the order of the paper's table, for the networks of experiments/cifar10.yaml."""
-    printed = moonshine("--params", "experiments/cifar10.yaml", "describe", cwd=ROOT).stdout
-    assert moonshine("describe", "--params", "experiments/cifar10.yaml", cwd=ROOT).stdout == printed
+    printed = moonshine("describe", "--params", "experiments/cifar10.yaml", cwd=ROOT).stdout
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines() if "| wrn-" in line]
     assert [(line[1], line[2], line[3].replace(",", "")) for line in lines] == [
         (f"wrn-{size}", conv, count) for size, conv, count in ROWS
     ]
+
+
+def test_params_are_named_before_or_after_the_command() -> None:
+    option = ("--params", "experiments/digits.yaml")
+    before, after = (moonshine(*order, cwd=ROOT).stdout for order in ((*option, "describe"), ("describe", *option)))
+    assert "| resnet34-sep" in before
+    assert before == after
 
 
 def test_describe_lists_what_is_substituted_and_what_is_not_and_why() -> None:
@@ -259,14 +267,34 @@ def test_the_example_of_named_attention_points_fits(tmp_path: Path) -> None:
     check_networks(read_params(tmp_path / "params.yaml"))
 
 
-def test_thin_strided_shortcuts_are_not_laid_out_channels_last() -> None:
-    """oneDNN writes past its buffers there; wide ResNets' shortcuts are wide enough."""
+STEPS = """
+import torch
+from moonshine.models.networks import initialise, place
+architecture = dict(arch="resnet18", stem="3x3", classes=3, in_channels=3, channels=[4, 8, 12, 16])
+network = place(initialise(architecture, 0), torch.device("cpu")).train()
+for _ in range(10):
+    network(torch.randn(16, 3, 64, 64).to(memory_format=torch.channels_last)).sum().backward()
+"""
 
-    def is_channels_last(network: Network) -> bool:
-        placed = place(initialise(describe(network, 10, 3), 0), torch.device("cpu"))
-        weights = [p for p in placed.parameters() if p.dim() == 4 and p.shape[2] == 3]
-        return all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
-    assert not is_channels_last(Network(arch="resnet18", stem="3x3", channels=[4, 4, 8, 8]))
-    assert is_channels_last(Network(arch="resnet18", stem="3x3", channels=[8, 8, 16, 16]))
-    assert is_channels_last(Network(arch="wrn-16-1", conv="B(4)"))
+@pytest.mark.parametrize("instructions", ["DEFAULT", "AVX2"])
+def test_narrow_shortcuts_are_trained_without_writing_past_buffers(instructions: str, tmp_path: Path) -> None:
+    """oneDNN does in those of plain layers, and the process dies at once or a little later."""
+    run(sys.executable, "-c", STEPS, cwd=tmp_path, ONEDNN_MAX_CPU_ISA=instructions)
+
+
+@pytest.mark.parametrize("side", [12, 7])
+@pytest.mark.parametrize("channels", [8, 12, 15])
+def test_a_narrow_shortcut_is_the_plain_layer_to_the_bit(channels: int, side: int) -> None:
+    def results(placed: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        layer: nn.Module = nn.Conv2d(channels, 32, 1, stride=2)
+        layer = place(layer, torch.device("cpu")) if placed else layer.to(memory_format=torch.channels_last)
+        images = torch.randn(64, channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
+        output = layer(images)
+        output.backward(torch.randn_like(output))
+        assert images.grad is not None
+        return [output, images.grad, *(parameter.grad for parameter in layer.parameters())]
+
+    plain, placed = results(False), results(True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(placed, plain, strict=True))

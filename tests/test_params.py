@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from moonshine.errors import ParamsError
-from moonshine.models.check import check_networks
+from moonshine.models.check import check_batch_norms, check_networks
 from moonshine.params import read_params
 from support import moonshine, toy_params, write_params
 
@@ -56,6 +56,7 @@ MISTAKES = {
     "more than any tensor has": ("dataset.size", 10**400, "dataset.size: Input should be less than 2147483648"),
     "not finite": ("recipe.lr", float("inf"), "recipe.lr: Input should be a finite number, found inf"),
     "no seeds": ("seeds", [], "seeds: List should have at least 1 item"),
+    "no tables": ("tables", [], "tables: List should have at least 1 item"),
     "a seed twice": ("seeds", [0, 0], "seeds: 0 is named twice"),
     "row that names no network": (
         "train",
@@ -212,6 +213,23 @@ MISTAKES = {
     "an image twice": ("attention_maps.images", [7, 7], "attention_maps.images: one is named twice"),
     "raw data of no source": ("machine.raw_data", {"imagnet": "/x"}, "machine.raw_data.imagnet"),
     "a title twice": ("titles", {"train/teacher": "T", "distil/at/student": "T"}, 'titles: "T" is of two rows'),
+    "a blank title": (
+        "titles.train/teacher",
+        " ",
+        "titles.train/teacher: must be one line that is not blank, found ' '",
+    ),
+    "a title of two lines": (
+        "titles.train/teacher",
+        "Teacher\nof all",
+        "titles.train/teacher: must be one line that is not blank, found 'Teacher\\nof all'",
+    ),
+    "a title that YAML ends with a new line": ("titles.train/teacher", "Teacher\n", "found 'Teacher\\n'"),
+    "a blank heading": ("tables", [{**TABLE, "title": ""}], "tables.0.title: must be one line that is not blank"),
+    "a published column without a name": (
+        "tables",
+        [{**TABLE, "published": [{"name": "", "source": "x", "values": {}}]}],
+        "tables.0.published.0.name: must be one line that is not blank",
+    ),
     "a table twice": ("tables", [TABLE] * 2, "tables: all is named twice"),
     "a published column twice": (
         "tables",
@@ -274,7 +292,7 @@ def test_rows_that_dvc_would_take_for_one_are_refused(tmp_path: Path) -> None:
     params["networks"] = {"teacher": params["networks"]["teacher"], "y": thin, "x-y": thin}
     params["methods"] = dict.fromkeys(("at", "at-x"), params["methods"]["at"])
     params["distil"] = {"networks": ["x-y", "y"], "methods": ["at", "at-x"]}
-    params["titles"], params["tables"] = {}, []
+    params["titles"], params["tables"] = {}, [{**TABLE, "rows": ["train/teacher"]}]
     params["attention_maps"]["distilled"] = "distil/at/y/seed0"
     line = "distil: distil/at/x-y and distil/at-x/y would be one stage, distil@toy-at-x-y; rename one"
     assert line in complaint(tmp_path, params)
@@ -288,10 +306,24 @@ def test_attention_maps_need_as_many_points_whatever_the_methods(tmp_path: Path)
     assert line in complaint(tmp_path, params)
 
 
+def test_networks_that_learn_no_attention_need_not_have_the_teachers_points(tmp_path: Path) -> None:
+    """Those of a group without attention transfer, beside one with it."""
+    params = toy_params()
+    params["networks"]["wide"] = {"arch": "wrn-10-1", "points": ["group1.0.bn1"]}
+    params["networks"]["without"] = {"arch": "efficientnet_b0"}
+    params["methods"]["kd"] = {"alpha": 0.9, "temperature": 4.0}
+    params["distil_more"] = {"networks": ["wide", "without"], "methods": ["kd"]}
+    write_params(tmp_path, params)
+    check_networks(read_params(tmp_path / "params.yaml"))
+    params["distil_more"]["methods"] = ["kd", "more"]
+    params["methods"]["more"] = params["methods"]["at"]
+    assert "networks.without.points: missing; efficientnet_b0 has no usual" in complaint(tmp_path, params)
+
+
 def test_the_teacher_is_known_even_where_nothing_is_distilled(tmp_path: Path) -> None:
     params = toy_params()
     params["distil"] = {"networks": [], "methods": []}
-    params["titles"], params["tables"] = {}, []
+    params["titles"], params["tables"] = {}, [{**TABLE, "rows": ["train/teacher"]}]
     params["attention_maps"]["distilled"] = params["attention_maps"]["scratch"]
     params["teacher"] = "train/nothing/seed0"
     assert 'teacher: no row produces "train/nothing/seed0"' in complaint(tmp_path, params)
@@ -310,6 +342,20 @@ def test_an_image_that_prepared_data_lack_is_refused_before_training(tmp_path: P
         assert result.stderr == "error: attention_maps.images: 360, but the last validation image is 359\n"
 
 
+def test_data_that_were_prepared_for_other_params_are_refused(tmp_path: Path) -> None:
+    """By single commands; the engines prepare them again."""
+    params = toy_params()
+    write_params(tmp_path, params)
+    moonshine("prepare", cwd=tmp_path)
+    params["dataset"]["size"] = 20
+    write_params(tmp_path, params)
+    moonshine("check", cwd=tmp_path)
+    for command in (("train", "teacher", "--seed", "0"), ("evaluate", "train/teacher"), ("attention_maps",)):
+        result = moonshine(*command, cwd=tmp_path, check=False)
+        reason = "data/digits: prepared with dataset.size 12, not 20; run `moonshine prepare`"
+        assert (result.returncode, result.stderr) == (3, f"error: {reason}\n")
+
+
 def test_the_unchanged_params_are_accepted(tmp_path: Path) -> None:
     write_params(tmp_path, toy_params())
     assert read_params(tmp_path / "params.yaml").rows == ["train/teacher", "distil/at/student"]
@@ -326,6 +372,9 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
     [
         ("seeds: [0]\nseeds: [1]\n", "duplicate key 'seeds'"),
         ("a: &x [1]\nb: *x\n", "aliases are not used here"),
+        ("seeds: [0, 010]\n", "010 is another number by YAML 1.2: write it without leading zeros and colons"),
+        ("epochs: 1:30\n", "1:30 is another number by YAML 1.2"),
+        ("lr: -00.5\n", "-00.5 is another number by YAML 1.2"),
         ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
         ("a: [1\n", "not valid YAML"),
         ("- 1\n", "expected a mapping"),
@@ -384,6 +433,15 @@ UNBUILDABLE = {
         "networks.student: points: group1.0.bn1 gives maps that the network overwrites in place, so that no student "
         "can learn them; name a module after it",
     ),
+    "groups without width": (
+        {"arch": "resnext50_32x4d", "channels": [8, 16, 32, 64], "points": ["layer1", "layer2", "layer3"]},
+        "networks.student: cannot be built: channels: 8 leaves its grouped convolutions none; 16 is the least",
+    ),
+    "nothing to substitute": (
+        {"arch": "mobilenet_v2", "conv": "G(N)", "points": ["features.3", "features.6", "features.13"]},
+        "networks.student: conv: G(N) takes the place of no convolution; leave it out "
+        '(`moonshine describe --arch mobilenet_v2 --conv "G(N)"` shows why)',
+    ),
     "images too small": (
         {"arch": "alexnet", "points": ["features.1", "features.4", "features.11"]},
         "networks.student: cannot take images of 1 x 12 x 12: Given input size: (64x2x2). Calculated output "
@@ -411,6 +469,26 @@ def test_widths_that_a_grouped_resnet_cannot_have_are_refused(tmp_path: Path) ->
         check_networks(read_params(tmp_path / "params.yaml"))
     assert str(error.value).startswith("networks.teacher: ")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "found"), [({"batch_size": 1}, "1"), ({"batch_size": 3, "processes": 2}, "3 for 2 processes")]
+)
+def test_batches_of_one_image_are_refused_where_batch_norm_would_meet_one_value(
+    recipe: dict[str, int], found: str, tmp_path: Path
+) -> None:
+    params = toy_params()
+    params["recipe"].update(recipe)
+    write_params(tmp_path, params)
+    check_batch_norms(read_params(tmp_path / "params.yaml"))  # its last maps are of 2 x 2
+    params["networks"]["student"]["stem"] = None
+    write_params(tmp_path, params)
+    result = moonshine("check", cwd=tmp_path, check=False)
+    line = f"error: recipe.batch_size: {found}, too few for the batch norm of student; choose another\n"
+    assert (result.returncode, result.stderr) == (2, line)
+    params["recipe"].update(batch_size=4)
+    write_params(tmp_path, params)
+    check_batch_norms(read_params(tmp_path / "params.yaml"))
 
 
 def test_a_teacher_may_be_read_where_a_student_may_not(tmp_path: Path) -> None:

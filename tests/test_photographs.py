@@ -83,7 +83,7 @@ def test_classes_are_in_torchvisions_order_and_oddities_are_recorded(archives: A
 def test_a_large_image_is_not_one_with_broken_exif(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.warns(Image.DecompressionBombWarning):
-        assert inspect(Photograph(jpeg(1), 0, "it"), resize=None) == (None, None, None)
+        assert inspect(Photograph(jpeg(1), 0, "it"), resize=None, evaluation=28) == (None, None, None)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *ENCODINGS])
@@ -98,7 +98,7 @@ def test_the_pixels_are_those_of_torchvisions_pipeline(kind: str) -> None:
         mirrored = random_crop(encoded, seed, flip=True)
         assert any(np.array_equal(mirrored, np.asarray(view)) for view in (crop, functional.hflip(crop)))
         pipeline = transforms.Compose([transforms.Resize(28), transforms.CenterCrop(24)])
-        assert np.array_equal(photographs.evaluation_pixels(ours, 24, 28), np.asarray(pipeline(theirs)))
+        assert np.array_equal(photographs.evaluation_pixels(ours, "it", 24, 28), np.asarray(pipeline(theirs)))
 
 
 def random_crop(encoded: bytes, seed: int, flip: bool = False) -> np.ndarray:
@@ -183,11 +183,13 @@ def png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_an_image_too_long_for_a_jpeg_is_the_images_problem() -> None:
-    scaled, _, problem = inspect(Photograph(png(29, 68_000), 0, "it"), resize=28)
-    assert (scaled, problem) == (None, "is 28 x 65655 pixels once scaled, a JPEG has at most 65500; crop it")
-    scaled, _, problem = inspect(Photograph(png(29, 67_000), 0, "it"), resize=28)
-    assert (scaled is None, problem) == (False, None)
+@pytest.mark.parametrize("resize", [28, None])
+def test_an_image_too_long_once_scaled_is_the_images_problem(resize: int | None) -> None:
+    """Not the memory's, when it is scaled for evaluation."""
+    scaled, _, problem = inspect(Photograph(png(29, 68_000), 0, "it"), resize, evaluation=28)
+    assert (scaled, problem) == (None, "is 28 x 65655 pixels once scaled, more than 65500 on a side; crop it")
+    scaled, _, problem = inspect(Photograph(png(29, 67_000), 0, "it"), resize, evaluation=28)
+    assert (scaled is None, problem) == (resize is None, None)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_an_image_of_more_than_eight_bits_is_not_prepared(mode: str, kind: str) 
     buffer = io.BytesIO()
     Image.new(mode, (4, 4)).save(buffer, kind)
     assert photographs.decode(buffer.getvalue(), "it").mode == "RGB"
-    problem = inspect(Photograph(buffer.getvalue(), 0, "it"), resize=None)[2]
+    problem = inspect(Photograph(buffer.getvalue(), 0, "it"), resize=None, evaluation=28)[2]
     assert problem == f"has more than 8 bits a channel (mode {mode}); convert it to 8 bits"
 
 
@@ -262,22 +264,27 @@ def test_evaluation_sees_every_image_once_normalised_as_published_networks_expec
     torch.testing.assert_close(images, theirs, atol=1e-5, rtol=0)
 
 
-def test_a_network_trains_and_is_measured_on_photographs(imagenet: Path) -> None:
-    project = imagenet.parent.parent
-    moonshine("train", "teacher", "--seed", "0", cwd=project)
+@pytest.fixture(scope="module")
+def project(imagenet: Path) -> Path:
+    """With a trained teacher."""
+    moonshine("train", "teacher", "--seed", "0", cwd=imagenet.parent.parent)
+    return imagenet.parent.parent
+
+
+def test_a_network_trains_and_is_measured_on_photographs(project: Path) -> None:
     result = moonshine("evaluate", "train/teacher", cwd=project)
     assert "top-1 error" in result.stderr
     assert json.loads((project / "results/toy/metrics/train/teacher.json").read_text())["n"] == 30
 
 
-def test_an_image_that_rots_after_preparation_is_named_in_one_line(imagenet: Path, tmp_path: Path) -> None:
+def test_an_image_that_rots_after_preparation_is_named_in_one_line(imagenet: Path, project: Path) -> None:
     source = Split(imagenet, "val")
     start, length = source._positions[17].tolist()
     path = imagenet / "val.arrow"
     content = path.read_bytes()
     try:
         path.write_bytes(content[:start] + bytes(length) + content[start + length :])
-        result = moonshine("evaluate", "train/teacher", cwd=imagenet.parent.parent, check=False)
+        result = moonshine("evaluate", "train/teacher", cwd=project, check=False)
     finally:
         path.write_bytes(content)
     assert result.returncode == 3

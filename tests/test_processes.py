@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from moonshine.files import sha256
-from support import ROOT, environment, moonshine, run, toy_params, write_params
+from support import ROOT, held, moonshine, run, start_until_paused, toy_params, write_params
 
 MODEL = "models/toy/train/teacher/seed0.safetensors"
 
@@ -163,14 +164,12 @@ def children(parent: int) -> dict[int, int]:
     return found
 
 
-def start_and_wait_for_a_checkpoint(project: Path, beyond: int) -> subprocess.Popen[str]:
+@contextmanager
+def held_at_end_of_epoch(project: Path) -> Iterator[subprocess.Popen[str]]:
     command = (sys.executable, "-m", "moonshine", "train", "teacher", "--seed", "0")
-    training = subprocess.Popen(command, cwd=project, env=environment(), stderr=subprocess.PIPE, text=True)
-    pattern = "runs/toy/train/teacher/seed0/*/step-*.json"
-    while max((int(path.stem[5:]) for path in project.glob(pattern)), default=0) <= beyond:
-        assert training.poll() is None, training.communicate()
-        time.sleep(0.01)
-    return training
+    training = start_until_paused(*command, cwd=project, phase="end of epoch", processes=2)
+    with held(project):
+        yield training
 
 
 @pytest.mark.slow
@@ -178,21 +177,22 @@ def test_killed_and_stopped_processes_end_the_job_and_it_resumes(data: Path, tmp
     params = params_of_two()
     params["recipe"].update(epochs=6, lr_steps=[3])
     params["machine"] = {"device": "cpu", "checkpoint_steps": 3}
-    write_params(data, params)
     unharmed, project = (shutil.copytree(data, tmp_path / name) for name in ("unharmed", "project"))
+    for folder in (unharmed, project):
+        write_params(folder, params)
     moonshine("train", "teacher", "--seed", "0", cwd=unharmed)
 
-    for rank, beyond in ((1, 0), (0, 12)):
-        training = start_and_wait_for_a_checkpoint(project, beyond)
-        os.kill(children(training.pid)[rank], signal.SIGKILL)
-        _, said = training.communicate(timeout=100)
+    for rank in (1, 0):
+        with held_at_end_of_epoch(project) as training:
+            os.kill(children(training.pid)[rank], signal.SIGKILL)
+        _, said = training.communicate()
         assert training.returncode == 137
         assert "error: a process was killed by SIGKILL; the same command goes on from the last checkpoint" in said
         assert "Traceback" not in said
-    for number, beyond in ((signal.SIGTERM, 24), (signal.SIGUSR1, 36)):
-        training = start_and_wait_for_a_checkpoint(project, beyond)
-        training.send_signal(number)
-        _, said = training.communicate(timeout=100)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        with held_at_end_of_epoch(project) as training:
+            training.send_signal(number)
+        _, said = training.communicate()
         assert training.returncode == 128 + number
         assert f"stopped by {number.name}: a checkpoint is saved" in said
         assert "Traceback" not in said

@@ -5,16 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
 
+from moonshine.engines import sync as syncing
+from moonshine.engines.hashed import MEMORY
 from moonshine.engines.lineage import _shows
+from moonshine.engines.snakemake_plan import snakemake
 from moonshine.engines.unlock import _program
 from moonshine.report.markdown import escape
-from support import commit_all, copy_finished, environment, moonshine, run
+from support import commit_all, copy_finished, environment, held, moonshine, run, start_until_paused
 from test_agreement import (
     AFTER_DISTIL,
     AFTER_TRAIN,
@@ -61,7 +65,7 @@ def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> No
     metrics = project / "results/toy/metrics/train/teacher.json"
     time_before = metrics.stat().st_mtime_ns
     engine = subprocess.Popen(
-        ["snakemake", "-c", "import time; time.sleep(60)"], executable=sys.executable, cwd=project
+        ["snakemake", "-c", "import signal; signal.pause()"], executable=sys.executable, cwd=project
     )
     try:
         result = moonshine("sync", cwd=project, check=False)
@@ -107,6 +111,7 @@ def test_sync_names_a_dangling_link(project: Path) -> None:
     assert planned_by_snakemake(project) == AFTER_DISTIL
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_place_of_a_file_is_made_a_file_again(project: Path) -> None:
     student = project / STUDENT
     student.unlink()
@@ -156,21 +161,140 @@ def test_a_model_altered_by_hand_before_a_run_still_shows_as_changed_after_it(pr
     assert f"to be run by either engine, {len(AFTER_TRAIN)} stages" in moonshine("sync", cwd=project).stderr
 
 
-def test_code_edited_while_its_stage_ran_is_not_recorded_as_what_made_it(project: Path) -> None:
+def test_an_input_altered_while_its_stage_ran_is_not_recorded_as_what_it_was_made_from(project: Path) -> None:
+    """What changes later the stage refuses by itself; what was changed before the stage looked only times tell."""
     comment("moonshine/report/tables.py")(project)
-    log = project / "logs/toy/report.log"
-    log.unlink()
-    process = subprocess.Popen(
-        ["snakemake", "--cores", "1"], cwd=project, env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    while not log.exists():
-        assert process.poll() is None
-        time.sleep(0.02)
-    comment("moonshine/report/tables.py")(project)
+    metrics = "results/toy/metrics/train/teacher.json"
+    process = start_until_paused("snakemake", "--cores", "1", cwd=project, phase="start")
+    with held(project):
+        append(project / metrics, b"\n")
     said = process.communicate()[1]
     assert process.returncode == 1
-    assert "not recorded: report@toy: moonshine/report/tables.py was altered after the job had started" in said
-    assert listed(project) == {REPORT}
+    assert f"not recorded: report@toy: {metrics} was altered after the job had started" in said
+    assert listed(project) == {EVALUATE_TRAIN, REPORT}
+
+
+def test_what_changes_while_dvc_runs_a_stage_is_not_taken_for_what_made_it(project: Path) -> None:
+    """DVC writes down the params and the code that it finds when the stage has ended."""
+    module, packages = project / "moonshine/training/schedule.py", project / "requirements/runtime.lock"
+    before = (project / "dvc.lock").read_bytes()
+    params_change(recipe__lr=0.04, recipe__epochs=6)(project)
+    log = project / "logs/toy/train/teacher/seed0.log"
+    log.unlink()
+    process = start_until_paused("dvc", "repro", "train@toy-teacher-0", cwd=project, phase="training")
+    code, locked = module.read_bytes(), packages.read_bytes()
+    with held(project):
+        comment("moonshine/training/schedule.py")(project)
+        comment("requirements/runtime.lock")(project)
+        params_change(recipe__lr=0.03)(project)
+    assert process.wait() == 255
+    code_changed = "moonshine/training/schedule.py: changed; requirements/runtime.lock: changed"
+    reason = f"train: changed while it was at work: recipe.lr: 0.04 -> 0.03; {code_changed}; run it again"
+    assert f"error: {reason}" in log.read_text()
+    assert (project / "dvc.lock").read_bytes() == before
+    module.write_bytes(code)
+    packages.write_bytes(locked)
+    params_change(recipe__lr=0.04)(project)
+    run("dvc", "repro", "train@toy-teacher-0", cwd=project)
+    assert log.read_text().count("epoch 6/6") == 1, "it was trained before, and had only to be published"
+    assert TRAIN not in listed(project)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "models/toy/train/teacher/seed0.safetensors",
+        pytest.param("data/digits/manifest.json", marks=pytest.mark.slow),
+    ],
+)
+def test_inputs_that_change_while_dvc_runs_a_stage_are_not_taken_for_what_it_read(changed: str, project: Path) -> None:
+    path, before = project / changed, (project / "dvc.lock").read_bytes()
+    content, log = path.read_bytes(), project / "logs/toy/distil/at/student/seed0.log"
+    params_change(methods__at__beta=20.0, recipe__epochs=6)(project)
+    log.unlink()
+    command = ("dvc", "repro", "--single-item", "distil@toy-at-student-0")
+    process = start_until_paused(*command, cwd=project, phase="training")
+    with held(project):
+        path.unlink()
+        path.write_bytes(content + b"\n")
+    assert process.wait() == 255
+    assert f"error: distil: changed while it was at work: {changed}: changed; run it again" in log.read_text()
+    assert (project / "dvc.lock").read_bytes() == before
+    path.write_bytes(content)
+    run(*command, cwd=project)
+    assert log.read_text().count("epoch 6/6") == 1, "it was trained before, and had only to be published"
+
+
+NOTE_INPUTS = """
+import sys
+from contextlib import suppress
+from moonshine import cli, unchanged
+
+class Noted(BaseException): ...
+
+def note(path, stage, inputs=(), **names):
+    print(*inputs)
+    raise Noted
+
+unchanged.unchanged = note
+for line in sys.stdin:
+    with suppress(Noted):
+        cli.main(line.split())
+"""
+
+
+def test_stages_look_again_at_all_that_dvc_says_they_read(project: Path) -> None:
+    """Of data at the manifest; code and the lock of packages each stage has from the list of its modules."""
+    with Repo(str(project)) as repo:
+        reads = {
+            stage.cmd.removeprefix("containers/run python -m moonshine "): [
+                Path(dependency.fs_path) for dependency in stage.deps if not isinstance(dependency, ParamsDependency)
+            ]
+            for stage in repo.index.stages
+        }
+    noted = subprocess.run(
+        [sys.executable, "-c", NOTE_INPUTS],
+        input="\n".join(reads),
+        cwd=project,
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    assert len(noted) == len(reads) == len(ALL)
+    for (command, paths), line in zip(reads.items(), noted):
+        files = [file for path in paths for file in ([path] if path.is_file() else path.rglob("*.*"))]
+        names = {str(file.relative_to(project)) for file in files if file.suffix != ".arrow"}
+        assert {name for name in names if not name.startswith(("moonshine", "requirements"))} <= {*line.split()}, (
+            command
+        )
+
+
+def test_a_stage_refuses_params_that_snakemake_had_not_planned(project: Path) -> None:
+    planned = yaml.safe_load((project / "params.yaml").read_text())
+    moonshine("report", cwd=project, MOONSHINE_PLANNED_PARAMS=json.dumps({**planned, "machine": {"device": "cuda"}}))
+    planned["titles"]["train/teacher"] = "Lehrer"
+    before = (project / "results/toy/README.md").stat().st_mtime_ns
+    result = moonshine("report", cwd=project, check=False, MOONSHINE_PLANNED_PARAMS=json.dumps(planned))
+    reason = "params.yaml: changed since Snakemake planned this (titles.train/teacher: Lehrer -> Teacher); run it again"
+    assert (result.returncode, result.stderr) == (3, f"error: {reason}\n")
+    assert (project / "results/toy/README.md").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_what_snakemake_had_not_planned_is_refused_although_it_is_put_back(project: Path) -> None:
+    params_change(methods__at__beta=20.0)(project)
+    before = (project / "params.yaml").read_text()
+    process = start_until_paused("snakemake", "--cores", "1", cwd=project, phase="training")
+    with held(project):
+        params_change(titles={"train/teacher": "Lehrer", "distil/at/student": "Student"})(project)
+    assert process.wait() == 1
+    (project / "params.yaml").write_text(before)
+    reason = "params.yaml: changed since Snakemake planned this (titles.train/teacher: Teacher -> Lehrer); run it again"
+    assert f"error: {reason}" in (project / "logs/toy/attention_maps.log").read_text()
+    assert listed(project) == {MAPS, REPORT}
+    run("snakemake", "--cores", "1", cwd=project)
+    assert listed(project) == set()
 
 
 def test_what_a_killed_run_left_unrecorded_is_recorded_by_hand(project: Path) -> None:
@@ -190,6 +314,94 @@ def test_params_edited_since_a_killed_run_are_not_recorded_as_what_made_it(proje
     assert listed(project) == {MAPS, REPORT}
 
 
+@pytest.mark.parametrize(
+    ("left", "before", "committed"),
+    [(0, b"cmd", True), (0.5, b"cmd", False), (0.5, b"    - path", True), (0.5, b"    outs", False)],
+    ids=["all", "no YAML", "valid, but without inputs", "valid, but without outputs"],
+)
+def test_a_record_that_a_kill_cut_off_is_put_back(left: float, before: bytes, committed: bool, project: Path) -> None:
+    """DVC writes dvc.lock in place, and takes a part of it for all if it is valid."""
+    lock = project / "dvc.lock"
+    if committed:
+        commit_all(project, "All has run")
+    content = lock.read_bytes()
+    part = content[: int(left * len(content))].rpartition(before)[0]
+    lock.write_bytes(part)
+    for command in (("sync",), ("train", "teacher", "--seed", "0")):
+        refused = moonshine(*command, cwd=project, check=False)
+        assert refused.returncode == 3
+        assert "`moonshine unlock` puts it back as the last commit has it" in refused.stderr
+    said = moonshine("unlock", cwd=project).stderr
+    assert "dvc.lock: was not whole; now " in said
+    assert (project / "runs/.leftovers/dvc.lock").read_bytes() == part
+    assert (lock.read_bytes() == content) if committed else not lock.exists()
+    assert listed(project) == (set() if committed else ALL)
+    assert "nothing was locked" in moonshine("unlock", cwd=project).stderr
+
+
+def test_unlock_leaves_a_sound_record_alone_whatever_else_is_broken(project: Path) -> None:
+    config, before = project / ".dvc/config.local", (project / "dvc.lock").read_bytes()
+    config.write_text('[remote "s3"\n')
+    moonshine("unlock", cwd=project)
+    config.unlink()
+    assert (project / "dvc.lock").read_bytes() == before
+
+
+def test_what_is_put_in_place_with_an_older_time_is_not_recorded_as_made(project: Path) -> None:
+    """As `mv`, `cp -p`, rsync and archives do."""
+    model = project / STUDENT
+    append(model, b"!")
+    os.utime(model, (1e9, 1e9))
+    said = moonshine("record", cwd=project).stderr
+    assert f"{STUDENT} was altered after its job had ended" in said
+    assert DISTIL in listed(project)
+
+
+def test_code_put_in_place_with_an_older_time_is_not_recorded_as_what_ran(project: Path) -> None:
+    (project / "dvc.lock").unlink()
+    module = project / "moonshine/evaluation/measure.py"
+    times = module.stat()
+    comment("moonshine/evaluation/measure.py")(project)
+    os.utime(module, ns=(times.st_atime_ns, times.st_mtime_ns))
+    said = moonshine("record", cwd=project).stderr
+    assert "moonshine/evaluation/measure.py was altered after the job had started that made" in said
+    assert EVALUATE_TRAIN in listed(project)
+    assert "prepare@digits" not in listed(project)
+
+
+def test_what_is_edited_while_sync_changes_times_is_seen_as_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = [project / name for name in ("results/toy/metrics/train/teacher.json", STUDENT)]
+
+    def touch_while_somebody_edits(*arguments: str) -> str:
+        if "--touch" in arguments:
+            for path in edited:
+                append(path, b"\n")
+        return snakemake(*arguments)
+
+    shutil.rmtree(project / ".snakemake/metadata")
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(syncing, "snakemake", touch_while_somebody_edits)
+    syncing.sync()
+    assert {EVALUATE_TRAIN, DISTIL} <= listed(project)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"params.yaml": 3}'])
+def test_a_damaged_memory_of_hashes_does_not_matter(content: str, project: Path) -> None:
+    (project / MEMORY).write_text(content)
+    assert "agree" in moonshine("sync", cwd=project).stderr
+
+
+def test_what_is_set_aside_twice_is_kept_twice(project: Path) -> None:
+    note = project / "results/toy/metrics/notes.md"
+    for text in ("A", "B"):
+        note.write_text(text)
+        moonshine("sync", cwd=project)
+    aside = project / "runs/.leftovers/results/toy/metrics"
+    assert {path.name: path.read_text() for path in aside.iterdir()} == {"notes.md": "A", "notes.md.2": "B"}
+
+
 def test_what_snakemake_has_no_record_of_is_not_recorded(project: Path) -> None:
     shutil.rmtree(project / ".snakemake/metadata")
     result = moonshine("record", REPORT, cwd=project, check=False)
@@ -204,6 +416,7 @@ def test_a_folder_with_a_file_altered_after_its_job_is_not_recorded(project: Pat
     assert f"not recorded: {REPORT}: results/toy/figures was altered after its job had ended" in result.stderr
 
 
+@pytest.mark.slow
 def test_what_was_only_touched_is_not_recorded_as_made(project: Path) -> None:
     params_change(methods__at__beta=20.0)(project)
     run("snakemake", "--cores", "1", "--touch", cwd=project)
@@ -314,6 +527,22 @@ def test_lineage_reaches_the_raw_data_and_every_link_holds(project: Path) -> Non
         assert f"models/toy/{path}.safetensors: sha256" in shown
     assert '"sha256": "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"' in shown  # digits.csv.gz
     assert "BROKEN" not in shown
+
+
+def test_lineage_tells_edits_that_change_nothing_from_those_accepted_on_somebodys_word(project: Path) -> None:
+    commit_all(project)
+    comment("moonshine/training/schedule.py")(project)
+    append(project / "moonshine/training/loop.py", b"UNUSED = 1\n")
+    moonshine("accept", "--unproven", "train", "distil", cwd=project)
+    shown = moonshine("lineage", "train/teacher", cwd=project).stdout
+    assert "  code: moonshine/training/loop.py: changed since, accepted in dvc.lock on somebody's word\n" in shown
+    assert "  code: moonshine/training/schedule.py: only comments, docstrings or layout changed since\n" in shown
+    commit_all(project)
+    run("git", "checkout", "--quiet", "--orphan", "without-history", cwd=project)
+    commit_all(project)
+    assert shown.count("is not in git") == 0
+    shown = moonshine("lineage", "train/teacher", cwd=project).stdout
+    assert shown.count("on somebody's word (the version that made it is not in git)\n") == 2
 
 
 def test_lineage_takes_a_path_however_it_is_written(project: Path) -> None:

@@ -2,20 +2,31 @@
 
 import copy
 import csv
+import dataclasses
 import json
+import re
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import matplotlib.pyplot as plt
 import pytest
+from matplotlib.figure import Figure
 
 from measured_project import TOP1, VALIDATION, metrics, params, write_metrics, write_project
 from moonshine import cli, signals
+from moonshine.errors import Interrupted
+from moonshine.params import read_params
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.figures import FIGURES
+from moonshine.report.figures import FIGURES, Measured, figure_files
+from moonshine.report.rows import read_rows
+from moonshine.report.style import Theme, render
 from moonshine.report.tables import short_count
+from moonshine.report.web_page import web_page
 from support import files_below, write_params
 from support import moonshine as run_moonshine
 
@@ -49,6 +60,10 @@ def moonshine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
         return result
 
     return run
+
+
+def stop_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_received", signal.SIGTERM)
 
 
 def page(project: Path) -> str:
@@ -178,6 +193,35 @@ def test_what_is_refused_leaves_the_page_whole(project: Path, moonshine: Moonshi
     assert files_below(project / "results/toy", ".md", ".csv") == before
 
 
+def test_a_stop_is_obeyed_before_anything_is_written(
+    project: Path, moonshine: Moonshine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moonshine.report.report.table_csv", lambda *table: stop_is_requested(monkeypatch) or "")
+    result = moonshine("report", cwd=project, fails=True)
+    assert (result.returncode, result.stderr) == (
+        143,
+        "error: stopped by SIGTERM: nothing is lost, run the same command again\n",
+    )
+    assert not (project / "results/toy/tables").exists()
+    assert not (project / "results/toy/README.md").exists()
+
+
+def test_a_stop_is_obeyed_before_the_next_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def draw(measured: Any, theme: Theme) -> Figure:
+        drawn.append(theme)
+        stop_is_requested(monkeypatch)
+        return Figure()
+
+    monkeypatch.setattr("moonshine.report.figures.drawable", lambda measured: list(FIGURES))
+    for name, drawing in FIGURES.items():
+        monkeypatch.setitem(FIGURES, name, dataclasses.replace(drawing, draw=draw))
+    with pytest.raises(Interrupted):
+        figure_files(Mock())
+    assert len(drawn) == 1
+
+
 def test_captions_speak_of_seeds_where_there_are_several(project: Path, moonshine: Moonshine) -> None:
     moonshine("report", cwd=project)
     assert "one standard deviation over seeds" in page(project)
@@ -199,6 +243,22 @@ def test_rows_without_any_error_are_drawn_in_silence(project: Path) -> None:
         curve.write_text("\n".join([header, *zeroed]) + "\n")
     result = run_moonshine("report", cwd=project)
     assert "Warning" not in result.stderr
+
+
+def test_a_single_epoch_is_drawn_as_points(project: Path) -> None:
+    content = params()
+    content["recipe"].update(epochs=1, lr_steps=[])
+    write_params(project, content)
+    for curve in (project / "results/toy/curves").rglob("*.csv"):
+        curve.write_text("\n".join(curve.read_text().splitlines()[:2]) + "\n")
+    run_moonshine("report", cwd=project)
+    for name in ("training-curves", "attention-losses"):
+        drawing = (project / f"results/toy/figures/{name}.svg").read_text()
+        assert not re.search(r'd="M [-\d.]+ [-\d.]+\s*"', drawing), "a line of one point, which nobody sees"
+        assert "learning rate lowered" not in drawing
+    page = (project / "results/toy/report.html").read_text()
+    assert '"domain": [1, 1]' not in page
+    assert '"point": true' in page
 
 
 def test_counts_stay_whole_beside_rows_that_have_not_run(project: Path, moonshine: Moonshine) -> None:
@@ -365,11 +425,74 @@ def test_a_title_is_no_formula(project: Path) -> None:
     assert r"| \$\\foo\$ \| teacher " in page(project)
 
 
-def test_a_table_that_was_dropped_does_not_stay(project: Path, moonshine: Moonshine) -> None:
+def test_titles_and_headings_are_no_markdown(project: Path, moonshine: Moonshine) -> None:
+    titled = params()
+    titled["titles"] = {"train/teacher": "a | b", "train/student": "<c> ~d~", "distil/at/student": "_e_ &amp; #"}
+    titled["tables"][0].update(title="R&D [all]", caption="See [the paper](https://example.org).")
+    titled["tables"][0]["published"][0]["name"] = "*ours*"
+    write_params(project, titled)
     moonshine("report", cwd=project)
-    write_params(project, {**params(), "tables": []})
+    for text in (
+        "## R\\&D \\[all]",
+        "See [the paper](https://example.org).",
+        "\\*ours\\*: Somebody, 2018",
+        "| \\<c> \\~d\\~ ",
+        "| \\_e\\_ \\&amp; \\# ",
+    ):
+        assert text in page(project)
+    assert page(project).count("| \\<c> \\~d\\~ ") == 2, "in the table, and in that of attention's distances"
+    index = (project / "results/README.md").read_text()
+    assert "| a \\| b " in index
+    assert "| \\_e\\_ \\&amp; \\# " in index
+
+
+def test_titles_and_captions_are_no_html(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titled = params()
+    titled["titles"]["train/teacher"] = "</script><b>"
+    titled["tables"][0].update(title="<i>All", caption="<script>1</script>")
+    write_params(project, titled)
+    monkeypatch.chdir(project)
+    read = read_params(Path("params.yaml"))
+    rows = read_rows(read)
+    measured = Measured(list(rows.values()), {}, None, None, read.recipe)
+    html = web_page(read, rows, measured, None)
+    assert "&lt;script&gt;1&lt;/script&gt;" in html
+    for raw in ("</script><b>", "<i>", "<script>1"):
+        assert raw not in html
+
+
+def test_a_headline_of_before_with_a_title_of_two_lines_stays_one_row(project: Path, moonshine: Moonshine) -> None:
     moonshine("report", cwd=project)
-    assert list((project / "results/toy/tables").iterdir()) == []
+    headline = json.loads((project / "results/toy/headline.json").read_text())
+    headline["rows"]["teacher"]["title"] = "Teacher\nof all"
+    other = project / "results/other/headline.json"
+    other.parent.mkdir()
+    other.write_text(json.dumps(headline))
+    moonshine("report", cwd=project)
+    assert "| Teacher of all |" in (project / "results/README.md").read_text()
+
+
+def test_characters_that_the_font_lacks_are_said_in_one_line(
+    project: Path, moonshine: Moonshine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(theme: Theme) -> Figure:
+        figure = plt.figure(figsize=(1, 1))
+        figure.text(0, 0, "漢字 and 字")
+        return figure
+
+    monkeypatch.setattr("moonshine.report.report.figure_files", lambda measured: render("drawing", draw))
+    warnings = [line for line in moonshine("report", cwd=project).stderr.splitlines() if "arning" in line]
+    lacked = "warning: figures show boxes for 字漢, which their font lacks; choose other titles or class names"
+    assert warnings == [lacked]
+
+
+def test_a_table_of_a_former_name_does_not_stay(project: Path, moonshine: Moonshine) -> None:
+    moonshine("report", cwd=project)
+    renamed = params()
+    renamed["tables"][0]["name"] = "renamed"
+    write_params(project, renamed)
+    moonshine("report", cwd=project)
+    assert [path.name for path in (project / "results/toy/tables").iterdir()] == ["renamed.csv"]
 
 
 def test_a_table_of_an_unknown_row_is_refused(project: Path, moonshine: Moonshine) -> None:

@@ -9,7 +9,7 @@ from support import ANOTHER_OWNER, copy_finished, copy_project, moonshine, run, 
 
 TABLE = """row,seeds,title,parameters,top1,top1_std
 train/teacher,3,Teacher,60000,{teacher},0.2
-distil/at/student,{seeds},Student,{parameters},{student},{std}
+distil/at/student,{seeds},Student | AT,{parameters},{student},{std}
 """
 IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 
@@ -34,20 +34,20 @@ def write_results(project: Path, table: str, score: float) -> None:
         (project / "results/toy" / path).write_text(text)
 
 
-def test_rows_that_changed_are_shown_with_what_they_were(project: Path) -> None:
+def test_rows_that_changed_are_shown_with_what_they_were(project: Path, tmp_path: Path) -> None:
+    folder = copy_finished(project, tmp_path / "project")
     table = TABLE.format(teacher=1.5, seeds=3, parameters=3000, student=7.25, std=0.5)
-    write_results(project, table, 1.5)
-    printed = moonshine("summary", cwd=project).stdout
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in printed.splitlines()]
+    write_results(folder, table, 1.5)
+    printed = moonshine("summary", cwd=folder).stdout
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in printed.splitlines()]
     assert ["Teacher", "3", "60,000", "2.00 ± 0.20 → **1.50 ± 0.20**"] in lines
-    assert ["Student", "none → **3**", "none → **3,000**", "none → **7.25 ± 0.50**"] in lines
+    assert [r"Student \| AT", "none → **3**", "none → **3,000**", "none → **7.25 ± 0.50**"] in lines
     assert "### toy: all" in printed
     assert "other" not in printed, "a table that did not change"
     assert "top1" in printed.split("dvc metrics diff")[1], "the scores' difference"
 
 
 def test_nothing_changed_is_said(project: Path) -> None:
-    run("git", "checkout", "--quiet", "results", cwd=project)
     assert "No table has changed." in moonshine("summary", cwd=project).stdout
 
 

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 from moonshine.files import sha256
 from moonshine.training import memory
 from moonshine.training.memory import Need, groups_that_fit
-from support import environment, moonshine, toy_params, write_params
+from support import moonshine, start_until_paused, toy_params, write_params
 
 
 def three_students() -> dict[str, Any]:
@@ -61,11 +59,8 @@ def test_killed_together_they_go_on_together_or_alone(project: Path, tmp_path: P
     params = three_students()
     params["machine"]["checkpoint_steps"] = 1
     write_params(killed, params)
-    command = [sys.executable, "-m", "moonshine", "distil", "--together", "--seed", "0"]
-    process = subprocess.Popen(command, cwd=killed, env=environment(), stderr=subprocess.DEVNULL)
-    while len(list(killed.glob("runs/toy/distil/at/*/seed0/*/step-*.json"))) < 6:
-        assert process.poll() is None, "finished before it could be killed"
-        time.sleep(0.01)
+    command = (sys.executable, "-m", "moonshine", "distil", "--together", "--seed", "0")
+    process = start_until_paused(*command, cwd=killed, phase="end of epoch")
     process.kill()
     process.wait()
     assert not finished(killed)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,35 @@ def test_an_export_without_images_to_check_with_is_refused(project: Path, tmp_pa
 def test_an_export_to_a_folder_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match=f"^--output: {tmp_path} is a folder; name the file to write$"):
         export(Path("any.safetensors"), tmp_path, [], None)
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("it.safetensors", "is the model itself; name another file"),
+        ("link.onnx", "is the model itself; name another file"),
+        ("models/toy/it.onnx", "lies in models/, where only stages write; name a file elsewhere"),
+        ("exports/../data/it.onnx", "lies in data/, where only stages write; name a file elsewhere"),
+    ],
+)
+def test_an_export_over_what_is_to_stay_is_refused_at_once(
+    output: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("it.safetensors").write_text("a model")
+    Path("link.onnx").symlink_to("it.safetensors")
+    with pytest.raises(ParamsError, match=f"^--output: {output} {reason}$"):
+        export(Path("it.safetensors"), Path(output), [], None)
+
+
+@pytest.mark.parametrize("name", ["models/digits", "."])
+def test_a_folder_is_no_damaged_model_to_delete(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for use in (lambda: predict(folder, []), lambda: export(folder, None, [], None)):
+        with pytest.raises(ParamsError, match=rf"^{re.escape(name)}: is a folder; name a model file$"):
+            use()
 
 
 @pytest.mark.slow

@@ -56,6 +56,25 @@ def test_damage_within_a_folder_is_found_and_repaired(damage: str, project: Path
         moonshine("verify", cwd=project)
 
 
+def test_the_index_of_experiments_is_held_against_their_headlines(project: Path) -> None:
+    index = project / "results/README.md"
+    before = index.read_bytes()
+    for damaged, problem in (
+        (before.replace(b".", b",", 1), "not what the experiments' headlines say; repair: moonshine report"),
+        (b"\xff", "cannot be read ("),
+        (None, "not what the experiments' headlines say; repair: moonshine report"),
+    ):
+        index.unlink()
+        if damaged is not None:
+            index.write_bytes(damaged)
+        result = moonshine("verify", cwd=project, check=False)
+        assert result.returncode == 3
+        assert result.stderr.startswith(f"error: results/README.md: {problem}")
+    moonshine("report", cwd=project)
+    assert index.read_bytes() == before
+    moonshine("verify", cwd=project)
+
+
 UNRECORDED = {
     "prepare@digits": ("data/digits/val.arrow", "its sha256 is not the manifest's; repair: moonshine prepare"),
     "train@toy-teacher-0": (

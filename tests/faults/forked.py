@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults import phases
+from support import is_stopped
 
 STRACE = shutil.which("strace")
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -73,11 +74,9 @@ class Command:
         self.process.start()
         assert self.process.pid is not None
         self.pid: int = self.process.pid
-        if pause:
-            assert self.wait_until(Command.paused), self.finish().output
 
     def paused(self) -> bool:
-        return "\nState:\tT" in Path(f"/proc/{self.pid}/status").read_text()
+        return is_stopped(self.pid)
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -98,7 +97,7 @@ class Command:
             os.kill(self.pid, signal_number)
 
     def finish(self) -> Result:
-        self.process.join(120)
+        self.process.join(600)
         if self.process.is_alive():
             self.process.kill()
             raise AssertionError(f"hangs: {self._output.read_text()}")
@@ -115,7 +114,11 @@ class Command:
 def start(
     folder: Path, *arguments: str, pause: str | None = None, prepare: Callable[[], None] | None = None
 ) -> Command:
-    return Command(folder, arguments, pause, prepare)
+    """It runs, or has stopped itself in the phase `pause`."""
+    running = Command(folder, arguments, pause, prepare)
+    if pause:
+        assert running.wait_until(Command.paused), running.finish().output
+    return running
 
 
 def command(folder: Path, *arguments: str, prepare: Callable[[], None] | None = None) -> Result:

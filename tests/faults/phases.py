@@ -73,3 +73,18 @@ def record(path: Path, pause: str | None = None) -> None:
     note_calls(moonshine.training.distil, "publish", b"p")
     note_calls(Trainee, "step", b"t")
     note_calls(Trainee, "finish_epoch", b"f")
+    enter(b"s")  # before any work
+
+
+def stop_after_checkpoint(number: int) -> None:
+    """From now on this process stops itself once it has saved the checkpoint of this number."""
+    from moonshine.training import loop
+
+    save = loop.save_checkpoint
+
+    def save_and_stop(folder: Path, saved: int, state: dict[str, Any]) -> None:
+        save(folder, saved, state)
+        if saved == number:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    loop.save_checkpoint = save_and_stop

@@ -1,17 +1,15 @@
 """Damage to any file that a stage reads is named, or does not matter: never another result, never a traceback."""
 
-import os
 import random
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefacts
-from faults.forked import Command, command, start
+from faults.forked import command
+from faults.test_parity import stop_at
 
 EVALUATE = ("evaluate", "distil/at/student")
 DOCUMENTED = {3, 4, 8}
@@ -67,28 +65,11 @@ DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
 )
 
 
-def stop_after_the_fifth_checkpoint() -> None:
-    """To be killed there, however fast the training is."""
-    from moonshine.training import loop
-
-    save = loop.save_checkpoint
-
-    def save_and_stop(folder: Path, number: int, state: dict[str, Any]) -> None:
-        save(folder, number, state)
-        if number == 5:
-            os.kill(os.getpid(), signal.SIGSTOP)
-
-    loop.save_checkpoint = save_and_stop
-
-
 @pytest.fixture(scope="module")
 def under_way(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Teacher trained, and the student's training killed after its fifth checkpoint."""
     folder = experiment.copy(tmp_path_factory.mktemp("under-way") / "run", "results", "distil")
-    running = start(folder, *DISTIL, prepare=stop_after_the_fifth_checkpoint)
-    assert running.wait_until(Command.paused)
-    running.kill()
-    running.finish()
+    stop_at(folder, 5, DISTIL)
     return folder
 
 

@@ -17,7 +17,7 @@ import pytest
 from faults import phases
 from faults.experiment import STAGES, Injections, artefacts, tiny_params
 from faults.forked import command
-from support import ROOT, copy_project, environment, moonshine, write_params
+from support import ROOT, copy_project, environment, moonshine, stages_in, write_params
 
 ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro")}
 KILLS = int(os.environ.get("FAULTS_KILLS", "10"))
@@ -63,18 +63,6 @@ class Engine:
             stderr=self.output,
         )
 
-    def stages(self) -> list[int]:
-        """Process ids of the stages that run."""
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                words = (folder / "cmdline").read_bytes().split(b"\0")
-                if b"moonshine" in words and (folder / "cwd").samefile(self.project) and b"python" in words[0]:
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return found
-
     def phase(self, stage: int) -> str:
         return phases.read(self.phases / str(stage))
 
@@ -82,7 +70,7 @@ class Engine:
         """A stage in the wanted phase, or any after the time; None when the engine ends first."""
         end = time.monotonic() + seconds
         while self.process.poll() is None:
-            for stage in self.stages():
+            for stage in stages_in(self.project):
                 if self.phase(stage) == wanted or time.monotonic() > end:
                     return stage
             time.sleep(0.002)
@@ -99,15 +87,15 @@ class Engine:
                 os.kill(stage, signal.SIGTERM if target == "stage politely" else signal.SIGKILL)
         except ProcessLookupError:
             pass  # it has just ended
-        self.process.wait(300)
-        end = time.monotonic() + 300
-        while self.stages():  # what outlives its engine works on; its lock would send a second start away
+        self.process.wait(900)
+        end = time.monotonic() + 900
+        while stages_in(self.project):  # what outlives its engine works on; its lock would send a second start away
             assert time.monotonic() < end, "a stage hangs"
             time.sleep(0.05)
 
     def run_to_the_end(self) -> str:
         self.start()
-        self.process.wait(600)
+        self.process.wait(900)
         self.output.close()
         return (self.project.parent / "output").read_text()
 

@@ -4,13 +4,12 @@ import random
 import re
 import signal
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from faults.experiment import DISTIL, Experiment, Injections, artefacts
-from faults.forked import Command, start
+from faults.forked import Command
 
 STEPS = 3
 """Of an epoch of the tiny experiment."""
@@ -28,13 +27,15 @@ def kill_until_done(folder: Path, chance: random.Random, injected: Injections, k
     hit: list[str] = []
     done = 0
     while True:
-        running = start(folder, *DISTIL)
         wanted = chance.choice(["start", "training", "training", "saving", "evaluation", "publishing"])
-        if len(hit) == kills or not running.wait_until(partial(is_in, wanted)):
+        running = Command(folder, DISTIL, pause=wanted if len(hit) < kills else None)
+        if not running.wait_until(Command.paused):
             result = running.finish()
             assert result.code == 0, result.output
             return hit
-        time.sleep(chance.choice([0.0, chance.uniform(0, 0.05), chance.uniform(0, 0.3)]))
+        if delay := chance.choice([0.0, chance.uniform(0, 0.05), chance.uniform(0, 0.3)]):
+            running.go_on()
+            time.sleep(delay)
         with injected("kill -9 of a command at a random instant") as case:
             running.kill(signal.SIGKILL)
             result = running.finish()
@@ -47,10 +48,6 @@ def kill_until_done(folder: Path, chance: random.Random, injected: Injections, k
         hit.append(result.phase)
         if result.code == 0:
             return hit
-
-
-def is_in(phase: str, command: Command) -> bool:
-    return command.phase() == phase
 
 
 @pytest.mark.parametrize("attempt", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 30))])

@@ -22,7 +22,7 @@ from moonshine.data.order import epoch_order
 from moonshine.errors import DataError, MachineError
 from moonshine.files import sha256
 from moonshine.params.schema import Augmentation
-from support import environment, files_below, moonshine, write_params
+from support import environment, files_below, is_stopped, moonshine, write_params
 from test_photographs import photograph_params
 
 CLASSES = 40
@@ -44,8 +44,8 @@ def prepared(raw: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPath
     return folder
 
 
-def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "moonshine", *arguments]
+def start(folder: Path, *arguments: str, program: tuple[str, str] = ("-m", "moonshine")) -> "subprocess.Popen[str]":
+    command = [sys.executable, *program, *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
@@ -54,6 +54,25 @@ def wait_for(found: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     return value
+
+
+HALF_MADE = """
+import os, signal
+from moonshine import cli
+from moonshine.data import store
+
+batches, make_batch = 0, store._batch
+
+def stop_when_the_first_is_written(*arguments):
+    global batches
+    batches += 1
+    if batches == 2:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return make_batch(*arguments)
+
+store._batch = stop_when_the_first_is_written
+cli.run()
+"""
 
 
 def half_made(folder: Path) -> list[Path]:
@@ -66,10 +85,12 @@ def test_a_stopped_preparation_is_made_again_to_the_same_bytes(
 ) -> None:
     with injected("a stop of the preparation of photographs"):
         write_params(tmp_path, raw[1])
-        process = start(tmp_path, "prepare")
-        wait_for(lambda: half_made(tmp_path), process)
+        process = start(tmp_path, "prepare", program=("-c", HALF_MADE))
+        wait_for(lambda: is_stopped(process.pid), process)
+        assert half_made(tmp_path)
         process.send_signal(stop)
-        said = process.communicate(timeout=120)[1]
+        process.send_signal(signal.SIGCONT)
+        said = process.communicate()[1]
         assert process.returncode == (143 if stop == signal.SIGTERM else -9), said
         assert "Traceback" not in said
         assert not (tmp_path / "data/imagenet/manifest.json").exists()
@@ -118,7 +139,7 @@ def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         both = wait_for(lambda: found if len(found := children.read_text().split()) == 2 else None, process)
         os.kill(int(both[0]), signal.SIGKILL)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate()[1]
         assert process.returncode == 5, said
         assert "a loading worker died or hung" in said
         assert "Traceback" not in said
@@ -153,7 +174,7 @@ def test_a_training_ends_whatever_its_loading_workers_do(
         (tmp_path / "data").symlink_to(prepared / "data")
         program = ["-m", "moonshine"] if ending == "divergence" else ["-c", DEFECT]
         command = [sys.executable, *program, "train", "teacher", "--seed", "0"]
-        ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
+        ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=600)
         assert ended.returncode == (7 if ending == "divergence" else 1), ended.stderr
 
 

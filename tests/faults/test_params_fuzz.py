@@ -75,7 +75,8 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
     params["seeds"].append(0)
     params["methods"]["at"]["beta"] = draw(st.floats(0, 1e6))
     params["machine"]["checkpoint_seconds"] = draw(st.floats(1e-3, 1e6))
-    params["titles"] = {"train/teacher": draw(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=40))}
+    line = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=40)
+    params["titles"] = {"train/teacher": draw(line.filter(str.strip))}
     return params
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ import torch
 
 from faults.experiment import DISTIL, TRAIN, Experiment, artefacts, tiny_params
 from faults.forked import Command, command, start
+from faults.phases import stop_after_checkpoint
 from moonshine.files import read_checked_json, write_checked_json
-from support import environment, moonshine, write_params
+from support import ROOT, environment, is_stopped, moonshine, write_params
 
 POSITIONS = (1, 2, 3, 5, 6, 7)
 """Numbers of the checkpoints of two epochs of three steps; 4 and 8 are the states after a validation."""
@@ -31,18 +33,11 @@ def committed(folder: Path) -> list[Path]:
 
 
 def stop_at(folder: Path, number: int, arguments: tuple[str, ...] = TRAIN) -> None:
-    """Run, kill -9 after the checkpoint of this number is committed, and take away any later one."""
-
-    def saved(_: Command) -> bool:
-        return any(int(path.name[5:14]) >= number for path in committed(folder))
-
-    running = start(folder, *arguments)
-    assert running.wait_until(saved), running.finish().output
+    """Run, and kill -9 once the checkpoint of this number is committed."""
+    running = start(folder, *arguments, prepare=partial(stop_after_checkpoint, number))
+    assert running.wait_until(Command.paused), running.finish().output
     running.kill()
     assert running.finish().code == -signal.SIGKILL
-    for later in folder.glob("runs/toy/*/**/step-*"):
-        if int(later.name[5:14]) > number:
-            later.unlink()
     assert committed(folder)[-1].name == f"step-{number:09d}.pt"
 
 
@@ -119,10 +114,16 @@ def test_resume_of_compiled_networks(experiment: Experiment, tmp_path: Path) -> 
         experiment.copy(tmp_path / name, "runs", "results", "distil", params=params) for name in ("whole", "stopped")
     )
     moonshine(*DISTIL, cwd=whole)
+    stopping = "from faults import phases; phases.stop_after_checkpoint(2); from moonshine import cli; cli.run()"
+    path = f"{ROOT}:{ROOT / 'tests'}"
     running = subprocess.Popen(
-        [sys.executable, "-m", "moonshine", *DISTIL], cwd=stopped, env=environment(), stderr=subprocess.DEVNULL
+        [sys.executable, "-c", stopping, *DISTIL],
+        cwd=stopped,
+        env=environment(PYTHONPATH=path),
+        stderr=subprocess.DEVNULL,
     )
-    while running.poll() is None and not any(path.name == "step-000000002.pt" for path in committed(stopped)):
+    while not is_stopped(running.pid):
+        assert running.poll() is None
         time.sleep(0.05)
     running.kill()
     assert running.wait() == -signal.SIGKILL

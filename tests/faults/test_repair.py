@@ -96,7 +96,7 @@ def test_verify_names_a_damaged_lock(project: Path, tmp_path: Path, injected: In
 def test_unlock_removes_stale_locks(project: Path, injected: Injections) -> None:
     with injected("stale locks of engines"):
         lock = project / ".snakemake/locks/0.input.lock"
-        lock.parent.mkdir(parents=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
         lock.write_text("data/digits/train.arrow\n")
         (project / ".dvc/tmp/rwlock").write_text('{"half')
         result = command(project, "unlock")
@@ -113,7 +113,7 @@ def test_unlock_leaves_live_owners_alone(project: Path, untrained: Path, injecte
         lock = project / ".snakemake/locks/0.input.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.write_text("x")
-        code = "import time; time.sleep(60)"
+        code = "import signal; signal.pause()"
         engine = subprocess.Popen(["snakemake", "-c", code], executable=sys.executable, cwd=project)
         try:
             result = command(project, "unlock")

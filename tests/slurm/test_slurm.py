@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from moonshine.files import sha256
-from support import copy_project, environment, moonshine, run, toy_params, write_params
+from support import copy_project, environment, held, is_stopped, moonshine, run, toy_params, write_params
 
 HAS_CLUSTER = (
     bool(shutil.which("sbatch")) and subprocess.run(["sinfo", "--noheader"], capture_output=True).stdout != b""
@@ -105,10 +105,12 @@ def test_signals_and_requeues_cost_no_byte(tmp_path: Path) -> None:
     engine = start(project)
     try:
         step = wait_for_checkpoint(project, 0, engine)
-        run("scancel", f"--signal={signal.SIGTERM.name[3:]}", job_of_training(), cwd=project)
+        with held(project):
+            run("scancel", f"--signal={signal.SIGTERM.name[3:]}", job_of_training(), cwd=project)
         wait_for_checkpoint(project, step + 100, engine)
-        requeued = job_of_training()
-        run("scontrol", "requeue", requeued, cwd=project)
+        with held(project):
+            requeued = job_of_training()
+            run("scontrol", "requeue", requeued, cwd=project)
         while "PENDING" not in run("scontrol", "show", "job", requeued, cwd=project).stdout:
             time.sleep(0.5)
         run("scontrol", "update", f"JobId={requeued}", "StartTime=now", cwd=project)  # else it waits two minutes
@@ -120,9 +122,13 @@ def test_signals_and_requeues_cost_no_byte(tmp_path: Path) -> None:
 
 
 def test_a_time_limit_shorter_than_the_training_costs_no_byte(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project", params_of_training(epochs=200, minutes=1))
+    project = copy_project(tmp_path / "project", params_of_training(epochs=50, minutes=1))
     engine = start(project, "--default-resources", "slurm_extra='--signal=TERM@15'")
     try:
+        wait_for_checkpoint(project, 0, engine)
+        with held(project) as (training,):
+            while is_stopped(training):  # until SLURM wakes it up, to have it hear the signal
+                time.sleep(0.1)
         require_end_as_unharmed(project, engine)
     finally:
         engine.kill()
