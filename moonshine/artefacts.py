@@ -6,6 +6,8 @@ A row is one line of a results table: `fetch/<network>`, `train/<network>` or `d
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PARAMS_CHECKED = Path("data", "params-checked.txt")
+"""What the stage `check` writes, always the same; every other stage of dvc.yaml depends on it."""
 RUNS = Path("runs")
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"
 """In a folder that Snakemake declares, a file whose modification time it takes for the folder's."""

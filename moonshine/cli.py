@@ -106,6 +106,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("check", help="check params.yaml before any work")
+    command.add_argument(
+        "--keys", action="store_true", help="the file alone, not its networks and data; a stage of DVC's"
+    )
     command.set_defaults(run=_check)
 
     command = commands.add_parser("describe", help="parameters and MACs of networks, without data")
@@ -233,6 +236,12 @@ def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
 
 def _check(options: argparse.Namespace) -> None:
     params = _read(options)
+    if options.keys:
+        from moonshine.params.checked import mark_checked
+
+        _require_own_folders()
+        mark_checked()
+        return
     from moonshine.data.check import check_images
     from moonshine.models.check import check_batch_norms, check_networks
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 
@@ -15,6 +15,7 @@ from moonshine import signals
 from moonshine.errors import DataError, SecurityError, WriteError
 from moonshine.files import explain, make_folder, sync_folder
 from moonshine.progress import Progress, say
+from moonshine.urls import check_url
 
 ATTEMPTS = 5
 FIRST_PAUSE = 0.5
@@ -23,7 +24,6 @@ BLOCK = 1 << 16
 """Of a broken transfer at most so many bytes are received again."""
 SECONDS_BETWEEN_LOOKS = 0.1
 """Whether another process has ended its download of the same file."""
-LOOPBACK = ("localhost", "127.0.0.1")
 
 
 def download(url: str, path: Path, check: Callable[[Path], None], seconds: float) -> None:
@@ -105,8 +105,8 @@ def _transfer(url: str, part: Path, seconds: float) -> None:
     """Receive what is missing of `part`; requests' exceptions mean that another attempt may help."""
     done = _size(part)
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
-    with requests.get(url, headers=headers, stream=True, timeout=seconds) as response:
-        _refuse_downgrade(url, response)
+    hooks = {"response": _check_redirect}
+    with requests.get(url, headers=headers, stream=True, timeout=seconds, hooks=hooks) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # all of it is there already, or the check will say that it is something else
         if response.status_code >= requests.codes.server_error:
@@ -119,11 +119,17 @@ def _transfer(url: str, part: Path, seconds: float) -> None:
         _receive(response, part, done if partial else 0)
 
 
-def _refuse_downgrade(url: str, response: requests.Response) -> None:
-    for hop in (*response.history, response):
-        address = urlsplit(hop.url)
-        if address.scheme != "https" and (urlsplit(url).scheme == "https" or address.hostname not in LOOPBACK):
-            raise SecurityError(f"{url}: redirects to {hop.url}, which is not https; correct the url")
+def _check_redirect(response: requests.Response, **_: object) -> None:
+    """Called by requests for every response, before it follows a redirect: never away from https, or to a bad URL."""
+    if not response.is_redirect:
+        return
+    target = requests.utils.requote_uri(urljoin(response.url, response.headers["Location"]))
+    try:
+        check_url(target)
+    except ValueError as error:
+        raise SecurityError(f"{response.url}: redirects to {error}; correct the url") from None
+    if urlsplit(response.url).scheme == "https" != urlsplit(target).scheme:
+        raise SecurityError(f"{response.url}: redirects to {target}, which is not https; correct the url")
 
 
 def _receive(response: requests.Response, part: Path, done: int) -> None:

@@ -39,6 +39,15 @@ _TRAINING = (
 )
 
 CODE: dict[str, tuple[str, ...]] = {
+    "check": (
+        "models/attention_points.py",
+        "models/conv_spec.py",
+        "models/names.py",
+        "params/read.py",
+        "params/references.py",
+        "params/schema.py",
+        "urls.py",
+    ),
     "prepare": (
         "data/photograph_store.py",
         "data/photographs.py",
@@ -136,6 +145,10 @@ PARAMS: dict[str, tuple[str, ...]] = {
 }
 """Keys of params.yaml that each stage goes by."""
 
+CHECK = "check"
+"""DVC's first stage, which every other depends on: it refuses a wrong params.yaml before DVC deletes an output or runs
+a command. Snakemake does without: it reads params.yaml by the same rules whenever it reads its Snakefile."""
+
 PLANNED = "MOONSHINE_PLANNED_PARAMS"
 """Environment variable with the params that Snakemake planned by, as JSON."""
 
@@ -166,6 +179,7 @@ EXEMPT = {
     "models/conv_spec.py": "checks params.yaml, in the stages that build no network",
     "models/names.py": "checks params.yaml, in the stages that build no network",
     "params/__init__.py": "empty",
+    "params/order.py": "puts what params.yaml names into an order that does not depend on the file's",
     "params/read.py": "checks params.yaml and fills nothing in",
     "params/references.py": "checks params.yaml and fills nothing in",
     "params/schema.py": "checks params.yaml and fills nothing in that can change a result",
@@ -182,4 +196,5 @@ EXEMPT = {
     "training/provenance.py": "records where a run took place",
     "training/run_folder.py": "keeps runs apart",
     "unchanged.py": "refuses a stage whose params or code change meanwhile",
+    "urls.py": "refuses URLs",
 }

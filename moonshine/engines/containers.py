@@ -7,6 +7,7 @@ DVC brings, is needed here: the machine's Python need not have the project's.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,8 @@ def bound_folders(params: Mapping[str, Any]) -> list[str]:
     """Folders outside of the project that its stages read or write, from what params.yaml holds.
 
     They are `machine.raw_data`, `machine.folders`, `machine.downloads` where there is one, and where a link at `runs`
-    leads. ParamsError (exit code 2) for `~`, which is another folder in a container.
+    leads. ParamsError (exit code 2) for `~`, which is another folder in a container, and for paths that would mount
+    something else.
     """
     machine = params.get("machine") or {}
     keyed = [(f"raw_data.{source}", folder) for source, folder in (machine.get("raw_data") or {}).items()]
@@ -55,7 +57,15 @@ def bound_folders(params: Mapping[str, Any]) -> list[str]:
             raise ParamsError(f"machine.{key}: {folder} would be another folder in a container; write the whole path")
     named = [folder for key, folder in keyed if key != "downloads" or Path(folder).is_dir()]
     paths = [Path(folder).resolve() for folder in named] + ([RUNS.resolve()] if RUNS.is_symlink() else [])
+    for path in paths:
+        _require_mountable(str(path))
     return [str(path) for path in dict.fromkeys(paths)]
+
+
+def _require_mountable(path: str) -> None:
+    """Mounts are written FROM:TO, several with commas: /a:/b is two folders, of which params.yaml chose the second."""
+    if re.search(r"[:,\x00-\x1f\x7f]", path):
+        raise ParamsError(f"{path!r}: cannot be mounted into a container: no colons, commas or control characters")
 
 
 def _docker(command: Sequence[str]) -> list[str]:
@@ -73,6 +83,7 @@ def _docker(command: Sequence[str]) -> list[str]:
     if GPU.exists():
         GPU_CLAIMS.mkdir(mode=0o1777, exist_ok=True)
         words += ["--gpus", "all", "--volume", f"{GPU_CLAIMS}:{GPU_CLAIMS}"]
+    _require_mountable(here)
     for folder in (here, *_bound()):
         words += ["--volume", f"{folder}:{folder}"]
     for name in PASSED_ON:
@@ -107,7 +118,7 @@ def _bound() -> list[str]:
     try:
         params = yaml.safe_load(Path("params.yaml").read_text())
         return bound_folders(params)
-    except (OSError, yaml.YAMLError, AttributeError):
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError):
         return []  # the command itself says what is wrong with it
 
 

@@ -15,15 +15,18 @@ from dvc.utils.serialize import ParseError
 
 from moonshine.engines.lock_file import CURE, RECORD, has_conflict, require_whole_record
 from moonshine.errors import DataError, LockedError, MachineError
+from moonshine.params.checked import mark_checked
+from moonshine.stages import CHECK
 
 
 @contextmanager
 def open_project() -> Iterator[Repo]:
-    """The DVC project, its errors turned into ours and its chatter off."""
+    """The DVC project, its errors turned into ours and its chatter off; for callers that have read params.yaml."""
     logging.getLogger("dvc").setLevel(logging.WARNING)
     require_whole_record()
     try:
         with Repo() as repo:
+            mark_checked()  # Snakemake does not, and without the file DVC takes every stage for changed
             yield repo
     except NotDvcRepoError:
         raise MachineError("no DVC project here; run this from the root of a clone of the project") from None
@@ -51,14 +54,14 @@ def conflict_in(name: str) -> str:
 
 @dataclass(frozen=True)
 class Staleness:
-    """`changed` has what `dvc status` lists, `stale` also all stages downstream of it."""
+    """`changed` has what `dvc status` lists, `stale` also all stages downstream of it, but never the stage `check`."""
 
     changed: frozenset[str]
     stale: frozenset[str]
 
 
 def staleness(repo: Repo) -> Staleness:
-    changed = frozenset(repo.status())
+    changed = frozenset(name for name in repo.status() if not is_check(name))
     return Staleness(changed, changed | downstream(repo, changed))
 
 
@@ -70,5 +73,11 @@ def downstream(repo: Repo, names: Iterable[str]) -> frozenset[str]:
 
 
 def outputs(repo: Repo) -> dict[str, str]:
-    """Output's path, relative to the working directory -> name of the stage that makes it."""
-    return {os.path.relpath(out.fs_path): stage.addressing for stage in repo.index.stages for out in stage.outs}
+    """Output's path, relative to the working directory -> name of the stage of both engines that makes it."""
+    stages = [stage for stage in repo.index.stages if not is_check(stage.addressing)]
+    return {os.path.relpath(out.fs_path): stage.addressing for stage in stages for out in stage.outs}
+
+
+def is_check(name: str) -> bool:
+    """Whether this is the stage that Snakemake does without."""
+    return name.split("@")[0] == CHECK

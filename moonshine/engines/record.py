@@ -10,7 +10,7 @@ from dvc.repo import Repo, lock_repo
 
 from moonshine import artefacts
 from moonshine.differences import differences
-from moonshine.engines.dvc_project import downstream, open_project, outputs, staleness
+from moonshine.engines.dvc_project import downstream, is_check, open_project, outputs, staleness
 from moonshine.engines.snakemake_plan import Plan, memory, read_plan
 from moonshine.errors import DataError
 from moonshine.files import sha256
@@ -27,10 +27,11 @@ def record(named: Sequence[str]) -> None:
     others have been recorded.
     """
     with open_project() as repo:
-        wanted = sorted(set(named)) or sorted(staleness(repo).changed)
+        wanted = sorted({name for name in named if not is_check(name)} if named else staleness(repo).changed)
         objections = find_objections(repo, wanted)
         sound = [name for name in wanted if name not in objections]
-        commit(repo, sound)
+        checks = [stage.addressing for stage in repo.index.stages if is_check(stage.addressing)]
+        commit(repo, [*checks, *sound] if sound or not objections else [])  # params.yaml has just been checked
     say(f"recorded {len(sound)} stages in dvc.lock")
     lines = [f"{name}: {reason}" for name, reason in objections.items()]
     if named and lines:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from moonshine.errors import ParamsError
+from moonshine.params.order import in_order
 from moonshine.params.references import check_references
 from moonshine.params.schema import Params
 from moonshine.suggest import suggest
@@ -28,7 +29,7 @@ def read_params(path: Path) -> Params:
     mistakes = list(check_references(params))
     if mistakes:
         raise ParamsError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
-    return params
+    return in_order(params)
 
 
 def read_yaml(path: Path) -> Any:
@@ -44,15 +45,28 @@ def read_yaml(path: Path) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys and aliases (a small file can expand to gigabytes through them).
-
-    And numbers that are others in YAML 1.2, by which DVC reads the same file: 010 is 8 here and 10 there.
+    """Safe YAML that refuses duplicate keys, tags, aliases (a small file can expand to gigabytes through them), and
+    what DVC, which reads the same file by YAML 1.2, would read as something else: 010 is 8 in YAML 1.1 and 10 in 1.2.
     """
 
+    def compose_document(self) -> Any:
+        if (start := self.peek_event()).version:
+            raise yaml.composer.ComposerError(None, None, "leave out the %YAML directive", start.start_mark)
+        return super().compose_document()
+
     def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not used here", self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, "aliases are not used here", event.start_mark)
+        if event.tag is not None:
+            raise yaml.composer.ComposerError(None, None, f"tags ({event.tag}) are not used here", event.start_mark)
         return super().compose_node(parent, index)
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if not node.style:  # neither quoted nor a block
+            node.tag = _tag(node)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -66,16 +80,26 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _same_number(loader: _StrictLoader, node: yaml.ScalarNode) -> Any:
-    if re.match(r"[-+]?0[0-9_]|.*:", node.value):
-        problem = f"{node.value} is another number by YAML 1.2: write it without leading zeros and colons"
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-    return _NUMBERS[node.tag](loader, node)
+_STR, _FLOAT = "tag:yaml.org,2002:str", "tag:yaml.org,2002:float"
+_YAML_1_2 = {
+    _FLOAT: r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]?[0-9][0-9_]*\.[0-9_]*|[-+]?\.[0-9_]+([eE][-+][0-9]+)?"
+    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "tag:yaml.org,2002:int": r"[-+]?0b[01_]+|[-+]?0o[0-7_]+|[-+]?0x[0-9a-fA-F_]+|[-+][0-9_]+|[0-9][0-9_]*",
+    "tag:yaml.org,2002:bool": r"true|True|TRUE|false|False|FALSE",
+    "tag:yaml.org,2002:null": r"~|null|Null|NULL|",
+}
+"""What DVC's parser takes for other than text, but for dates."""
 
 
-_NUMBERS = {tag: yaml.SafeLoader.yaml_constructors[tag] for tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")}
-for tag in _NUMBERS:
-    _StrictLoader.add_constructor(tag, _same_number)
+def _tag(node: yaml.ScalarNode) -> str:
+    """The type by which both YAML 1.1 and 1.2 read a plain scalar; 1e-2, which is text in 1.1, is meant as a number."""
+    by_1_2 = next((tag for tag, pattern in _YAML_1_2.items() if re.fullmatch(pattern, node.value)), _STR)
+    exponent = re.fullmatch(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+", node.value)
+    leading_zero = by_1_2 != _STR and re.match(r"[-+]?0[0-9_]", node.value)
+    if exponent or (node.tag == by_1_2 and not leading_zero):
+        return by_1_2
+    problem = f"{node.value} is read differently by YAML 1.1 and 1.2: write a plain number, true or false, or quote it"
+    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 def _explain(error: Any) -> str:

@@ -5,12 +5,14 @@ means is decided by the code that uses it, which the stages declare. Only `machi
 changes a result. So an edit of this file makes no trained network stale.
 """
 
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.names import check_architecture, is_torchvision_resnet, wide_resnet_shape
+from moonshine.urls import check_url
 
 # Names become folders, DVC parameters and Snakemake wildcards: no dots, slashes or blanks.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
@@ -18,8 +20,8 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 Epoch = Count
 Share = Annotated[float, Field(gt=0, le=1)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Url = Annotated[str, StringConstraints(pattern=r"^https://|^http://(localhost|127\.0\.0\.1)[:/]")]
-CheckpointUrl = Annotated[str, StringConstraints(pattern=r"^https://.|^http://(localhost|127\.0\.0\.1)[:/]|^[^:]+$")]
+Url = Annotated[str, AfterValidator(check_url)]
+SlurmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,-]*$", max_length=200)]
 Md5 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 Source = Literal["digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "imagenette", "folder"]
@@ -56,6 +58,23 @@ def _one_line(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_one_line)]
 """A cell of a table or a heading."""
+
+
+def _path(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError(f"must be a path without control characters, found {text!r}")
+    return text
+
+
+def _downloads(path: str) -> str:
+    """Files there get names and contents from params.yaml, which must not put them into ~/.ssh or among the code."""
+    if not PurePath(path).name.endswith("downloads"):
+        raise ValueError(f"{path!r} must end in downloads, as in /disk/downloads")
+    return path
+
+
+FilePath = Annotated[str, AfterValidator(_path)]
+UrlOrPath = Annotated[FilePath, AfterValidator(lambda text: check_url(text) if ":" in text else text)]
 
 
 class DataFile(Section):
@@ -290,7 +309,7 @@ class Method(Section):
 class Checkpoint(Section):
     """A published network: a file of PyTorch that holds its state dict."""
 
-    url: CheckpointUrl
+    url: UrlOrPath
     """https, or a path on this machine."""
     sha256: Sha256
 
@@ -336,8 +355,9 @@ class AttentionMaps(Section):
 class Job(Section):
     """What a cluster reserves for one job of a stage; the rest is as the cluster or the profile says."""
 
-    partition: str | None = None
-    account: str | None = None
+    partition: SlurmName | None = None
+    account: SlurmName | None = None
+    """One name, or several with commas; they become arguments of sbatch."""
     minutes: Count | None = None
     """Time limit. A training that needs more is submitted again and goes on."""
     memory_mb: Count | None = None
@@ -351,9 +371,9 @@ class Machine(Section):
     """At most so much work is lost when a run is killed."""
     checkpoint_steps: Count | None = None
     """Save after so many steps as well."""
-    raw_data: dict[Source, str] = {}
+    raw_data: dict[Source, FilePath] = {}
     """Source -> the folder where its files lie on this machine; they are only read."""
-    downloads: str = "downloads"
+    downloads: Annotated[FilePath, AfterValidator(_downloads)] = "downloads"
     """Folder that keeps what was downloaded; several checkouts may share one."""
     download_seconds: Annotated[float, Field(gt=0)] = 30.0
     """A server that is silent for so long counts as gone."""
@@ -361,7 +381,7 @@ class Machine(Section):
     """Processes that decode photographs; None is one for each CPU."""
     jobs: dict[Literal["prepare", "fetch", "train", "distil", "evaluate", "attention_maps", "report"], Job] = {}
     """What a cluster reserves for each job of these stages."""
-    folders: list[str] = []
+    folders: list[FilePath] = []
     """More folders that containers must see, where links in data/ or in DVC's cache lead."""
 
 

@@ -1,28 +1,52 @@
 import json
 import os
+import re
 import sys
 from pathlib import Path
-
-import yaml
-from snakemake.exceptions import WorkflowError
+from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path.cwd()))
 
+from moonshine.artefacts import PARAMS as PARAMS_FILE
+from moonshine.errors import ParamsError
+from moonshine.params import read_params
 from moonshine.stages import CODE, PLANNED, SOURCES
 
-# Jobs read params.yaml anew, and refuse what was not planned. On a cluster Snakemake itself reads it anew for each job.
-if PLANNED not in os.environ:
-    if config != yaml.load(Path("params.yaml").read_text(), Loader=yaml.CSafeLoader):
-        raise WorkflowError(
-            "stages go by params.yaml alone: edit it, or put an experiment in its place "
-            "with `moonshine use`, instead of --config and --configfile"
-        )
-    os.environ[PLANNED] = json.dumps(config)
 
-EXPERIMENT = config["experiment"]
-DATASET = config["dataset"]["name"]
-SEEDS = config["seeds"]
-PROCESSES = config["recipe"].get("processes") or 1
+def refuse(reason: object) -> NoReturn:
+    """End Snakemake while it reads this file, before it plans or deletes anything; a WorkflowError would add a frame."""
+    sys.exit("\n".join(f"error: {line}" for line in str(reason).splitlines()))
+
+
+def in_key_order(value: Any) -> Any:
+    """The same value with sorted keys, because Snakemake compares the text of a rule's params."""
+    if isinstance(value, list):
+        return [in_key_order(each) for each in value]
+    if isinstance(value, dict):
+        return {key: in_key_order(value[key]) for key in sorted(value)}
+    return value
+
+
+given = workflow.config_settings
+if given.config or set(given.configfiles) - {PARAMS_FILE.absolute()}:
+    refuse(
+        "--config and --configfile: stages read params.yaml alone; edit it, or run `moonshine use EXPERIMENT`"
+    )
+# Snakemake reads this file again for each job that it submits to a cluster.
+try:
+    PARAMS = read_params(PARAMS_FILE)
+except ParamsError as error:
+    refuse(error)
+config = in_key_order(PARAMS.model_dump(mode="json", exclude_unset=True))
+planned = json.dumps(config)
+if len(planned) >= 2**17:
+    refuse(f"{PARAMS_FILE}: {len(planned):,} characters, more than jobs can be given")
+os.environ.setdefault(PLANNED, planned)  # jobs refuse what was not planned
+
+EXPERIMENT = PARAMS.experiment
+DATASET = PARAMS.dataset.name
+SEEDS = PARAMS.seeds
+PROCESSES = PARAMS.recipe.processes or 1
 LOCK = "requirements/runtime.lock"
 DATA = [
     f"data/{DATASET}/{name}" for name in ("manifest.json", "train.arrow", "val.arrow")
@@ -32,13 +56,13 @@ VALIDATION_DATA = [f"data/{DATASET}/{name}" for name in ("manifest.json", "val.a
 
 def one_of(names):
     """A regular expression for these names; none at all matches nothing."""
-    return "|".join(names) or "(?!)"
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
-    experiment=EXPERIMENT,
-    dataset=one_of(config["dataset"]["shared"]),
-    licensed=one_of(config["dataset"]["licensed"]),
+    experiment=re.escape(EXPERIMENT),
+    dataset=one_of(PARAMS.dataset.shared),
+    licensed=one_of(PARAMS.dataset.licensed),
     network="[a-z0-9_-]+",
     method="[a-z0-9_-]+",
     seed=r"\d+",
@@ -49,61 +73,40 @@ def code(stage):
     return [f"moonshine/{module}" for module in CODE[stage]] + [LOCK]
 
 
-def fetched_rows():
-    return [f"fetch/{network}" for network in config["fetch"]]
-
-
-def trained_rows():
-    return [f"train/{network}" for network in config["train"]]
-
-
-def distilled_rows():
-    return [
-        f"distil/{method}/{network}"
-        for group in ("distil", "distil_more")
-        for method in config[group]["methods"]
-        for network in config[group]["networks"]
-    ]
-
-
 def all_rows(pattern):
-    return expand(
-        pattern,
-        experiment=EXPERIMENT,
-        row=fetched_rows() + trained_rows() + distilled_rows(),
-    )
+    return expand(pattern, experiment=EXPERIMENT, row=PARAMS.rows)
 
 
 def fetched(patterns):
-    return expand(patterns, experiment=EXPERIMENT, network=config["fetch"])
+    return expand(patterns, experiment=EXPERIMENT, network=PARAMS.fetch)
 
 
 def trained(patterns):
-    return expand(patterns, experiment=EXPERIMENT, network=config["train"], seed=SEEDS)
+    return expand(patterns, experiment=EXPERIMENT, network=PARAMS.train, seed=SEEDS)
 
 
-def distilled(patterns, group="distil"):
+def distilled(patterns, group=PARAMS.distil):
     return expand(
         patterns,
         experiment=EXPERIMENT,
-        method=config[group]["methods"],
-        network=config[group]["networks"],
+        method=group.methods,
+        network=group.networks,
         seed=SEEDS,
     )
 
 
 def resources_of(stage):
     """What a cluster reserves for a job of this stage, and the GPUs that count against --resources gpu=N."""
-    machine = config.get("machine") or {}
-    job = (machine.get("jobs") or {}).get(stage) or {}
+    job = PARAMS.machine.jobs.get(stage)
     names = {
         "minutes": "runtime",
         "memory_mb": "mem_mb",
         "partition": "slurm_partition",
         "account": "slurm_account",
     }
-    reserved = {names[key]: value for key, value in job.items()}
-    if machine.get("device") == "cuda" and stage not in ("prepare", "report"):
+    settings = job.model_dump(exclude_none=True) if job else {}
+    reserved = {names[key]: value for key, value in settings.items()}
+    if PARAMS.machine.device == "cuda" and stage not in ("prepare", "report"):
         training = stage in ("train", "distil")
         reserved["gpu"] = PROCESSES if training else 1
     return reserved
@@ -117,4 +120,4 @@ def record_finished_jobs():
         "@".join([job.rule.name, "-".join(job.wildcards_dict.values())]) for job in jobs
     )
     if stages and not workflow.touch:
-        shell("python -m moonshine record {stages}")
+        shell("python -m moonshine record {stages:q}")

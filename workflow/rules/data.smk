@@ -1,7 +1,7 @@
 rule prepare:
     input:
         code("prepare"),
-        f"moonshine/{SOURCES.format(**config['dataset'])}",
+        f"moonshine/{SOURCES.format(source=PARAMS.dataset.source)}",
     output:
         manifest="data/{dataset}/manifest.json",
         train="data/{dataset}/train.arrow",

@@ -12,6 +12,9 @@ container: str(SIF)
 if DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method:
     if not SIF.exists():
         raise WorkflowError(f"{SIF}: missing; build it with `make sif`")
-    binds = ",".join(bound_folders(config))
+    try:
+        binds = ",".join(bound_folders(config))
+    except ParamsError as error:
+        refuse(error)
     # what Apptainer reads, and Singularity
     os.environ.update(APPTAINER_BIND=binds, SINGULARITY_BIND=binds)

@@ -13,7 +13,7 @@ rule fetch:
         checkpoint=lambda wildcards: config["fetch"][wildcards.network],
         network=lambda wildcards: config["networks"][wildcards.network],
     shell:
-        "python -m moonshine fetch {wildcards.network}"
+        "python -m moonshine fetch {wildcards.network:q}"
 
 
 rule train:
@@ -31,21 +31,21 @@ rule train:
         ),
     log:
         "logs/{experiment}/train/{network}/seed{seed}.log",
-    threads: config["recipe"]["threads"] * PROCESSES
+    threads: PARAMS.recipe.threads * PROCESSES
     resources:
         **resources_of("train"),
     params:
         recipe=config["recipe"],
         network=lambda wildcards: config["networks"][wildcards.network],
     shell:
-        "python -m moonshine train {wildcards.network} --seed {wildcards.seed}"
+        "python -m moonshine train {wildcards.network:q} --seed {wildcards.seed:q}"
 
 
 rule distil:
     input:
         code("distil"),
         DATA,
-        teacher=f"models/{{experiment}}/{config['teacher']}.safetensors",
+        teacher=f"models/{{experiment}}/{PARAMS.teacher}.safetensors",
     output:
         model="models/{experiment}/distil/{method}/{network}/seed{seed}.safetensors",
         record="models/{experiment}/records/distil/{method}/{network}/seed{seed}.json",
@@ -58,8 +58,8 @@ rule distil:
     log:
         "logs/{experiment}/distil/{method}/{network}/seed{seed}.log",
     wildcard_constraints:
-        method=one_of(config["distil"]["methods"]),
-    threads: config["recipe"]["threads"] * PROCESSES
+        method=one_of(PARAMS.distil.methods),
+    threads: PARAMS.recipe.threads * PROCESSES
     resources:
         **resources_of("distil"),
     params:
@@ -67,10 +67,10 @@ rule distil:
         network=lambda wildcards: config["networks"][wildcards.network],
         method=lambda wildcards: config["methods"][wildcards.method],
     shell:
-        "python -m moonshine distil {wildcards.method}/{wildcards.network} --seed {wildcards.seed}"
+        "python -m moonshine distil {wildcards.method:q}/{wildcards.network:q} --seed {wildcards.seed:q}"
 
 
 # Methods for some networks only, of which DVC makes a stage of its own.
 use rule distil as distil_more with:
     wildcard_constraints:
-        method=one_of(config["distil_more"]["methods"]),
+        method=one_of(PARAMS.distil_more.methods),

@@ -8,13 +8,13 @@ rule evaluate_fetch:
         scores="results/{experiment}/scores/fetch/{network}.json",
     log:
         "logs/{experiment}/evaluate/fetch/{network}.log",
-    threads: config["recipe"]["threads"]
+    threads: PARAMS.recipe.threads
     resources:
         **resources_of("evaluate"),
     params:
-        threads=config["recipe"]["threads"],
+        threads=PARAMS.recipe.threads,
     shell:
-        "python -m moonshine evaluate fetch/{wildcards.network}"
+        "python -m moonshine evaluate fetch/{wildcards.network:q}"
 
 
 rule evaluate_train:
@@ -35,14 +35,14 @@ rule evaluate_train:
         scores="results/{experiment}/scores/train/{network}.json",
     log:
         "logs/{experiment}/evaluate/train/{network}.log",
-    threads: config["recipe"]["threads"]
+    threads: PARAMS.recipe.threads
     resources:
         **resources_of("evaluate"),
     params:
         seeds=SEEDS,
-        threads=config["recipe"]["threads"],
+        threads=PARAMS.recipe.threads,
     shell:
-        "python -m moonshine evaluate train/{wildcards.network}"
+        "python -m moonshine evaluate train/{wildcards.network:q}"
 
 
 rule evaluate_distil:
@@ -64,29 +64,29 @@ rule evaluate_distil:
     log:
         "logs/{experiment}/evaluate/distil/{method}/{network}.log",
     wildcard_constraints:
-        method=one_of(config["distil"]["methods"]),
-    threads: config["recipe"]["threads"]
+        method=one_of(PARAMS.distil.methods),
+    threads: PARAMS.recipe.threads
     resources:
         **resources_of("evaluate"),
     params:
         seeds=SEEDS,
-        threads=config["recipe"]["threads"],
+        threads=PARAMS.recipe.threads,
     shell:
-        "python -m moonshine evaluate distil/{wildcards.method}/{wildcards.network}"
+        "python -m moonshine evaluate distil/{wildcards.method:q}/{wildcards.network:q}"
 
 
 use rule evaluate_distil as evaluate_distil_more with:
     wildcard_constraints:
-        method=one_of(config["distil_more"]["methods"]),
+        method=one_of(PARAMS.distil_more.methods),
 
 
 rule attention_maps:
     input:
         code("attention_maps"),
         VALIDATION_DATA,
-        teacher=f"models/{{experiment}}/{config['teacher']}.safetensors",
-        scratch=f"models/{{experiment}}/{config['attention_maps']['scratch']}.safetensors",
-        distilled=f"models/{{experiment}}/{config['attention_maps']['distilled']}.safetensors",
+        teacher=f"models/{{experiment}}/{PARAMS.teacher}.safetensors",
+        scratch=f"models/{{experiment}}/{PARAMS.attention_maps.scratch}.safetensors",
+        distilled=f"models/{{experiment}}/{PARAMS.attention_maps.distilled}.safetensors",
     output:
         report(
             "results/{experiment}/attention-maps/maps.svg",
@@ -115,14 +115,14 @@ rule attention_maps:
         "results/{experiment}/attention-maps/distances.json",
     log:
         "logs/{experiment}/attention_maps.log",
-    threads: config["recipe"]["threads"]
+    threads: PARAMS.recipe.threads
     resources:
         **resources_of("attention_maps"),
     params:
-        teacher=config["teacher"],
+        teacher=PARAMS.teacher,
         attention_maps=config["attention_maps"],
         titles=config["titles"],
-        threads=config["recipe"]["threads"],
+        threads=PARAMS.recipe.threads,
     shell:
         "python -m moonshine attention_maps"
 
@@ -142,7 +142,7 @@ rule report:
         )
         + distilled(
             "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
-            "distil_more",
+            PARAMS.distil_more,
         ),
         metrics=all_rows("results/{experiment}/metrics/{row}.json"),
     output:
@@ -181,7 +181,7 @@ rule report:
         titles=config["titles"],
         tables=config["tables"],
         attention_maps=config["attention_maps"],
-        teacher=config["teacher"],
+        teacher=PARAMS.teacher,
         networks=config["networks"],
         methods=config["methods"],
         recipe=config["recipe"],

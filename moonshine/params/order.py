@@ -1,0 +1,31 @@
+"""The order of keys in params.yaml changes nothing: what is shown in some order takes it from lists."""
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from moonshine.params.schema import DATA_FILES, Params
+
+Value = TypeVar("Value")
+
+
+def in_order(params: Params) -> Params:
+    """The same params, with the entries of mappings that somebody iterates in an order independent of the file's.
+
+    Published networks are ordered as the tables name them, networks and methods as the rows do, files as their source
+    lists them; whatever is in none of these follows in alphabetical order.
+    """
+    named = [row.removeprefix("fetch/") for table in params.tables for row in table.rows if row.startswith("fetch/")]
+    params = params.model_copy(update={"fetch": _ordered(params.fetch, named)})
+    update: dict[str, object] = {
+        "networks": _ordered(params.networks, [row.split("/")[-1] for row in params.rows]),
+        "methods": _ordered(params.methods, [*params.distil.methods, *params.distil_more.methods]),
+    }
+    if files := params.dataset.files:
+        roles = DATA_FILES[params.dataset.source]
+        update["dataset"] = params.dataset.model_copy(update={"files": _ordered(files, roles)})
+    return params.model_copy(update=update)
+
+
+def _ordered(entries: Mapping[str, Value], first: Iterable[str]) -> dict[str, Value]:
+    names = dict.fromkeys([*(name for name in first if name in entries), *sorted(entries)])
+    return {name: entries[name] for name in names}
