@@ -7,7 +7,8 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from moonshine.stages import CODE, EXEMPT, PACKAGE, PARAMS, SOURCES
+from moonshine.artefacts import PARAMS_CHECKED
+from moonshine.stages import CHECK, CODE, EXEMPT, PACKAGE, PARAMS, SOURCES
 from support import ROOT, copy_project, read_params, run, toy_params
 
 LAUNCHER = "containers/run "
@@ -15,7 +16,10 @@ EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
 
 
 def dvc_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], str]]:
-    """Outputs -> (stage, dependencies, command)."""
+    """Outputs -> (stage, dependencies, command), without the check of params.yaml and what makes all others come after.
+
+    Snakemake checks it while it reads its Snakefile.
+    """
     graph = {}
     with Repo(str(project)) as repo:
         for stage in repo.index.stages:
@@ -24,11 +28,12 @@ def dvc_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], 
             ]
             outputs, inputs = frozenset(paths[0]), frozenset(paths[1]) - {"params.yaml"}
             assert stage.cmd.startswith(LAUNCHER)
-            graph[outputs] = (
-                stage.name.split("@")[0],
-                inputs - {"params.yaml"},
-                stage.cmd.removeprefix(LAUNCHER),
-            )
+            kind, command = stage.name.split("@")[0], stage.cmd.removeprefix(LAUNCHER)
+            if kind == CHECK:
+                assert (outputs, command) == ({str(PARAMS_CHECKED)}, "python -m moonshine check --keys")
+            else:
+                assert str(PARAMS_CHECKED) in inputs, kind
+                graph[outputs] = (kind, inputs - {str(PARAMS_CHECKED)}, command)
     return graph
 
 
@@ -89,9 +94,18 @@ def test_dvc_declares_the_code_that_stages_are_made_of() -> None:
 def test_dvc_declares_the_params_that_stages_go_by() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
-        keys = {key.replace("${item.", "{") for key in stage["params"]}
-        expected = set(PARAMS[name if name in PARAMS else name.split("_")[0]])
+        keys = {key.replace("${item.", "{") for key in stage.get("params", [])}
+        expected = set(PARAMS.get(name) or PARAMS.get(name.split("_")[0], ()))
         assert keys == expected - ({"seeds"} if name == "evaluate_fetch" else set()), name
+
+
+def test_every_stage_depends_on_the_check_which_itself_has_nothing_of_params() -> None:
+    """Whatever they say, also if `experiment` is a path or a command."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    check = stages.pop(CHECK)
+    assert "params.yaml" in check["deps"]
+    assert "${" not in str([check["cmd"], check["deps"], check["outs"]])
+    assert [name for name, stage in stages.items() if str(PARAMS_CHECKED) not in stage["deps"]] == []
 
 
 def test_every_declared_and_exempt_module_exists() -> None:

@@ -1,15 +1,18 @@
 """A wrong params.yaml is refused before any work, in one line that names the key, the reason and the likely key."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import load_yaml
 
 from moonshine.errors import ParamsError
 from moonshine.models.check import check_batch_norms, check_networks
-from moonshine.params import read_params
-from support import moonshine, toy_params, write_params
+from moonshine.params import Params, read_params
+from moonshine.params.read import read_yaml
+from support import ROOT, moonshine, toy_params, write_params
 
 
 def complaint(folder: Path, params: dict[str, Any]) -> str:
@@ -372,19 +375,127 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
     [
         ("seeds: [0]\nseeds: [1]\n", "duplicate key 'seeds'"),
         ("a: &x [1]\nb: *x\n", "aliases are not used here"),
-        ("seeds: [0, 010]\n", "010 is another number by YAML 1.2: write it without leading zeros and colons"),
-        ("epochs: 1:30\n", "1:30 is another number by YAML 1.2"),
-        ("lr: -00.5\n", "-00.5 is another number by YAML 1.2"),
-        ("a: !!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system ['true']\n", "apply:os.system. are not used here"),
+        ("a: !!int '010'\n", "tags .tag:yaml.org,2002:int. are not used here"),
+        ("%YAML 1.1\n---\na: 1e-2\n", "leave out the %YAML directive"),
         ("a: [1\n", "not valid YAML"),
         ("- 1\n", "expected a mapping"),
-        ("no: 1\n", "is no text"),
+        ("1: 1\n", "is no text"),
     ],
 )
 def test_what_yaml_must_not_do(text: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=reason):
         read_params(tmp_path / "params.yaml")
+
+
+SCALARS = {
+    "010": None,
+    "0o10": None,
+    "08": None,
+    "-00.5": None,
+    "+.5": None,
+    "+_1": None,
+    "1:30": None,
+    "1:30.5": None,
+    "2026-01-31": None,
+    "yes": None,
+    "no": None,
+    "On": None,
+    "off": None,
+    "1e-2": 0.01,
+    "1E5": 100000.0,
+    "1.5e3": 1500.0,
+    "1.0e-4": 0.0001,
+    "1_000": 1000,
+    "0x10": 16,
+    "-0": 0,
+    ".5": 0.5,
+    ".inf": float("inf"),
+    "~": None,
+    "null": None,
+    "": None,
+    "TRUE": True,
+    "false": False,
+    "y": "y",
+    "1,000": "1,000",
+    "'010'": "010",
+    "03b5dce01913d631647c71ecec9e9cb8": "03b5dce01913d631647c71ecec9e9cb8",
+}
+"""Plain scalars and what they are; None for null, and for what YAML 1.1 and 1.2 read differently."""
+
+
+@pytest.mark.parametrize("scalar", SCALARS)
+def test_a_scalar_is_what_dvc_reads_or_is_refused(scalar: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"a: {scalar}\n")
+    if SCALARS[scalar] is None and scalar not in ("~", "null", ""):
+        with pytest.raises(ParamsError, match=rf"{re.escape(scalar)} is read differently by YAML 1.1 and 1.2: write a"):
+            read_yaml(path)
+    else:
+        (value,), (by_dvc,) = read_yaml(path).values(), load_yaml(path).values()
+        assert (type(value), value) == (type(by_dvc), by_dvc) == (type(SCALARS[scalar]), SCALARS[scalar])
+
+
+def test_a_number_with_an_exponent_alone_is_a_number(tmp_path: Path) -> None:
+    """YAML 1.1 takes 1e-2 for text; DVC reads a number, and writes 1e-05."""
+    write_params(tmp_path, toy_params())
+    path = tmp_path / "params.yaml"
+    path.write_text(path.read_text().replace("weight_decay: 0.0001", "weight_decay: 1e-05"))
+    assert read_params(path).recipe.weight_decay == 1e-05
+
+
+@pytest.mark.parametrize("params", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_order_of_keys_changes_nothing(params: Path, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()), sort_keys=True))
+    ordered, reordered = read_params(params), read_params(path)
+    assert ordered == reordered
+    assert ordered.rows == reordered.rows == Params.model_validate(yaml.safe_load(params.read_text())).rows
+    for key in ("networks", "methods", "fetch"):
+        assert list(getattr(ordered, key)) == list(getattr(reordered, key)) == list(read_yaml(params)[key])
+    files = list(read_yaml(params)["dataset"].get("files", {}))
+    assert list(ordered.dataset.files or {}) == list(reordered.dataset.files or {}) == files
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:80@example.org/x",
+        "https://user:secret@example.org/x",
+        "http://127.0.0.1.example.org/x",
+        "http://localhost.example.org/x",
+        "http://localhost\\@example.org/x",
+        "http://example.org/x",
+        "ftp://example.org/x",
+        "file:///etc/passwd",
+        "https:///x",
+        "https://",
+        "https://example.org:x/y",
+        "https://[x/y",
+        "https://example.org/a b",
+        "https://example.org/\u0130",
+        " https://example.org/x",
+        "javascript:x",
+    ],
+)
+def test_a_url_is_parsed_and_refused(url: str, tmp_path: Path) -> None:
+    line = "fetch.teacher.url: "
+    assert line in complaint(tmp_path, changed("fetch", {"teacher": {"url": url, "sha256": "0" * 64}}))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/a%20b?c=d@e", "https://example.org:8443/x", "http://localhost:80/x", "../a b.pth"]
+)
+def test_urls_and_paths_that_are_accepted(url: str, tmp_path: Path) -> None:
+    write_params(tmp_path, changed("fetch", {"teacher": {"url": url, "sha256": "0" * 64}}))
+    assert read_params(tmp_path / "params.yaml").fetch["teacher"].url == url
+
+
+@pytest.mark.parametrize("folder", ["~/.ssh", ".", "moonshine", "/disk/downloads/..", ".dvc", "down\nloads", ""])
+def test_downloads_go_to_no_folder_of_another_use(folder: str, tmp_path: Path) -> None:
+    """Their names and contents are params.yaml's own."""
+    assert "machine.downloads: " in complaint(tmp_path, changed("machine.downloads", folder))
 
 
 @pytest.mark.parametrize(

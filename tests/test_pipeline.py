@@ -299,16 +299,6 @@ def test_a_mistake_in_params_is_one_line_under_either_engine(tmp_path: Path) -> 
     assert not (project / "data").exists()
 
 
-@pytest.mark.parametrize("option", [("--config", "seeds=[0]"), ("--configfile", "other.yaml")])
-def test_params_from_elsewhere_are_refused_before_anything_is_planned(option: tuple[str, str], tmp_path: Path) -> None:
-    """Stages read params.yaml; Snakemake would delete their outputs before they could refuse."""
-    project = copy_project(tmp_path / "project", toy_params())
-    (project / "other.yaml").write_text("experiment: other\n")
-    result = run("snakemake", "--dry-run", *option, cwd=project, check=False)
-    assert result.returncode == 1
-    assert "stages go by params.yaml alone: edit it" in result.stdout + result.stderr
-
-
 def test_status_knows_models_that_were_made_with_other_params(by_snakemake: Path, tmp_path: Path) -> None:
     project = copy_finished(by_snakemake, tmp_path / "project")
     params = toy_params()

@@ -15,7 +15,7 @@ from faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefacts, 
 from faults.forked import command, start
 from faults.test_corruption import flip_a_bit
 from moonshine.files import sha256
-from support import copy_project, run
+from support import copy_project, moonshine, run
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +24,7 @@ def project(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) ->
     folder = copy_project(tmp_path_factory.mktemp("verify") / "project", tiny_params())
     for name in ("data", "models", "results"):
         shutil.copytree(experiment.folder / name, folder / name)
+    moonshine("check", "--keys", cwd=folder)
     run("dvc", "commit", "--quiet", "--force", "prepare@digits", "train@toy-teacher-0", cwd=folder)
     run("git", "add", "--all", cwd=folder)
     run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "results", cwd=folder)
