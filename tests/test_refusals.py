@@ -1,6 +1,7 @@
 """A wrong or hostile params.yaml stops both engines before they delete, run or write anything."""
 
 import functools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support import copy_finished, files_below, read_params, run
+from support import copy_finished, files_below, moonshine, read_params, run
 
 ENGINES = {"snakemake": ("snakemake", "--cores", "1"), "dvc": ("dvc", "repro")}
 OWN = (".git/", ".snakemake/", ".dvc/tmp/", ".dvc/cache/")
@@ -24,7 +25,7 @@ MORE_EDITS = {
     "a shell command as method": ("distil.methods", ["at", "$(touch HACKED)"], "distil.methods.1: String should"),
     "a path as data set": ("dataset.name", "../../outside", "dataset.name: String should match pattern"),
     "paths as data sets": ("dataset.shared", ["../../outside"], "dataset.shared.0: String should match pattern"),
-    "no data set": ("dataset.shared", [], "shared, licensed: one must be [digits]"),
+    "no data set": ("dataset.shared", [], "dataset: shared, licensed: one must be [digits]"),
     "a path as teacher": ("teacher", "../../outside", "teacher: no row produces"),
     "a newline for sbatch": ("machine.jobs", {"train": {"partition": "a\nb"}}, "machine.jobs.train.partition: String"),
     "an option for sbatch": ("machine.jobs", {"train": {"account": "-x"}}, "machine.jobs.train.account: String should"),
@@ -56,7 +57,9 @@ def tree(project: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def project(by_snakemake: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_finished(by_snakemake, tmp_path_factory.mktemp("refusals") / "deep" / "er" / "project")
+    folder = tmp_path_factory.mktemp("refusals") / "outer" / "inner"  # paths in params.yaml may lead two folders up
+    folder.mkdir(parents=True)
+    return copy_finished(by_snakemake, folder / "project")
 
 
 @pytest.fixture
@@ -128,5 +131,18 @@ def test_snakemake_takes_no_other_config(
 
 
 def test_after_refusals_nothing_is_to_be_done(project: Path) -> None:
-    assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=project).stderr
+    assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=project).stdout
     assert "up to date" in run("dvc", "status", cwd=project).stdout
+
+
+def test_a_file_with_sorted_keys_is_the_same_to_snakemake_and_gives_the_same_report(
+    project: Path, wrong_params: Callable[[str, Any], None]
+) -> None:
+    """`wrong_params` puts the file back."""
+    params = read_params(project / "params.yaml")
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=True))
+    assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=project).stdout
+    assert json.loads(run("dvc", "status", "--json", cwd=project).stdout).keys() == {"check@toy"}
+    before = files_below(project / "results")
+    moonshine("report", cwd=project)
+    assert files_below(project / "results") == before
