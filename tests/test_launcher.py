@@ -136,6 +136,28 @@ def test_a_home_which_is_another_in_a_container_is_refused(key: str, machine: di
         containers.bound_folders({"machine": machine})
 
 
+@pytest.mark.parametrize("folder", ["/disk:/usr/lib/python3", "/disk,/etc", "/disk\n/etc"])
+def test_a_folder_that_would_mount_another_is_refused(folder: str) -> None:
+    for machine in ({"folders": [folder]}, {"raw_data": {"imagenet": folder}}):
+        with pytest.raises(ParamsError, match="cannot be mounted into a container: no colons, commas or control"):
+            containers.bound_folders({"machine": machine})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["machine: {folders: 3}", "machine: [1]", 'machine: {folders: ["a\\0b"]}', "[" * 5000, "machine: {folders: [3]}"],
+)
+def test_the_launcher_leaves_wrong_params_to_the_command(text: str, project: Path) -> None:
+    (project / "params.yaml").write_text(text)
+    install(project, "docker", DOCKER)
+    code, _, said = launch(project, "docker", "python", "-m", "moonshine", "check")
+    assert (code, said) in (
+        (0, ""),
+        (2, "error: 'a\\x00b': cannot be mounted into a container: no colons, commas or cont"),
+    )
+    assert "Traceback" not in said
+
+
 def test_docker_gets_the_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
     label = json.dumps([{"Config": {"Labels": {containers.LABEL: sha256(ROOT / LOCK)}}}])

@@ -11,13 +11,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
+from dvc.utils.serialize import load_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from faults.experiment import tiny_params
 from moonshine.cli import main
+from moonshine.errors import ParamsError
 from moonshine.params import read_params
+from moonshine.params.read import read_yaml
 
 Path_ = tuple[str | int, ...]
 MANY = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -154,3 +157,20 @@ def test_no_bytes_at_all_make_it_fall_over(content: bytes) -> None:
         path.write_bytes(content)
         assert main(["--params", str(path), "check"]) == 2
         assert str(path) in output.getvalue()
+
+
+SCALAR = st.text(st.sampled_from("0123456789_.eExob:+-~ynofINFatrue'\" "), min_size=1, max_size=8)
+
+
+@settings(MANY, max_examples=300)
+@given(SCALAR)
+def test_what_is_accepted_is_what_dvc_reads(scalar: str) -> None:
+    """DVC reads the file by YAML 1.2."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        path.write_text(f"a: {scalar}\n")
+        try:
+            ours = read_yaml(path)
+        except ParamsError:
+            return
+        assert repr(ours) == repr(load_yaml(path)), "type and value"
