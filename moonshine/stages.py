@@ -149,6 +149,7 @@ EXEMPT = {
     "cpus.py": "counts CPUs",
     "data/archives.py": "reads members of archives whose checksums params.yaml pins",
     "data/check.py": "refuses positions of images that do not exist",
+    "data/kept.py": "keeps prepared data, and publishes them again after their checksums",
     "data/raw.py": "finds files whose checksums params.yaml pins",
     "device.py": "picks the device, which the run's identity names",
     "differences.py": "messages",
