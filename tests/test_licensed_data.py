@@ -5,7 +5,6 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,8 +47,8 @@ def test_hashed_once_on_the_disk_once_never_pushed(by_snakemake: Path, tmp_path:
     sync = (python, "-m", "moonshine", "sync")
     assert bytes_read(*sync, project=project, log=log) == 0
     assert "Snakemake and dvc.lock agree" in moonshine("sync", cwd=project).stderr
-    for command in (("dvc", "status"), ("snakemake", "--dry-run"), sync):
-        assert bytes_read(*command, project=project, log=log) == 0
+    for asked in (("dvc", "status"), ("snakemake", "--dry-run"), sync):
+        assert bytes_read(*asked, project=project, log=log) == 0
     planned = planned_by_dvc(project)
     assert planned == planned_by_snakemake(project)
     assert "prepare_licensed@digits" not in planned, "the data is as it was recorded, only its time has changed"
@@ -175,17 +174,20 @@ ENGINES = {
 
 
 @pytest.fixture
-def photographs(tmp_path: Path) -> Iterator[Path]:
+def photographs(tmp_path: Path) -> Path:
     """Two classes of small photographs, not yet prepared."""
-    for number, path in enumerate(f"{split}/{name}/{n}.png" for split in ("train", "val") for name in "ab" for n in "12"):
+    for number, path in enumerate(
+        f"{split}/{name}/{n}.png" for split in ("train", "val") for name in "ab" for n in "12"
+    ):
         image = tmp_path / "raw" / path
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((30, 30, 3), 20 * number, np.uint8)).save(image)
-    yield copy_project(tmp_path / "project", photograph_params("folder", tmp_path / "raw", 2))
+    return copy_project(tmp_path / "project", photograph_params("folder", tmp_path / "raw", 2))
 
 
 @pytest.mark.parametrize(
-    "engine", ["by hand", pytest.param("dvc", marks=pytest.mark.slow), pytest.param("snakemake", marks=pytest.mark.slow)]
+    "engine",
+    ["by hand", pytest.param("dvc", marks=pytest.mark.slow), pytest.param("snakemake", marks=pytest.mark.slow)],
 )
 def test_photographs_that_fail_cost_nothing(engine: str, photographs: Path) -> None:
     """An unreadable one, or params that are refused when the job looks at the images."""
@@ -220,7 +222,7 @@ def test_photographs_that_fail_cost_nothing(engine: str, photographs: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
 def test_what_dvc_caches_is_not_what_is_published(link: str, tmp_path: Path) -> None:
-    """DVC makes files of its cache read-only; data that are published again are no links into the cache of type copy."""
+    """What has become a file of its cache, which it makes read-only, is copied when it is published again."""
     project = copy_project(tmp_path / "project", toy_params())
     run("dvc", "config", "--local", "cache.type", link, cwd=project)
     run("dvc", "repro", "prepare@digits", cwd=project)

@@ -1,4 +1,4 @@
-"""Prepared data are kept in runs/prepare/<dataset>/<identity>/, which no engine declares; data/<dataset>/ links to them.
+"""Prepared data stay in runs/prepare/<dataset>/<identity>/, which no engine declares; data/<dataset>/ links to them.
 
 Engines delete what a stage declares before its job starts and again when it fails, and licensed data have no other
 copy: preparing ImageNet again takes hours. So new data are written beside those of before, which go only once the new
@@ -8,7 +8,6 @@ ones are complete and published. The links are hard ones and take no room.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -95,7 +94,7 @@ class KeptData:
             with suppress(MoonshineError, OSError):  # the first error is the one to report
                 if not (self.published / MANIFEST).exists():
                     _publish(former, self.published)
-            say(f"{former}: keeps the data of before; with their params and images `moonshine prepare` brings them back")
+            say(f"{former}: keeps the data of before; `moonshine prepare` with their params and images restores them")
 
 
 def _publish(source: Path, target: Path) -> None:

@@ -8,6 +8,8 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path.cwd()))
 
+from moonshine.engines.live import require_nothing_read_by_dvc
+from moonshine.errors import LockedError
 from moonshine.stages import CODE, PLANNED, SOURCES
 
 # Jobs read params.yaml anew, and refuse what was not planned. On a cluster Snakemake itself reads it anew for each job.
@@ -109,12 +111,27 @@ def resources_of(stage):
     return reserved
 
 
+def stage_of(job):
+    """What DVC calls it."""
+    return "@".join([job.rule.name, "-".join(job.wildcards_dict.values())])
+
+
+def require_nothing_of_dvc_in_the_way():
+    """Jobs begin by deleting their outputs: not while a stage of `dvc repro` reads them."""
+    dag = workflow.dag
+    if not workflow.touch:
+        made = [str(path) for job in dag.needrun_jobs() for path in job.output]
+        read = {stage_of(job): map(str, job.input) for job in dag.jobs}
+        try:
+            require_nothing_read_by_dvc(made, read)
+        except LockedError as error:
+            sys.exit(f"error: {error}")
+
+
 def record_finished_jobs():
     """Tell DVC of the jobs that ran to their end in this invocation, and of no others."""
     dag = workflow.dag
     jobs = [job for job in dag.jobs if not job.rule.norun and dag.finished(job)]
-    stages = sorted(
-        "@".join([job.rule.name, "-".join(job.wildcards_dict.values())]) for job in jobs
-    )
+    stages = sorted(map(stage_of, jobs))
     if stages and not workflow.touch:
         shell("python -m moonshine record {stages}")
