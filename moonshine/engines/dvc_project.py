@@ -14,7 +14,7 @@ from dvc.fs import LocalFileSystem
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.utils.serialize import ParseError
-from dvc_data.hashfile.cache import DiskError, Timeout
+from dvc_data.hashfile.cache import DiskError, Timeout  # type: ignore[attr-defined]
 
 from moonshine.engines.lock_file import CURE, RECORD, has_conflict, require_whole_record
 from moonshine.errors import DataError, LockedError, MachineError, MoonshineError
