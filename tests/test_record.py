@@ -15,8 +15,8 @@ from dvc.repo import Repo
 from moonshine.engines import sync as syncing
 from moonshine.engines.hashed import MEMORY
 from moonshine.engines.lineage import _shows
-from moonshine.engines.snakemake_plan import snakemake
 from moonshine.engines.live import _program
+from moonshine.engines.snakemake_plan import snakemake
 from moonshine.report.markdown import escape
 from support import commit_all, copy_finished, environment, held, moonshine, run, start_until_paused
 from test_agreement import (

@@ -89,11 +89,11 @@ def test_no_engine_deletes_what_the_other_reads(by_snakemake: Path, tmp_path: Pa
     run("snakemake", "--dry-run", "--forcerun", "prepare", cwd=project)
     let_go(project)
     assert engine.wait() == 0
-    run("snakemake", "--cores", "1", cwd=project)
 
     params["recipe"]["lr"] = 0.02
     write_params(project, params)
-    engine = start_until_paused("snakemake", "--cores", "1", cwd=project, phase="training")
+    model = "models/toy/train/teacher/seed0.safetensors"
+    engine = start_until_paused("snakemake", "--cores", "1", "--", model, cwd=project, phase="training")
     refused = run("dvc", "repro", "--single-item", "--force", "prepare@digits", cwd=project, check=False)
     assert refused.returncode != 0
     assert "snakemake is at work here; wait for it or stop it" in refused.stderr + refused.stdout
