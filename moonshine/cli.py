@@ -519,10 +519,12 @@ def _require_own_folders() -> None:
 def _start(log: str) -> None:
     """For commands that work for long: stop on request, keep a log, and freed memory."""
     from moonshine import allocator, signals
+    from moonshine.engines.live import require_no_snakemake_beside_dvc
     from moonshine.engines.lock_file import require_whole_record
     from moonshine.image import require_image_of_this_lock
 
     require_whole_record()
+    require_no_snakemake_beside_dvc()
     require_image_of_this_lock()
     _require_own_folders()
     allocator.keep_freed_memory()

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moonshine import artefacts
+from moonshine.errors import MachineError
 from moonshine.files import is_temporary
+from moonshine.git import git
 from moonshine.params import Params
 from moonshine.progress import say
 
@@ -20,11 +22,19 @@ ASIDE = artefacts.RUNS / ".leftovers"
 
 
 def set_aside_leftovers(params: Params) -> None:
-    """Move such files to the same paths below runs/.leftovers, so that nothing is lost."""
-    for path in sorted(_leftovers(params)):
+    """Move such files to the same paths below runs/.leftovers, so that nothing is lost.
+
+    What git tracks stays: it would be missing from the working tree, and stop a rebase.
+    """
+    leftovers = sorted(_leftovers(params))
+    tracked = _tracked(leftovers)
+    for path in (path for path in leftovers if path not in tracked):
         with contextlib.suppress(FileNotFoundError):  # another stage was first
             set_aside(path)
             say(f"{path}: of no seed or row of params.yaml, now in {ASIDE}")
+    if tracked:
+        names = " ".join(map(str, sorted(tracked)))
+        say(f"of no seed or row of params.yaml, but in git, and part of what the report depends on: `git rm {names}`")
 
 
 def set_aside(path: Path) -> None:
@@ -35,6 +45,17 @@ def set_aside(path: Path) -> None:
     while os.path.lexists(aside):
         aside = next(numbered)
     shutil.move(path, aside)
+
+
+def _tracked(paths: list[Path]) -> set[Path]:
+    """Those that the index of git has; where git does not work, all that may be in there."""
+    if not paths:
+        return set()
+    try:
+        listed = git("ls-files", "-z", "--", *map(str, paths)) or b""
+    except MachineError:
+        return {path for path in paths if path.parts[0] == "results"}
+    return {Path(os.fsdecode(name)) for name in listed.split(b"\0") if name}
 
 
 def _leftovers(params: Params) -> Iterator[Path]:

@@ -1,6 +1,7 @@
 """A clone gets everything from a remote and has nothing left to do; published models can be had by name."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from moto.server import ThreadedMotoServer
 
 from moonshine.files import sha256
-from support import IDENTITY, commit_all, copy_finished, moonshine, run
+from support import IDENTITY, commit_all, copy_finished, copy_project, files_below, moonshine, run, toy_params
 from test_agreement import (
     AFTER_DISTIL,
     EVALUATE_DISTIL,
@@ -338,6 +339,59 @@ def test_a_rebase_comes_to_its_end_and_brings_its_plans_along(published: Path, t
     run("git", "rebase", "mine", cwd=project)
     assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
     assert "| Pupil" in page.read_text()
+
+
+@pytest.mark.slow
+def test_a_rebase_onto_fewer_seeds_leaves_alone_what_git_tracks(published: Path, tmp_path: Path) -> None:
+    project = copy_finished(published, tmp_path / "project")
+    curve = "results/toy/curves/train/teacher/seed7.csv"
+    (project / curve).write_bytes((project / curve).with_name("seed0.csv").read_bytes())  # of a seed that there was
+    commit_all(project, "Another seed")
+    run("git", "branch", "fewer", cwd=project)
+    (project / "notes.md").write_text("Mine.\n")
+    commit_all(project, "Mine")
+    run("make", "hooks", cwd=project)
+    run("git", "checkout", "--quiet", "-b", "other", "fewer", cwd=project)
+    (project / "theirs.md").write_text("Of others.\n")
+    commit_all(project, "Theirs")
+    untracked = project / "results/toy/curves/train/teacher/seed8.csv"
+    untracked.write_bytes((project / curve).read_bytes())
+    for command in (("checkout", "--quiet", "-"), ("rebase", "other"), ("merge", "--quiet", "other")):
+        run("git", *IDENTITY, *command, cwd=project)
+        assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+    assert f"`git rm {curve}`" in moonshine("sync", cwd=project).stderr
+    assert not untracked.exists()
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == {REPORT}
+    run("git", "rm", "--quiet", curve, cwd=project)
+    assert "git rm" not in moonshine("sync", cwd=project).stderr
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+
+
+def test_a_clone_of_git_for_windows_has_the_same_bytes(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", toy_params())
+    windows = tmp_path / "windows"
+    run("git", "clone", "--quiet", "-c", "core.autocrlf=true", str(project), str(windows), cwd=tmp_path)
+    assert files_below(windows / "moonshine", ".py") == files_below(project / "moonshine", ".py")
+    assert b"\r" not in (windows / "containers/run").read_bytes()
+    assert run("git", "status", "--porcelain", cwd=windows).stdout == ""
+
+
+@pytest.mark.slow
+def test_a_copy_without_fractions_of_seconds_loses_nothing(by_snakemake: Path, tmp_path: Path) -> None:
+    """As tar and rsync make it."""
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    before = files_below(project, ".safetensors", ".json", ".csv", ".arrow")
+    for path in project.rglob("*"):
+        if not path.is_symlink() and ".git" not in path.parts:
+            os.utime(path, (int(path.stat().st_mtime),) * 2)
+    assert "left alone" not in moonshine("record", cwd=project).stderr
+    moonshine("sync", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+    after = files_below(project, ".safetensors", ".json", ".csv", ".arrow")
+    assert {path: digest for path, digest in before.items() if not path.startswith(".")}.items() <= after.items()
+    (project / "dvc.lock").unlink()
+    moonshine("record", cwd=project)
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
 
 
 BASE = {"same": 1, "mine": 1, "other": 1, "equal": 1, "both": 1, "dropped": 1, "dropped and run": 1}

@@ -163,7 +163,8 @@ def write_folder(raw: Path) -> None:
 def test_a_folder_needs_the_same_classes_in_both_splits(tmp_path: Path) -> None:
     write_folder(tmp_path / "raw")
     assert prepare(tmp_path, {}, "folder").returncode == 0
-    shutil.rmtree(tmp_path / "data")
+    for made in ("data", "runs"):
+        shutil.rmtree(tmp_path / made)
     (tmp_path / "raw/val/d/1.jpg").unlink()
     assert "val/d: no image in it" in refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3)
     (tmp_path / "raw/val/d").rmdir()

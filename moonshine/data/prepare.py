@@ -2,8 +2,6 @@
 
 import dataclasses
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,15 +10,14 @@ import numpy as np
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from moonshine import artefacts
 from moonshine.cpus import usable_cpus
+from moonshine.data.kept import KeptData
 from moonshine.data.photograph_store import PhotographSource, write_photographs
 from moonshine.data.prepared import Prepared
 from moonshine.data.raw import find_files
-from moonshine.data.store import SPLITS, split_path, write_split
+from moonshine.data.store import SPLITS, write_split
 from moonshine.errors import DataError, ParamsError
 from moonshine.files import require_room, write_checked_json
-from moonshine.locks import hold_lock
 from moonshine.params.schema import PHOTOGRAPHS, Dataset, Params
 from moonshine.progress import say
 
@@ -31,13 +28,19 @@ IMAGENET_NORMALISATION = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0
 
 def prepare(params: Params) -> None:
     """Prepare params.dataset; the manifest is written last, so that its presence means that all is there."""
+    kept = KeptData(params)
+    if not kept.is_complete():
+        with kept.written() as folder:
+            _write(params, folder)
+    kept.publish()
+
+
+def _write(params: Params, folder: Path) -> None:
     settings = params.dataset
-    folder = artefacts.data_folder(settings.name)
-    hold_lock(artefacts.RUNS / "prepare" / settings.name)
     source = importlib.import_module(f"moonshine.data.sources.{settings.source}")
     write = _photographs if settings.source in PHOTOGRAPHS else _small_images
     manifest = {"format": 1, "name": settings.name, **write(params, source, folder)}
-    write_checked_json(artefacts.manifest(settings.name), manifest)
+    write_checked_json(folder / "manifest.json", manifest)
 
 
 def _small_images(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
@@ -54,8 +57,7 @@ def _small_images(params: Params, source: ModuleType, folder: Path) -> dict[str,
     for split in SPLITS:
         labels, ids = prepared.labels[split], prepared.ids[split]
         rows = ((image.tobytes(), int(label), id_) for image, label, id_ in zip(images[split], labels, ids))
-        with _nothing_half_made(folder):
-            splits[split] = write_split(folder, split, rows, images[split][0].size)
+        splits[split] = write_split(folder, split, rows, images[split][0].size)
         say(f"{folder}: {split}: {len(labels):,} images of {shape} (channels, height, width)")
     mean, std = _normalisation(images["train"])
     return {
@@ -77,8 +79,7 @@ def _photographs(params: Params, source: ModuleType, folder: Path) -> dict[str, 
         require_room(folder, photographs.bytes, "the prepared images")
     workers = usable_cpus() if params.machine.workers is None else params.machine.workers
     assert settings.evaluation is not None
-    with _nothing_half_made(folder):
-        splits = write_photographs(folder, photographs, settings.resize, settings.evaluation.resize, workers)
+    splits = write_photographs(folder, photographs, settings.resize, settings.evaluation.resize, workers)
     return {
         "classes": photographs.classes,
         "encoding": "jpeg",
@@ -88,18 +89,6 @@ def _photographs(params: Params, source: ModuleType, folder: Path) -> dict[str, 
         "splits": splits,
         "origin": {**photographs.origin, "resize": settings.resize},
     }
-
-
-@contextmanager
-def _nothing_half_made(folder: Path) -> Iterator[None]:
-    """While splits are written there is no manifest, and after an error there are no splits."""
-    (folder / "manifest.json").unlink(missing_ok=True)
-    try:
-        yield
-    except BaseException:
-        for split in SPLITS:
-            split_path(folder, split).unlink(missing_ok=True)
-        raise
 
 
 def _subset(prepared: Prepared, count: int) -> Prepared:

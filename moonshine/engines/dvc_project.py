@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import networkx
 from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.fs import LocalFileSystem
 from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.utils.serialize import ParseError
+from dvc_data.hashfile.cache import DiskError, Timeout  # type: ignore[attr-defined]
 
 from moonshine.engines.lock_file import CURE, RECORD, has_conflict, require_whole_record
-from moonshine.errors import DataError, LockedError, MachineError
+from moonshine.errors import DataError, LockedError, MachineError, MoonshineError
 from moonshine.params.checked import mark_checked
 from moonshine.stages import CHECK
 
@@ -34,6 +37,28 @@ def open_project() -> Iterator[Repo]:
         raise LockedError("another DVC command is at work in this project; wait for it and try again") from None
     except (DvcException, ParseError) as error:
         raise DataError(_explain(error)) from None
+    except (sqlite3.Error, Timeout, DiskError) as error:
+        raise _explain_database(error) from None
+
+
+def _explain_database(error: Exception) -> MoonshineError:
+    """Of the databases in which DVC remembers hashes of files, and nothing that could not be made again."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, Timeout) or "locked" in reason:
+        return LockedError(f"DVC's database: {reason}; wait for the process that holds it, or stop it")
+    return MachineError(
+        f"DVC's database: {reason}; if it is damaged, delete its folder, which only remembers hashes of files: "
+        f"`rm -r {_databases()}`"
+    )
+
+
+def _databases() -> str:
+    """The folder of this project's databases, found without opening them."""
+    unopened = Repo.__new__(Repo)
+    unopened._fs, unopened._scm, unopened._config = LocalFileSystem(), None, None
+    unopened._remote, unopened._remote_config = None, None
+    unopened.root_dir, unopened.dvc_dir = unopened._get_repo_dirs(None, unopened._fs)
+    return str(unopened.site_cache_dir)
 
 
 def _explain(error: Exception) -> str:

@@ -70,9 +70,10 @@ def _from_cache(repo: Repo) -> Iterable[tuple[Output, Path]]:
 def _recall() -> dict[str, list[Any]]:
     try:
         memory = json.loads(MEMORY.read_text())
-        return {path: stamped for path, stamped in memory.items() if len(stamped) == 4}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return {}
+    entries = memory.items() if isinstance(memory, dict) else ()
+    return {path: stamped for path, stamped in entries if isinstance(stamped, list) and len(stamped) == 4}
 
 
 def _stamp(path: Path) -> list[int]:

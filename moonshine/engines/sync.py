@@ -10,8 +10,8 @@ from dvc.repo import Repo, lock_repo
 from moonshine import artefacts
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
 from moonshine.engines.hashed import hash_what_is_new, is_large, remember_large
+from moonshine.engines.live import require_no_snakemake
 from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
-from moonshine.engines.unlock import require_no_snakemake
 from moonshine.errors import DataError
 from moonshine.leftovers import set_aside_leftovers
 from moonshine.params import read_params

@@ -6,30 +6,33 @@ which is no lock, DVC writes in place, so that a kill can leave a part of it.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-from dvc.utils.serialize import ParseError, parse_yaml
+from dvc.utils.serialize import ParseError, dumps_yaml, parse_yaml
 from voluptuous import Invalid
 
 from moonshine import artefacts
 from moonshine.engines.dvc_project import conflict_in
+from moonshine.engines.live import SNAKEMAKE_LOCKS, live_engines
 from moonshine.engines.lock_file import RECORD, has_conflict, is_cut_off
-from moonshine.errors import DataError, LockedError
-from moonshine.files import write_bytes
+from moonshine.engines.record import record
+from moonshine.errors import DataError, LockedError, MoonshineError
+from moonshine.files import write_bytes, write_text
 from moonshine.git import git
 from moonshine.leftovers import ASIDE, set_aside
 from moonshine.locks import LOCK, is_held
 from moonshine.progress import say
 
-ENGINES = ("snakemake", "dvc")
-SNAKEMAKE_LOCKS, DVC_LOCK = Path(".snakemake", "locks"), Path(".dvc", "tmp", "rwlock")
+DVC_LOCK = Path(".dvc", "tmp", "rwlock")
 
 
 def unlock() -> None:
     """LockedError (exit code 6) names live owners; on a cluster, those of this machine only can be seen."""
-    owners = [*_live_engines(), *_live_runs()]
+    owners = [*live_engines(), *_live_runs()]
     if owners:
         raise LockedError("\n".join(f"{owner}; wait for it or stop it" for owner in owners))
     stale = [*SNAKEMAKE_LOCKS.glob("*"), *([DVC_LOCK] if _claims_anything(DVC_LOCK) else [])]
@@ -42,20 +45,37 @@ def unlock() -> None:
 
 
 def _restore_record() -> bool:
-    """Put dvc.lock back as the last commit has it where it is not whole; what has run since is then planned again."""
+    """Put dvc.lock together again where it is not whole: as the last commit has it, with what it still has whole.
+
+    What Snakemake ran since is recorded once more; the rest is planned again, and trainings publish what they left.
+    """
     if not RECORD.exists():
         return False
     if has_conflict(RECORD):
         raise DataError(conflict_in(str(RECORD)))
     if _is_whole():
         return False
+    committed, left = git("show", f"HEAD:./{RECORD}"), whole_stages(RECORD.read_bytes())
     set_aside(RECORD)
-    committed = git("show", f"HEAD:./{RECORD}")
-    if committed is not None:
-        write_bytes(RECORD, committed)
-    put_back = "as the last commit has it" if committed is not None else "removed, for no commit has it"
-    say(f"{RECORD}: was not whole; now {put_back}, and the old one in {ASIDE}; what has run since is planned again")
+    known = whole_stages(committed or b"", cut_off=False)
+    if known | left == known:
+        if committed is not None:
+            write_bytes(RECORD, committed)
+    else:
+        write_text(RECORD, dumps_yaml({"schema": "2.0", "stages": known | left}))
+    put_back = "as the last commit has it" if committed is not None else "without stages, for no commit has it"
+    newer = sum(known.get(name) != stage for name, stage in left.items())
+    say(f"{RECORD}: was not whole; now {put_back}, but for {newer} stages still in it; the old one is in {ASIDE}")
+    _record_again()
     return True
+
+
+def _record_again() -> None:
+    """What the project's files let nobody record, such as invalid params, must not keep dvc.lock from coming back."""
+    try:
+        record(())
+    except MoonshineError as error:
+        say(f"what has run since is not recorded yet ({error}); then run `moonshine record`")
 
 
 def _is_whole() -> bool:
@@ -67,12 +87,18 @@ def _is_whole() -> bool:
         return False
 
 
-def require_no_snakemake() -> None:
-    """LockedError (exit code 6) while a Snakemake of this machine runs jobs here; a plan locks nothing."""
-    if any(SNAKEMAKE_LOCKS.glob("*")):
-        for owner in _live_engines():
-            if ENGINES[0] in owner:
-                raise LockedError(f"{owner}; wait for it or stop it")
+def whole_stages(content: bytes, cut_off: bool = True) -> dict[str, Any]:
+    """The stages of a dvc.lock; of the beginning of one all but the last, which may lack something."""
+    if cut_off:
+        starts = [found.start() for found in re.finditer(rb"^  \S", content, re.MULTILINE)]
+        content = content[: starts[-1]] if len(starts) > 1 else b""
+    try:
+        if lock := parse_yaml(content.decode(), RECORD):
+            COMPILED_LOCKFILE_SCHEMA(lock)
+            return dict(lock["stages"])
+        return {}
+    except (UnicodeDecodeError, ParseError, Invalid):
+        return {}
 
 
 def _claims_anything(lock: Path) -> bool:
@@ -83,44 +109,6 @@ def _claims_anything(lock: Path) -> bool:
         return False
     except (ValueError, AttributeError):
         return True
-
-
-def _live_engines() -> Iterator[str]:
-    """Processes of Snakemake or DVC whose working folder is this one."""
-    found, idle = {}, set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if not (folder / "cwd").samefile("."):
-                continue
-            if "daemon" in words:  # with which DVC reports and looks for updates, and a copy of DVC waits for that
-                idle.add(_parent(folder))
-            elif (program := _program(words)) in ENGINES:
-                found[int(folder.name)] = program
-        except OSError:
-            continue  # it has just ended, or is another user's
-    for process in sorted(found.keys() - idle):
-        yield f"process {process}: {found[process]} is at work here"
-
-
-def _program(words: Sequence[str]) -> str:
-    """The name of what a command line runs: of its first word, or of the script or module that a Python runs."""
-    name = Path(words[0]).name
-    if not name.startswith("python"):
-        return name
-    arguments = iter(words[1:])
-    for word in arguments:
-        if word in ("-W", "-X"):
-            next(arguments, "")  # its value
-        elif word == "-m":
-            return next(arguments, "")
-        elif word == "-c" or not word.startswith("-"):
-            return Path(word).name
-    return name
-
-
-def _parent(process: Path) -> int:
-    return int((process / "stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _live_runs() -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 
 from faults.experiment import DISTIL, TRAIN, Experiment, Injections
 from faults.forked import command, start
+from support import copy_finished, files_below, run, stages_in, start_until_paused, toy_params, write_params
 
 
 def everything(folder: Path) -> dict[str, tuple[str, int]]:
@@ -68,3 +69,38 @@ def test_of_many_starts_at_once_one_works(
         assert {result.code for result in results} <= {0, 6}, [result.output for result in results]
         assert [result.code for result in results].count(0) >= 1
         assert experiment.unharmed(untrained)
+
+
+@pytest.mark.slow
+def test_no_engine_deletes_what_the_other_reads(by_snakemake: Path, tmp_path: Path) -> None:
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    params = toy_params()
+    params["recipe"]["lr"] = 0.01
+    write_params(project, params)
+    golden = files_below(project / "data")
+    stage = ("dvc", "repro", "--single-item", "train@toy-teacher-0")
+    engine = start_until_paused(*stage, cwd=project, phase="training")
+    refused = run("snakemake", "--cores", "1", "--forcerun", "prepare", cwd=project, check=False)
+    assert refused.returncode != 0
+    assert "train@toy-teacher-0 is at work here under dvc, and reads what would be made again" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert files_below(project / "data") == golden
+    assert not list(project.glob(".snakemake/locks/*"))
+    run("snakemake", "--dry-run", "--forcerun", "prepare", cwd=project)
+    let_go(project)
+    assert engine.wait() == 0
+
+    params["recipe"]["lr"] = 0.02
+    write_params(project, params)
+    model = "models/toy/train/teacher/seed0.safetensors"
+    engine = start_until_paused("snakemake", "--cores", "1", "--", model, cwd=project, phase="training")
+    refused = run("dvc", "repro", "--single-item", "--force", "prepare@digits", cwd=project, check=False)
+    assert refused.returncode != 0
+    assert "snakemake is at work here; wait for it or stop it" in refused.stderr + refused.stdout
+    let_go(project)
+    assert engine.wait() == 0
+
+
+def let_go(project: Path) -> None:
+    for process in stages_in(project):
+        os.kill(process, signal.SIGCONT)

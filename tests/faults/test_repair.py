@@ -235,3 +235,53 @@ def test_adopt_says_what_there_is_to_choose(experiment: Experiment, untrained: P
     folder = experiment.copy(tmp_path / "run", "models", "results", "distil")
     assert command(folder, "adopt", "train/teacher", "--seed", "0").code == 3  # the present run has finished
     assert command(folder, *DISTIL, "--nonsense").code == 2
+
+
+NOTES = (b"[1, 2]", b'{"a": {"b": 1, "c": 2, "d": 3, "e": 4}}')
+
+
+def databases(project: Path) -> list[Path]:
+    code = "from dvc.repo import Repo; print(Repo().site_cache_dir)"
+    folder = Path(run(sys.executable, "-c", code, cwd=project).stdout.strip())
+    return [folder / "links" / "cache.db", folder / "md5s" / "cache.db"]
+
+
+@pytest.mark.slow
+def test_engines_memories_that_are_damaged_end_in_a_line(project: Path, injected: Injections) -> None:
+    notes = project / ".dvc/tmp/moonshine-hashed.json"
+    for content in NOTES:
+        with injected("damaged notes of hashes"):
+            notes.parent.mkdir(exist_ok=True)
+            notes.write_bytes(content)
+            assert "Traceback" not in command(project, "sync").output
+            assert isinstance(json.loads(notes.read_bytes()), dict)
+    refused = 0
+    for path in filter(Path.exists, databases(project)):
+        for content in (b"no database" * 1000, path.read_bytes()[:5000]):
+            with injected("a damaged database of DVC's"):
+                path.write_bytes(content)
+                result = command(project, "verify")
+                if result.code:
+                    refused += 1
+                    assert (result.code, result.output.count("\n")) == (5, 1)
+                    assert f"`rm -r {path.parent.parent}`" in result.output
+                    shutil.rmtree(path.parent.parent)
+                assert command(project, "verify").code == 0
+    assert refused
+
+
+@pytest.mark.slow
+def test_a_database_that_another_process_holds_is_named(project: Path) -> None:
+    import sqlite3
+
+    assert command(project, "verify").code == 0
+    holders = [sqlite3.connect(path) for path in databases(project) if path.exists()]
+    assert holders
+    for holder in holders:
+        holder.execute("BEGIN EXCLUSIVE")
+    result = command(project, "record")  # after a minute, DVC's patience
+    assert (result.code, "Traceback" in result.output) == (6, False)
+    assert "wait for the process that holds it" in result.output
+    for holder in holders:
+        holder.close()
+    assert command(project, "verify").code == 0

@@ -67,7 +67,7 @@ def work(folder: Path) -> set[Path]:
 def test_prepare_and_evaluate_stop_too_and_leave_nothing_half_made(
     stop: signal.Signals, experiment: Experiment, tmp_path: Path, injected: Injections
 ) -> None:
-    folder = experiment.copy(tmp_path / "run", "data", "results", "logs")
+    folder = experiment.copy(tmp_path / "run", "data", "prepare", "results", "logs")
     with injected("SIGTERM, SIGUSR1 in prepare and in evaluate"):
         for arguments, phase in ((("prepare",), "preparing"), (("evaluate", "train/teacher"), "evaluation")):
             before = work(folder)

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 sys.path.insert(0, str(Path.cwd()))
 
 from moonshine.artefacts import PARAMS as PARAMS_FILE
-from moonshine.errors import ParamsError
+from moonshine.engines.live import require_nothing_read_by_dvc
+from moonshine.errors import LockedError, ParamsError
 from moonshine.params import read_params
 from moonshine.stages import CODE, PLANNED, SOURCES
 
@@ -112,12 +113,27 @@ def resources_of(stage):
     return reserved
 
 
+def stage_of(job):
+    """What DVC calls it."""
+    return "@".join([job.rule.name, "-".join(job.wildcards_dict.values())])
+
+
+def require_nothing_of_dvc_in_the_way():
+    """Jobs begin by deleting their outputs: not while a stage of `dvc repro` reads them."""
+    dag = workflow.dag
+    if not workflow.touch:
+        made = [str(path) for job in dag.needrun_jobs() for path in job.output]
+        read = {stage_of(job): map(str, job.input) for job in dag.jobs}
+        try:
+            require_nothing_read_by_dvc(made, read)
+        except LockedError as error:
+            refuse(error)
+
+
 def record_finished_jobs():
     """Tell DVC of the jobs that ran to their end in this invocation, and of no others."""
     dag = workflow.dag
     jobs = [job for job in dag.jobs if not job.rule.norun and dag.finished(job)]
-    stages = sorted(
-        "@".join([job.rule.name, "-".join(job.wildcards_dict.values())]) for job in jobs
-    )
+    stages = sorted(map(stage_of, jobs))
     if stages and not workflow.touch:
         shell("python -m moonshine record {stages:q}")
