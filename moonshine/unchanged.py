@@ -42,9 +42,13 @@ def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str)
 
 
 def _keys(content: Any, stage: str, names: dict[str, str]) -> dict[str, Any]:
-    """The stage's keys and their values, None where there is none."""
+    return values_at(content, [key.format(**names) for key in PARAMS[stage]])
+
+
+def values_at(content: Any, keys: Iterable[str]) -> dict[str, Any]:
+    """Keys such as `recipe.threads` and their values, None where there is none."""
     found = {}
-    for key in (key.format(**names) for key in PARAMS[stage]):
+    for key in keys:
         found[key] = content
         for part in key.split("."):
             found[key] = found[key].get(part) if isinstance(found[key], dict) else None

@@ -58,7 +58,12 @@ class Staleness:
 
 
 def staleness(repo: Repo) -> Staleness:
-    changed = frozenset(repo.status())
+    return with_changed(repo, Staleness(frozenset(), frozenset()), repo.status())
+
+
+def with_changed(repo: Repo, state: Staleness, names: Iterable[str]) -> Staleness:
+    """These stages as changed, too."""
+    changed = state.changed | frozenset(names)
     return Staleness(changed, changed | downstream(repo, changed))
 
 

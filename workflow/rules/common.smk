@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, str(Path.cwd()))
 
+from moonshine.engines.snakemake_plan import make_mismatches_stale
 from moonshine.stages import CODE, PLANNED, SOURCES
 
 # Jobs read params.yaml anew, and refuse what was not planned. On a cluster Snakemake itself reads it anew for each job.
@@ -17,6 +18,7 @@ if PLANNED not in os.environ:
             "stages go by params.yaml alone: edit it, or put an experiment in its place "
             "with `moonshine use`, instead of --config and --configfile"
         )
+    make_mismatches_stale(Path("params.yaml"))
     os.environ[PLANNED] = json.dumps(config)
 
 EXPERIMENT = config["experiment"]
