@@ -7,6 +7,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 RUNS = Path("runs")
+MANIFEST = "manifest.json"
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"
 """In a folder that Snakemake declares, a file whose modification time it takes for the folder's."""
 
@@ -18,7 +19,7 @@ def data_folder(dataset: str) -> Path:
 
 
 def manifest(dataset: str) -> Path:
-    return data_folder(dataset) / "manifest.json"
+    return data_folder(dataset) / MANIFEST
 
 
 def model(experiment: str, row: str, seed: int | None = None) -> Path:
