@@ -1,6 +1,7 @@
 """What was made for other params, data or models is used by no stage, and every command says so."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from moonshine.data.sources.digits import DEFAULT_VALIDATION
 from moonshine.files import sha256
 from moonshine.params.schema import Dataset
 from small_data import write_cifar, write_fashion_mnist
-from support import ROOT, copy_finished, environment, moonshine, run, toy_params, write_params
+from support import ANOTHER_OWNER, ROOT, copy_finished, environment, moonshine, run, toy_params, write_params
 from test_agreement import (
     AFTER_TRAIN,
     ALL,
@@ -344,12 +345,22 @@ def test_a_run_on_photographs_is_not_gone_on_with_under_another_pillow(tmp_path:
     moonshine("train", "teacher", "--seed", "0", cwd=tmp_path)
     record = json.loads((tmp_path / "models/toy/records/train/teacher/seed0.json").read_text())
     assert {"pillow", "jpeg", "numpy"} <= record["identity"].keys()
+    run("git", "init", "--quiet", cwd=tmp_path)
     command = [sys.executable, "-c", OTHER_PILLOW, "train", "teacher", "--seed", "0"]
-    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    variables = environment(**ANOTHER_OWNER)
+    result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
     assert re.search(r"an older run is not resumed, for it differs in pillow: [0-9.]+ -> 0\.1\n", result.stderr)
+    refusal = "warning: the record will not name the commit: git refuses: fatal: detected dubious ownership"
+    assert result.stderr.count(refusal) == 1
 
 
 def test_the_libraries_of_photographs_are_no_part_of_a_run_on_small_images(by_snakemake: Path) -> None:
     record = json.loads((by_snakemake / "models/toy/records/train/teacher/seed0.json").read_text())
     assert set(record["identity"]) == {"recipe", "network", "seed", "data", "code", "torch", "torchvision"}
     assert yaml.safe_load((by_snakemake / "params.yaml").read_text())["dataset"]["source"] == "digits"
+
+
+def test_a_copy_that_drops_fractions_of_seconds_leaves_finished_rows_done(project: Path) -> None:
+    for path in [*project.glob("models/**/*"), *project.glob("runs/**/*")]:
+        os.utime(path, (int(path.stat().st_mtime),) * 2)
+    assert "toy: of 2 networks 2 done" in moonshine("status", cwd=project).stdout
