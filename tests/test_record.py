@@ -421,8 +421,8 @@ def test_a_folder_with_a_file_altered_after_its_job_is_not_recorded(project: Pat
 def test_what_was_only_touched_is_not_recorded_as_made(project: Path) -> None:
     params_change(methods__at__beta=20.0)(project)
     run("snakemake", "--cores", "1", "--touch", cwd=project)
-    path = "models/toy/records/distil/at/student/seed0.json"
-    reason = f"{DISTIL}: {path} says that it was made otherwise (method.beta: 30.0 -> 20.0); run it\n"
+    outdated = f"{STUDENT}: outdated (method.beta: 30.0 -> 20.0)"
+    reason = f"{DISTIL}: {outdated}; run `moonshine distil at/student --seed 0`, or an engine\n"
     said = moonshine("record", cwd=project).stderr
     assert "recorded 0 stages" in said
     assert f"left alone: {reason}" in said

@@ -68,13 +68,14 @@ def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
             objections[name] = reason
         elif found := next((text for path in files[name] if (text := _altered(path))), None):
             objections[name] = found
+    objections |= _made_for_something_else(repo, [name for name in names if name not in objections])
     candidates = [name for name in names if name not in objections]
     plan = read_plan(path for name in candidates for path in files[name]) if candidates else Plan.empty()
     for name in candidates:
         if not plan.pending.isdisjoint(files[name]):
             objections[name] = "stale already: params or code changed after its job had started, or an input is stale"
     sound = [name for name in candidates if name not in objections]
-    return objections | _made_for_something_else(repo, sound) | _made_otherwise(repo, {n: files[n] for n in sound})
+    return objections | _made_otherwise(repo, {name: files[name] for name in sound})
 
 
 def _made_for_something_else(repo: Repo, names: list[str]) -> dict[str, str]:
