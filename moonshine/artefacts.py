@@ -9,6 +9,7 @@ PARAMS = Path("params.yaml")
 PARAMS_CHECKED = Path("data", "params-checked.txt")
 """What the stage `check` writes, always the same; every other stage of dvc.yaml depends on it."""
 RUNS = Path("runs")
+MANIFEST = "manifest.json"
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"
 """In a folder that Snakemake declares, a file whose modification time it takes for the folder's."""
 
@@ -20,7 +21,7 @@ def data_folder(dataset: str) -> Path:
 
 
 def manifest(dataset: str) -> Path:
-    return data_folder(dataset) / "manifest.json"
+    return data_folder(dataset) / MANIFEST
 
 
 def model(experiment: str, row: str, seed: int | None = None) -> Path:

@@ -288,6 +288,7 @@ def _fetch(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/fetch/{options.network}")
     from moonshine.fetch import fetch
 
+    _check_data(params)
     with _unchanged(options, "fetch", [artefacts.manifest(params.dataset.name)], network=options.network):
         fetch(params, options.network)
 
@@ -319,6 +320,7 @@ def _distil(options: argparse.Namespace) -> None:
     _check_data(params)
     if options.together:
         _start(f"{params.experiment}/distil/together/seed{options.seed}")
+        _check_models(params, [artefacts.row_and_seed(params.teacher)])
         for run in distil_together(params, students, options.seed):
             progress.say(f"{run.row} seed {options.seed}: finished in {run.path}, to be published by its own stage")
     else:
@@ -326,6 +328,7 @@ def _distil(options: argparse.Namespace) -> None:
         method, network = students[0].split("/")
         inputs = [artefacts.manifest(params.dataset.name), artefacts.teacher_model(params.experiment, params.teacher)]
         with _unchanged(options, "distil", inputs, method=method, network=network):
+            _check_models(params, [artefacts.row_and_seed(params.teacher)])
             distil(params, students[0], options.seed)
 
 
@@ -334,11 +337,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     _require_row(params, options.row)
     _start(f"{params.experiment}/evaluate/{options.row}")
     from moonshine.evaluation.evaluate import evaluate
+    from moonshine.made_for import seeds_of
 
     _check_data(params)
-    seeds = params.seeds if options.row in params.seeded_rows else [None]
+    seeds = seeds_of(params, options.row)
     models = [artefacts.model(params.experiment, options.row, seed) for seed in seeds]
     with _unchanged(options, "evaluate", [artefacts.manifest(params.dataset.name), *models]):
+        _check_models(params, [(options.row, seed) for seed in seeds])
         evaluate(params, options.row)
 
 
@@ -352,12 +357,14 @@ def _attention_maps(options: argparse.Namespace) -> None:
     models = [artefacts.model(params.experiment, name) for name in names]
     inputs = [artefacts.manifest(params.dataset.name), *models]
     with _unchanged(options, "attention_maps", inputs), progress.missing_glyphs_said_once():
+        _check_models(params, map(artefacts.row_and_seed, names))
         attention_maps(params)
 
 
 def _report(options: argparse.Namespace) -> None:
     params = _read(options)
     _start(f"{params.experiment}/report")
+    from moonshine.made_for import require_results
     from moonshine.report.report import report
 
     experiment = params.experiment
@@ -365,6 +372,7 @@ def _report(options: argparse.Namespace) -> None:
     metrics = [artefacts.metrics(experiment, row) for row in params.rows]
     maps = artefacts.attention_maps(experiment).glob("*")
     with _unchanged(options, "report", [*curves, *metrics, *maps]), progress.missing_glyphs_said_once():
+        require_results(params, options.params)
         report(params, options.partial)
 
 
@@ -497,6 +505,12 @@ def _check_data(params) -> None:  # type: ignore[no-untyped-def]
     from moonshine.data.check import check_data
 
     check_data(params)
+
+
+def _check_models(params, models: Iterable[tuple[str, int | None]]) -> None:  # type: ignore[no-untyped-def]
+    from moonshine.made_for import require_models
+
+    require_models(params, models)
 
 
 def _unchanged(

@@ -20,6 +20,7 @@ from moonshine.engines.dvc_project import open_project
 from moonshine.errors import DataError, MachineError
 from moonshine.files import sha256
 from moonshine.git import git
+from moonshine.made_for import find_mismatches
 from moonshine.params import Params
 from moonshine.progress import say, tracked
 from moonshine.report.index import FILE as HEADLINE
@@ -40,6 +41,8 @@ class Recorded:
 def verify(params: Params) -> None:
     """Prepared data against its manifest, models against their records, all outputs against dvc.lock, and the index.
 
+    Also whether data, models and metrics were made for params.yaml as it is now, by what they say themselves.
+
     Raises DataError (exit code 3): one line a file, with the command that repairs it. A dvc.lock that has nothing of
     the experiment proves nothing and is such a file.
     """
@@ -55,9 +58,15 @@ def verify(params: Params) -> None:
             problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
     for path, problem in [*_data(params), *_models(params), *_index()]:
         problems.setdefault(path, problem)
+    if not problems:  # what is damaged contradicts all that was made of it
+        again = "repair: {}, or an engine"
+        problems = {each.path: f"{each.problem}; {again.format(each.command)}" for each in find_mismatches(params)}
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
-    say(f"{len(recorded)} outputs are what dvc.lock says, and so are data and models what their manifests say")
+    say(
+        f"{len(recorded)} outputs are what dvc.lock says, data and models are what their manifests say, "
+        f"and made for {artefacts.PARAMS}"
+    )
 
 
 def _recorded() -> Iterator[Recorded]:

@@ -67,6 +67,16 @@ MISTAKES = {
         'train: "studnt" is no network (did you mean "student"?)',
     ),
     "method that is none": ("distil.methods", ["att"], 'distil.methods: "att" is no method (did you mean "at"?)'),
+    "a distilled model shown as one from scratch": (
+        "attention_maps.scratch",
+        "distil/at/student/seed0",
+        "attention_maps.scratch: distil/at/student/seed0 learned from a teacher; name a model of train or fetch",
+    ),
+    "a model from scratch shown as a distilled one": (
+        "attention_maps.distilled",
+        "train/teacher/seed0",
+        "attention_maps.distilled: train/teacher/seed0 learned from no teacher; name a model of distil",
+    ),
     "teacher that no row produces": (
         "teacher",
         "train/teacher/seed1",

@@ -150,10 +150,12 @@ def test_a_run_is_told_apart_by_all_that_determines_its_bytes(
 
 
 def describe_teacher_otherwise(project: Path, **changes: Any) -> None:
-    """The teacher's file with the same weights and something else in its description."""
+    """The teacher's file with the same weights and something else in its description, and a record that says so."""
     path = project / "models/toy/train/teacher/seed0.safetensors"
     network, description = load_model(path)
     path.write_bytes(model_bytes(network, {**description, **changes}))
+    record = project / "models/toy/records/train/teacher/seed0.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "sha256": sha256(path)}))
 
 
 @pytest.mark.parametrize(
@@ -186,15 +188,15 @@ def test_evaluation_refuses_a_model_of_other_images_or_classes(
     assert "made for other classes or images than data/digits" in result.stderr
 
 
-def test_evaluation_refuses_another_count_than_the_manifests(by_snakemake: Path, tmp_path: Path) -> None:
+def test_training_refuses_another_count_than_the_manifests(by_snakemake: Path, tmp_path: Path) -> None:
     copy_finished(by_snakemake, tmp_path / "project")
     path = tmp_path / "project/data/digits/manifest.json"
     manifest = read_checked_json(path, "")
-    manifest["splits"]["val"]["count"] = 601
+    manifest["splits"]["train"]["count"] = 1198
     write_checked_json(path, manifest)
-    result = moonshine("evaluate", "train/teacher", cwd=tmp_path / "project", check=False)
+    result = moonshine("train", "teacher", "--seed", "0", cwd=tmp_path / "project", check=False)
     assert result.returncode == 3
-    assert "600 images, but the manifest says 601" in result.stderr
+    assert "1197 images, but the manifest says 1198" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -86,7 +86,13 @@ class Staleness:
 
 
 def staleness(repo: Repo) -> Staleness:
-    changed = frozenset(name for name in repo.status() if not is_check(name))
+    names = (name for name in repo.status() if not is_check(name))
+    return with_changed(repo, Staleness(frozenset(), frozenset()), names)
+
+
+def with_changed(repo: Repo, state: Staleness, names: Iterable[str]) -> Staleness:
+    """These stages as changed, too."""
+    changed = state.changed | frozenset(names)
     return Staleness(changed, changed | downstream(repo, changed))
 
 

@@ -4,19 +4,25 @@ import json
 import os
 import re
 import statistics
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
 from moonshine import artefacts
+from moonshine.data.check import data_problem
 from moonshine.differences import differences
 from moonshine.engines.dvc_project import open_project, outputs
 from moonshine.engines.edits import only_layout_changed
 from moonshine.errors import DataError, ParamsError
 from moonshine.files import sha256
+from moonshine.made_for import locked_stages, model_problem
 from moonshine.params import Params
 from moonshine.report.markdown import escape
 from moonshine.suggest import suggest
 from moonshine.training.identity import ENVIRONMENT, run_identity
+
+SHOWN = 4
+"""Changes of a stage that are told one by one."""
 
 
 def lineage(params: Params, target: str) -> None:
@@ -63,6 +69,7 @@ class _Chain:
 
     def __init__(self, params: Params, changed: dict[str, list[Any]], stage_of: dict[str, str]):
         self._params, self._changed, self._stage_of = params, changed, stage_of
+        self._recorded = locked_stages()
         self.links = self.broken = 0
 
     def row(self, row: str) -> None:
@@ -102,6 +109,9 @@ class _Chain:
             self._link(depth, "is the file that its record describes", digest == record["sha256"])
             clean = self._stage_of.get(str(path)) not in self._changed
             self._identity(depth, row, seed, record["identity"], clean)
+        else:
+            problem = model_problem(self._params, row, seed)
+            self._link(depth, problem or "is what params.yaml pins and describes", not problem)
 
     def _identity(self, depth: int, row: str, seed: int, made_by: dict[str, Any], clean: bool) -> None:
         now = run_identity(self._params, row, seed)
@@ -125,6 +135,8 @@ class _Chain:
         manifest = _read(artefacts.manifest(name))
         print(f"{artefacts.manifest(name)}: sha256 {_sha256(artefacts.manifest(name))[:16]}")
         self._made_by_its_stage(1, artefacts.manifest(name))
+        problem = data_problem(self._params)
+        self._link(1, problem or "prepared as params.yaml says", not problem)
         for split, about in manifest["splits"].items():
             path = artefacts.data_folder(name) / f"{split}.arrow"
             self._link(
@@ -134,16 +146,43 @@ class _Chain:
 
     def _made_by_its_stage(self, depth: int, path: Path) -> None:
         stage = self._stage_of.get(str(path))
-        reasons = self._changed.get(stage, []) if stage else ["no stage of params.yaml makes it"]
-        text = f"{path}: as {stage} left it, inputs, code and params unchanged (dvc.lock)"
-        if reasons:
-            text = f"{path}: {stage or ''} {json.dumps(reasons)}"
-        self._link(depth, text, not reasons)
+        if cause := _cause(stage, self._changed, self._recorded):
+            self._link(depth, f"{path}: {cause}", False)
+        else:
+            self._link(depth, f"{path}: as {stage} left it, inputs, code and params unchanged (dvc.lock)", True)
 
     def _link(self, depth: int, text: str, holds: bool) -> None:
         self.links += 1
         self.broken += not holds
         print(f"{'  ' * depth}{'ok' if holds else 'BROKEN'}  {text}")
+
+
+def _cause(stage: str | None, changed: dict[str, list[Any]], recorded: Container[str]) -> str | None:
+    """Why a file of this stage is not what dvc.lock says; None where it is."""
+    if stage is None:
+        return "no stage of params.yaml makes it"
+    if stage not in changed:
+        return None
+    if stage not in recorded:
+        return f"{stage} was never recorded; `moonshine record` does if Snakemake ran it, else an engine has to run it"
+    found = list(_changes(changed[stage]))
+    code = [change for change in found if change.startswith(("moonshine/", "requirements/"))]
+    told = [change for change in found if change not in code] + code
+    more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
+    return f"not as {stage} has it in dvc.lock: {'; '.join([*told[:SHOWN], *more])}"
+
+
+def _changes(entries: list[Any]) -> Iterator[str]:
+    """What `dvc status` says of a stage, as `recipe in params.yaml is modified`."""
+    for entry in entries:
+        for paths in entry.values() if isinstance(entry, dict) else ():
+            for path, change in paths.items():
+                if isinstance(change, dict):
+                    yield from (f"{key} in {path} is {kind}" for key, kind in change.items())
+                else:
+                    yield f"{path} is {change}"
+        if isinstance(entry, str):
+            yield entry
 
 
 def _accepted(module: str, digest: str | None) -> str:

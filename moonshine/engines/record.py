@@ -14,7 +14,8 @@ from moonshine.engines.dvc_project import downstream, is_check, open_project, ou
 from moonshine.engines.snakemake_plan import Plan, memory, read_plan
 from moonshine.errors import DataError
 from moonshine.files import sha256
-from moonshine.params import read_params
+from moonshine.made_for import Mismatch, find_mismatches
+from moonshine.params import Params, read_params
 from moonshine.progress import say
 from moonshine.training.identity import ENVIRONMENT, run_identity
 
@@ -68,6 +69,7 @@ def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
             objections[name] = reason
         elif found := next((text for path in files[name] if (text := _altered(path))), None):
             objections[name] = found
+    objections |= _made_for_something_else(repo, [name for name in names if name not in objections])
     candidates = [name for name in names if name not in objections]
     plan = read_plan(path for name in candidates for path in files[name]) if candidates else Plan.empty()
     for name in candidates:
@@ -75,6 +77,28 @@ def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
             objections[name] = "stale already: params or code changed after its job had started, or an input is stale"
     sound = [name for name in candidates if name not in objections]
     return objections | _made_otherwise(repo, {name: files[name] for name in sound})
+
+
+def _made_for_something_else(repo: Repo, names: list[str]) -> dict[str, str]:
+    """Objections to stages whose artefacts say that they were made for other params, data or models, and after them.
+
+    The stages that are at fault need not be among `names`: one made by hand was not run by Snakemake.
+    """
+    if not names:
+        return {}
+    faults = mismatched_stages(repo, read_params(artefacts.PARAMS))
+    why = f"comes after {', '.join(sorted(faults))}, which is outdated"
+    reasons = dict.fromkeys(downstream(repo, faults), why) | {name: str(fault) for name, fault in faults.items()}
+    return {name: reason for name, reason in reasons.items() if name in names}
+
+
+def mismatched_stages(repo: Repo, params: Params) -> dict[str, Mismatch]:
+    """Stage -> what its artefact says that it was made for instead of what is here now."""
+    stage_of, stages = outputs(repo), dict[str, Mismatch]()
+    for each in find_mismatches(params):
+        if name := stage_of.get(str(each.path)):
+            stages.setdefault(name, each)
+    return stages
 
 
 def _altered(path: str) -> str | None:

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moonshine.artefacts import SNAKEMAKE_TIMESTAMP
 from moonshine.errors import DataError, LockedError
+from moonshine.made_for import find_mismatches
+from moonshine.params import Params
 
 METADATA = Path(".snakemake", "metadata")
+LONG_AGO = 1
+"""Modification time of what is stale, in seconds since 1970. Snakemake takes 0 for no time at all."""
 
 
 def snakemake(*arguments: str) -> str:
@@ -65,6 +70,35 @@ def memory(path: str) -> dict[str, Any] | None:
 def forget(path: str) -> None:
     """Remove the note, as `snakemake --cleanup-metadata` does."""
     _memory_file(path).unlink(missing_ok=True)
+
+
+def make_stale(paths: Iterable[str]) -> None:
+    """Make Snakemake run the jobs of these files: older than any input, and without the record that says otherwise.
+
+    (An input that is newer but has the recorded checksum would not be a reason to run.)
+    """
+    for name in paths:
+        forget(name)
+        path = Path(name)
+        dated = path / SNAKEMAKE_TIMESTAMP  # not made here: a folder in a file's place has none
+        if dated.is_file() and not path.is_symlink():
+            path = dated
+        if os.path.lexists(path):
+            os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
+
+
+def make_mismatches_stale(params: Params) -> None:
+    """So that Snakemake makes again what says itself that it was made for other params, data or models than these.
+
+    It would not notice: made by hand, or put in place, files come without its note of the params that made them. Files
+    as its own jobs left them are its to judge, so that an edit of params.yaml that is undone costs nothing.
+    """
+    make_stale(str(each.path) for each in find_mismatches(params) if not _is_as_its_job_left_it(each.path))
+
+
+def _is_as_its_job_left_it(path: Path) -> bool:
+    made = memory(str(path))
+    return made is not None and path.lstat().st_mtime <= made["endtime"] + 1e-6
 
 
 def _memory_file(path: str) -> Path:

@@ -1,6 +1,5 @@
 """`moonshine sync`: make Snakemake's view of what is up to date that of dvc.lock."""
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,27 +7,28 @@ from pathlib import Path
 from dvc.repo import Repo, lock_repo
 
 from moonshine import artefacts
-from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness
+from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness, with_changed
 from moonshine.engines.hashed import hash_what_is_new, is_large, remember_large
 from moonshine.engines.live import require_no_snakemake
-from moonshine.engines.snakemake_plan import Plan, forget, read_plan, snakemake
+from moonshine.engines.record import mismatched_stages
+from moonshine.engines.snakemake_plan import Plan, make_stale, read_plan, snakemake
 from moonshine.errors import DataError
 from moonshine.leftovers import set_aside_leftovers
+from moonshine.made_for import Mismatch
 from moonshine.params import read_params
 from moonshine.progress import say
-
-LONG_AGO = 1
-"""Modification time of what is stale, in seconds since 1970. Snakemake takes 0 for no time at all."""
 
 
 def sync() -> None:
     """Where Snakemake plans other jobs than DVC's stale stages, bring it round.
 
     Modification times and Snakemake's records of jobs change, contents never. DataError (exit code 3) if the two
-    plans differ afterwards, LockedError (6) while Snakemake is at work: it would find its files older than they are.
+    plans differ afterwards, or dvc.lock takes for current what says itself that it was made for something else;
+    LockedError (6) while Snakemake is at work: it would find its files older than they are.
     """
     require_no_snakemake()
-    set_aside_leftovers(read_params(artefacts.PARAMS))
+    params = read_params(artefacts.PARAMS)
+    set_aside_leftovers(params)
     with (
         ThreadPoolExecutor() as beside,
         open_project() as repo,
@@ -38,7 +38,8 @@ def sync() -> None:
         hash_what_is_new(repo)
         stage_of = outputs(repo)
         _require_no_dangling_links(stage_of)
-        state = staleness(repo)
+        by_dvc, mismatched = staleness(repo), mismatched_stages(repo, params)
+        state = with_changed(repo, by_dvc, mismatched)
         plan = planning.result()
         if _differences(state, plan, stage_of):
             _bring_round(repo, state, stage_of)
@@ -51,6 +52,18 @@ def sync() -> None:
         say(f"to be run by either engine, {len(state.stale)} stages: {', '.join(sorted(state.stale))}")
     else:
         say("nothing to be run by either engine")
+    _refuse_false_records({name: each for name, each in mismatched.items() if name not in by_dvc.stale})
+
+
+def _refuse_false_records(stages: dict[str, Mismatch]) -> None:
+    """DataError for stages that dvc.lock has as current, although they say themselves that they are not."""
+    lines = [
+        f"{name}: {each.path}: {each.problem}, but dvc.lock has it as current, as `dvc commit` by hand may; Snakemake "
+        f"makes it again, and so does `dvc repro --force --single-item {name}`"
+        for name, each in sorted(stages.items())
+    ]
+    if lines:
+        raise DataError("\n".join(lines))
 
 
 def _require_no_dangling_links(paths: Iterable[str]) -> None:
@@ -73,27 +86,12 @@ def _differences(state: Staleness, plan: Plan, stage_of: dict[str, str]) -> list
 def _bring_round(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> None:
     changed = [path for path, name in stage_of.items() if name in state.changed]
     valid = [path for path, name in stage_of.items() if name not in state.stale]
-    _make_stale(changed)
+    make_stale(changed)
     hashes = _hashes_of_large(repo, valid)
     omitted = ["--omit-from", *changed] if changed else []
     snakemake("--touch", "--forceall", "--cores", "1", "--quiet", "all", *omitted, "--")
     repo.state.save_many([(path, hash_info, None) for path, hash_info in hashes], repo.fs)
     remember_large(repo)
-
-
-def _make_stale(paths: Iterable[str]) -> None:
-    """Make Snakemake run the jobs of these files: older than any input, and without the record that says otherwise.
-
-    (An input that is newer but has the recorded checksum would not be a reason to run.)
-    """
-    for name in paths:
-        forget(name)
-        path = Path(name)
-        dated = path / artefacts.SNAKEMAKE_TIMESTAMP  # not made here: a folder in a file's place has none
-        if dated.is_file() and not path.is_symlink():
-            path = dated
-        if os.path.lexists(path):
-            os.utime(path, (LONG_AGO, LONG_AGO), follow_symlinks=False)
 
 
 def _hashes_of_large(repo: Repo, paths: Iterable[str]) -> list[tuple[str, object]]:

@@ -81,13 +81,18 @@ def _models(params: Params) -> Iterator[str]:
     produced = [f"{row}/seed{seed}" for row in params.seeded_rows for seed in params.seeds]
     produced += [f"fetch/{network}" for network in params.fetch]
     undistilled = [model for model in produced if not model.startswith("distil/")]
+    distilled = [model for model in produced if model.startswith("distil/")]
     named = [
         ("teacher", params.teacher, undistilled),
-        ("attention_maps.scratch", params.attention_maps.scratch, produced),
-        ("attention_maps.distilled", params.attention_maps.distilled, produced),
+        ("attention_maps.scratch", params.attention_maps.scratch, undistilled),
+        ("attention_maps.distilled", params.attention_maps.distilled, distilled or produced),
     ]
     for key, model, models in named:
-        if model not in models:
+        if model in distilled and model not in models:
+            yield f"{key}: {model} learned from a teacher; name a model of train or fetch"
+        elif model in produced and model not in models:
+            yield f"{key}: {model} learned from no teacher; name a model of distil"
+        elif model not in models:
             yield f'{key}: no row produces "{model}"{suggest(model, models)}'
     if len(set(params.attention_maps.images)) != len(params.attention_maps.images):
         yield "attention_maps.images: one is named twice"

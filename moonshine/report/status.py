@@ -1,7 +1,7 @@
 """`moonshine status`: how far an experiment is, from what its runs leave in runs/ and models/, under either engine.
 
 Nothing is asked of the engines or of the machines that train, so it works from any machine that sees the folder. It
-holds what is there against params.yaml, but not against code and data: `dvc status` does.
+holds what is there against params.yaml, the data and the teacher, but not against code: `dvc status` does.
 """
 
 import csv
@@ -20,8 +20,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from moonshine import artefacts
+from moonshine.data.check import data_problem
+from moonshine.errors import DataError
+from moonshine.made_for import model_problem, seeds_of
 from moonshine.params import Params
-from moonshine.training.identity import identity_in_params
 from moonshine.training.live import CURVE, HEARTBEAT
 from moonshine.training.run_folder import RESULT_RECORD
 
@@ -30,7 +32,7 @@ SECONDS_OF_SILENCE = 120.0
 
 MEANINGS = {
     "done": "trained and published",
-    "outdated": "trained and published with other params than those of params.yaml",
+    "outdated": "made for other params, data or another teacher than there are now",
     "finished": "trained; its stage has still to publish it",
     "running": "in training",
     "silent": f"no sign of life for {SECONDS_OF_SILENCE:.0f} s",
@@ -54,6 +56,8 @@ class RunStatus:
     top1: float | None = None
     """Top-1 error in per cent on the validation images after the last epoch that is over."""
     seconds_left: float | None = None
+    reason: str | None = None
+    """Why it is outdated."""
 
 
 def show_status(params: Params, as_json: bool, watch: float | None) -> None:
@@ -73,23 +77,19 @@ def show_status(params: Params, as_json: bool, watch: float | None) -> None:
 
 def experiment_status(params: Params) -> Iterator[RunStatus]:
     """Every network of the experiment, in the order of its rows."""
-    for row in params.rows:
-        if row.startswith("fetch/"):
-            yield RunStatus(row, None, "done" if artefacts.model(params.experiment, row).exists() else "waiting")
-        else:
-            yield from (_run_status(params, row, seed) for seed in params.seeds)
+    of_data = _data_problem(params)
+    return (_run_status(params, row, seed, of_data) for row in params.rows for seed in seeds_of(params, row))
 
 
-def _run_status(params: Params, row: str, seed: int) -> RunStatus:
-    model = artefacts.model(params.experiment, row, seed)
-    folder, heartbeat = _newest(artefacts.run_folder(params.experiment, row, seed))
-    # an older run, given up, may lie beside a model that was published later
-    if model.exists() and (not heartbeat or heartbeat["written"] < model.stat().st_mtime):
-        epoch, error = _last_epoch(artefacts.curve(params.experiment, row, seed))
-        state = "outdated" if _made_otherwise(params, row, seed) else "done"
-        return RunStatus(row, seed, state, epoch, params.recipe.epochs, top1=error)
+def _run_status(params: Params, row: str, seed: int | None, of_data: str | None) -> RunStatus:
+    model, epochs = artefacts.model(params.experiment, row, seed), None if seed is None else params.recipe.epochs
+    folder, heartbeat = (None, None) if seed is None else _newest(artefacts.run_folder(params.experiment, row, seed))
+    if model.exists() and not (folder and heartbeat and _goes_on(params, row, seed, folder, heartbeat)):
+        problem = of_data or model_problem(params, row, seed)
+        epoch, error = (None, None) if seed is None else _last_epoch(artefacts.curve(params.experiment, row, seed))
+        return RunStatus(row, seed, "outdated" if problem else "done", epoch, epochs, top1=error, reason=problem)
     if folder is None or heartbeat is None:
-        return RunStatus(row, seed, "waiting", epochs=params.recipe.epochs)
+        return RunStatus(row, seed, "waiting", epochs=epochs)
     state = _state(folder, heartbeat)
     return RunStatus(
         row,
@@ -102,6 +102,33 @@ def _run_status(params: Params, row: str, seed: int) -> RunStatus:
         _last_epoch(folder / CURVE)[1],
         heartbeat["seconds_left"] if state == "running" else None,
     )
+
+
+def _goes_on(params: Params, row: str, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
+    """Whether a run is newer than the published model, and not the one that it came from.
+
+    An older run, given up, may lie beside a model that was published later. Copies may keep whole seconds only.
+    """
+    model, record = (of(params.experiment, row, seed) for of in (artefacts.model, artefacts.record))
+    if (folder / RESULT_RECORD).exists() and _run_of(record) == folder.name:
+        return False
+    return int(heartbeat["written"]) > model.stat().st_mtime
+
+
+def _run_of(record: Path) -> str | None:
+    """The run that a published model came from."""
+    try:
+        return json.loads(record.read_text())["run"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _data_problem(params: Params) -> str | None:
+    try:
+        problem = data_problem(params)
+    except DataError as error:
+        return str(error)
+    return f"data/{params.dataset.name} is {problem}" if problem else None
 
 
 def _newest(parent: Path) -> tuple[Path | None, dict[str, Any] | None]:
@@ -134,16 +161,6 @@ def _alive(process: int) -> bool:
     except PermissionError:
         pass  # somebody else's process
     return True
-
-
-def _made_otherwise(params: Params, row: str, seed: int) -> bool:
-    """Whether the model's own record names other params than there are now."""
-    try:
-        made = json.loads(artefacts.record(params.experiment, row, seed).read_text())["identity"]
-        now = identity_in_params(params, row, made["network"]["classes"], made["network"]["in_channels"])
-        return any(made[part] != value for part, value in now.items())
-    except (OSError, ValueError, LookupError, TypeError):
-        return False  # not here, or replaced while we looked
 
 
 def _last_epoch(curve: Path) -> tuple[int | None, float | None]:
@@ -187,4 +204,5 @@ def _table(params: Params, runs: list[RunStatus]) -> str:
     table = tabulate(lines, headers, "simple", disable_numparse=True, colalign=alignment)
     present = {run.state for run in runs}
     meanings = [f"{state}: {meaning}" for state, meaning in MEANINGS.items() if state in present]
-    return "\n".join([_summary(params, runs), "", table, "", *meanings])
+    reasons = dict.fromkeys(f"{artefacts.model_name(run.row, run.seed)}: {run.reason}" for run in runs if run.reason)
+    return "\n".join([_summary(params, runs), "", table, "", *meanings, *reasons])

@@ -13,9 +13,10 @@ from moonshine.files import sha256
 from moonshine.params import Params
 from moonshine.progress import say
 from moonshine.training.checkpoints import has_checkpoint, load_newest_with_step, save_checkpoint
+from moonshine.training.identity import ENVIRONMENT
 from moonshine.training.run_folder import RESULT, RunFolder, older_runs
 
-MAY_DIFFER = ("code.", "torch", "torchvision", "recipe.compile", "recipe.processes", "recipe.threads")
+MAY_DIFFER = ("code.", *ENVIRONMENT, "recipe.compile", "recipe.processes", "recipe.threads")
 """What changes no more than rounding, if anything; another recipe, network, seed or data is another run."""
 
 

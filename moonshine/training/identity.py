@@ -1,8 +1,8 @@
 """The identity of a run: what determines its bytes, and nothing else.
 
 Not in it are paths, logging and checkpoint intervals, and the device: a finished run may be published where its GPU
-is not. The recipe has the number of processes, and torch's version is in it too, for each rounds differently. Nothing
-here imports torch.
+is not. The recipe has the number of processes, and torch's version is in it too, for each rounds differently; of
+photographs the versions of what decodes them and draws their crops. Nothing here imports torch.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from moonshine.models.architecture import describe
 from moonshine.params import Params
 from moonshine.stages import CODE, PACKAGE
 
-ENVIRONMENT = ("torch", "torchvision", "processes")
+ENVIRONMENT = ("torch", "torchvision", "processes", "pillow", "jpeg", "numpy")
 """Parts of a run's identity that belong to where it ran; this machine may be another."""
 
 
@@ -34,6 +34,7 @@ def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
         "code": {module: sha256(PACKAGE / module) for module in CODE[stage]},
         "torch": version("torch"),
         "torchvision": version("torchvision"),
+        **(_decoders() if manifest["encoding"] == "jpeg" else {}),
     }
     if stage == "distil":
         identity["teacher"] = _teacher_hash(artefacts.teacher_model(params.experiment, params.teacher))
@@ -46,6 +47,14 @@ def identity_in_params(params: Params, row: str, classes: int, in_channels: int)
     described = describe(params.networks[network], classes, in_channels)
     parts = {"recipe": params.recipe.model_dump(), "network": described}
     return {**parts, "method": params.methods[method[0]].model_dump()} if method else parts
+
+
+def _decoders() -> dict[str, str | None]:
+    """Versions of what makes pixels of photographs: Pillow, its JPEG library, and numpy, which draws the crops."""
+    from PIL import features
+
+    jpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return {"pillow": version("pillow"), "jpeg": jpeg, "numpy": version("numpy")}
 
 
 def _teacher_hash(path: Path) -> str:

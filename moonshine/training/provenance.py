@@ -2,14 +2,16 @@
 
 import os
 import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from moonshine.errors import MachineError
 from moonshine.files import sha256
+from moonshine.git import git
+from moonshine.progress import say
 from moonshine.stages import PACKAGE
 
 LOCK = PACKAGE.parent / "requirements" / "runtime.lock"
@@ -40,14 +42,13 @@ def provenance(device: torch.device, started: float) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The checkout's revision, with `-dirty` if files differ from it; None outside git."""
+    """The checkout's revision, with `-dirty` if files differ from it; None outside git, and where git refuses."""
     try:
-        output = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
-        )
-        return output.stdout.strip() or None
-    except OSError:
+        described = git("describe", "--always", "--dirty", "--abbrev=40")
+    except MachineError as error:
+        say(f"warning: the record will not name the commit: {error}")
         return None
+    return described.decode().strip() if described else None
 
 
 def _processor() -> str:

@@ -93,7 +93,8 @@ def test_resume_in_other_precisions(precision: str, experiment: Experiment, tmp_
     params = tiny_params()
     params["recipe"]["precision"] = precision
     whole, stopped = (
-        experiment.copy(tmp_path / name, "runs", "results", "distil", params=params) for name in ("whole", "stopped")
+        experiment.copy(tmp_path / name, "runs", "results", "distil", "records", params=params)
+        for name in ("whole", "stopped")
     )
     assert command(whole, *DISTIL).code == 0
     stop_at(stopped, 2, DISTIL)
@@ -111,7 +112,8 @@ def test_resume_of_compiled_networks(experiment: Experiment, tmp_path: Path) -> 
     params = tiny_params()
     params["recipe"]["compile"] = True
     whole, stopped = (
-        experiment.copy(tmp_path / name, "runs", "results", "distil", params=params) for name in ("whole", "stopped")
+        experiment.copy(tmp_path / name, "runs", "results", "distil", "records", params=params)
+        for name in ("whole", "stopped")
     )
     moonshine(*DISTIL, cwd=whole)
     stopping = "from faults import phases; phases.stop_after_checkpoint(2); from moonshine import cli; cli.run()"
@@ -209,7 +211,8 @@ def test_control_with_another_loss_scale_float16_differs(experiment: Experiment,
     params = tiny_params()
     params["recipe"]["precision"] = "float16"
     whole, stopped = (
-        experiment.copy(tmp_path / name, "runs", "results", "distil", params=params) for name in ("whole", "stopped")
+        experiment.copy(tmp_path / name, "runs", "results", "distil", "records", params=params)
+        for name in ("whole", "stopped")
     )
     assert command(whole, *DISTIL).code == 0
     stop_at(stopped, 5, DISTIL)

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path.cwd()))
 
 from moonshine.artefacts import PARAMS as PARAMS_FILE
 from moonshine.engines.live import require_nothing_read_by_dvc
+from moonshine.engines.snakemake_plan import make_mismatches_stale
 from moonshine.errors import LockedError, ParamsError
 from moonshine.params import read_params
 from moonshine.stages import CODE, PLANNED, SOURCES
@@ -42,7 +43,9 @@ config = in_key_order(PARAMS.model_dump(mode="json", exclude_unset=True))
 planned = json.dumps(config)
 if len(planned) >= 2**17:
     refuse(f"{PARAMS_FILE}: {len(planned):,} characters, more than jobs can be given")
-os.environ.setdefault(PLANNED, planned)  # jobs refuse what was not planned
+if PLANNED not in os.environ:
+    make_mismatches_stale(PARAMS)
+    os.environ[PLANNED] = planned  # jobs refuse what was not planned
 
 EXPERIMENT = PARAMS.experiment
 DATASET = PARAMS.dataset.name
