@@ -21,6 +21,7 @@ from checkpoints import write_checkpoint
 from moonshine.data.raw import RawFile
 from moonshine.download import ATTEMPTS, BLOCK, download
 from moonshine.errors import CheckpointError, DataError, MoonshineError, SecurityError, WriteError
+from moonshine.evaluation.evaluate import evaluate
 from moonshine.fetch import fetch as publish_fetched
 from moonshine.fetch import read_state
 from moonshine.files import sha256
@@ -236,6 +237,18 @@ def test_negative_variances_are_refused(project: Path, tmp_path: Path, monkeypat
     with pytest.raises(CheckpointError, match=r"net.pth: bn1.running_var has negative variances; pin a sound file"):
         fetch_here(project, tmp_path, monkeypatch)
     assert not (tmp_path / "models").exists()
+
+
+def test_of_a_published_network_that_overflows_another_checkpoint_is_asked_for(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To train it again, as of others, would be no advice."""
+    state = load_file(project / "model.safetensors")
+    torch.save({**state, "fc.weight": state["fc.weight"] * 3e38}, tmp_path / "net.pth")
+    fetch_here(project, tmp_path, monkeypatch)
+    with pytest.raises(DataError, match=r"loss on data/digits is not finite; pin a sound checkpoint in fetch.teacher$"):
+        evaluate(read_params(Path("params.yaml")), "fetch/teacher")
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.filterwarnings("ignore")  # of what is deprecated

@@ -206,6 +206,16 @@ def test_an_image_of_more_than_eight_bits_is_not_prepared(mode: str, kind: str) 
     assert problem == f"has more than 8 bits a channel (mode {mode}); convert it to 8 bits"
 
 
+def test_a_small_file_that_claims_a_huge_image_is_not_decoded() -> None:
+    """34 bytes of WebP can take gigabytes: the claim alone is refused. A large photograph is none of that."""
+    claim = bytearray(png(1, 1))
+    claim[16:24] = struct.pack(">II", 5000, 5000)
+    claim[29:33] = struct.pack(">I", zlib.crc32(claim[12:29]))
+    problem = inspect(Photograph(bytes(claim), 0, "it"), resize=None, evaluation=28)[2]
+    assert problem == f"claims 25,000,000 pixels in {len(claim)} bytes, more than any photograph has"
+    assert inspect(Photograph(bytes(claim) + bytes(100_000), 0, "it"), None, 28)[2] != problem
+
+
 def deep(kind: str) -> bytes:
     """Colours of 16 bits, as Pillow reads but does not write them."""
     if kind == "PNM":
@@ -232,6 +242,10 @@ def test_a_colour_image_of_more_than_eight_bits_is_not_prepared(kind: str) -> No
     assert Image.open(io.BytesIO(deep(kind))).mode == "RGB"
     problem = inspect(Photograph(deep(kind), 0, "it"), resize=None, evaluation=28)[2]
     assert str(problem).startswith("has more than 8 bits a channel (")
+
+
+def test_an_image_of_one_bit_is_prepared() -> None:
+    assert inspect(Photograph(b"P1 2 2\n1 0 0 1\n", 0, "it", jpeg=False), resize=None, evaluation=28)[2] is None
 
 
 def test_what_no_network_sees_of_an_image_is_recorded() -> None:
