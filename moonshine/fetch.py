@@ -3,6 +3,8 @@
 import pickle
 import pickletools
 import struct
+import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,11 @@ from moonshine.progress import say
 
 COUNTER = "num_batches_tracked"
 """The buffer of batch norm that files of 2017 lack."""
+SAVE_INSTEAD = "if you trust it, load it with the program that made it and save its state_dict() with torch.save"
+VARIANCE = "running_var"
+"""The buffer of batch norm of whose values a network takes the root."""
+TORCHSCRIPT = "constants.pkl"
+"""In archives of TorchScript and in no others."""
 
 
 def fetch(params: Params, network: str) -> None:
@@ -39,7 +46,9 @@ def fetch(params: Params, network: str) -> None:
     built = build_network(architecture)
     state = _complete(read_state(path), built.state_dict())
     check_state(built, state, path)
-    built.load_state_dict(_converted(state, built.state_dict(), path), assign=True)
+    converted = _converted(state, built.state_dict(), path)
+    _require_usable(converted, path)
+    built.load_state_dict(converted, assign=True)
     content = model_bytes(built, describe_model(row, architecture, manifest))
     write_json(
         artefacts.record(params.experiment, row),
@@ -80,13 +89,20 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     Weights of another precision become float32, which the networks compute in.
     """
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what matters is said below
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not zipfile.is_zipfile(path) and not _is_pickle(path):
             raise DataError(f"{path}: no PyTorch checkpoint, neither an archive nor a pickle") from None
-        raise SecurityError(f"{path}: holds more than tensors, which could run code; it was not loaded") from None
+        raise SecurityError(
+            f"{path}: holds more than tensors, which could run code; it was not loaded: {SAVE_INSTEAD}"
+        ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        if other := _other_format(path):
+            raise CheckpointError(f"{path}: is {other}, which could run code; {SAVE_INSTEAD}") from None
         reason = str(error).partition("\n")[0] or "it ends early"
+        if "weights_only" in reason:  # torch advises to run what the file says
+            reason = "torch cannot read it as tensors alone"
         raise DataError(f"{path}: no PyTorch checkpoint ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: not a mapping of names to tensors; a state dict is needed")
@@ -96,6 +112,18 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         )
     tensors = {str(name): tensor.detach() for name, tensor in state.items()}
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _other_format(path: Path) -> str | None:
+    """What the file is, if PyTorch writes or wrote such files but they are not read here."""
+    try:
+        if tarfile.is_tarfile(path):
+            return "a tar file as PyTorch wrote them until 2016"
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile):
+        return None
+    return "a TorchScript archive" if any(Path(name).name == TORCHSCRIPT for name in names) else None
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -128,3 +156,12 @@ def _converted(
         if tensor.is_complex() or (expected[name].is_floating_point() and not tensor.is_floating_point()):
             raise CheckpointError(f"{path}: {name} is {tensor.dtype}, the network computes in floats; save it as such")
     return {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in state.items()}
+
+
+def _require_usable(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise CheckpointError (exit code 8) for values with which a network computes nothing but NaN."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} has values that are not finite in {tensor.dtype}; pin a sound file")
+        if name.endswith(VARIANCE) and (tensor < 0).any():
+            raise CheckpointError(f"{path}: {name} has negative variances; pin a sound file")

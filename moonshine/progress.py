@@ -15,6 +15,8 @@ from tqdm import tqdm
 from moonshine import processes
 
 SECONDS_BETWEEN_LINES = 20.0
+OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys, that turn text around, or that cannot be written."""
 MISSING_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 
 Item = TypeVar("Item")
@@ -30,6 +32,11 @@ def keep_log(path: Path) -> None:
         _log_path = path
 
 
+def printable(text: str) -> str:
+    """A text from elsewhere, such as the name of a class or a file, as one line that commands no terminal."""
+    return OBEYED.sub(lambda character: character[0].encode("unicode_escape").decode(), text)
+
+
 def say(message: str, log: bool = True) -> None:
     """Print one line, above the bar if there is one, and keep it in the log. The work goes on where neither works.
 
@@ -37,6 +44,7 @@ def say(message: str, log: bool = True) -> None:
     """
     if not processes.FIRST:
         return
+    message = "\n".join(map(printable, message.split("\n")))
     try:
         tqdm.write(message, file=sys.stderr)
         sys.stderr.flush()

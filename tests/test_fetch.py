@@ -5,6 +5,7 @@ import io
 import pickle
 import random
 import shutil
+import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
@@ -20,6 +21,7 @@ from checkpoints import write_checkpoint
 from moonshine.data.raw import RawFile
 from moonshine.download import ATTEMPTS, BLOCK, download
 from moonshine.errors import CheckpointError, DataError, MoonshineError, SecurityError, WriteError
+from moonshine.evaluation.evaluate import evaluate
 from moonshine.fetch import fetch as publish_fetched
 from moonshine.fetch import read_state
 from moonshine.files import sha256
@@ -206,6 +208,8 @@ UNFIT: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
     ),
     "sparse": (torch.Tensor.to_sparse, "is sparse, quantised, nested or without values"),
     "without values": (lambda weight: weight.to("meta"), "is sparse, quantised, nested or without values"),
+    "not numbers": (lambda weight: weight * torch.nan, "has values that are not finite in torch.float32"),
+    "too large": (lambda weight: weight.double() + 1e300, "has values that are not finite in torch.float32"),
     "nested": (lambda weight: torch.nested.nested_tensor([weight]), "is sparse, quantised, nested or without values"),
 }
 
@@ -224,6 +228,43 @@ def test_weights_that_are_no_plain_floats_are_named_and_nothing_is_written(
     with pytest.raises(CheckpointError, match=rf"net.pth: fc.weight {reason}"):
         fetch_here(project, tmp_path, monkeypatch)
     assert not (tmp_path / "models").exists()
+
+
+def test_negative_variances_are_refused(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = load_file(project / "model.safetensors")
+    state["bn1.running_var"][0] = -1
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=r"net.pth: bn1.running_var has negative variances; pin a sound file"):
+        fetch_here(project, tmp_path, monkeypatch)
+    assert not (tmp_path / "models").exists()
+
+
+def test_of_a_published_network_that_overflows_another_checkpoint_is_asked_for(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To train it again, as of others, would be no advice."""
+    state = load_file(project / "model.safetensors")
+    torch.save({**state, "fc.weight": state["fc.weight"] * 3e38}, tmp_path / "net.pth")
+    fetch_here(project, tmp_path, monkeypatch)
+    with pytest.raises(DataError, match=r"loss on data/digits is not finite; pin a sound checkpoint in fetch.teacher$"):
+        evaluate(read_params(Path("params.yaml")), "fetch/teacher")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is deprecated
+@pytest.mark.parametrize("kind", ["TorchScript", "tar"])
+def test_what_could_run_code_is_not_advised_to_be_run(kind: str, tmp_path: Path) -> None:
+    """As torch does, which says how to load such files nevertheless."""
+    path = tmp_path / "net.pth"
+    if kind == "TorchScript":
+        torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
+    else:
+        with tarfile.open(path, "w") as tar:
+            for name in ("sys_info", "pickle", "tensors", "storages"):
+                tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(CheckpointError, match=r"could run code; .* save its state_dict\(\) with torch.save$") as error:
+        read_state(path)
+    assert "weights_only" not in str(error.value)
 
 
 def test_weights_that_share_their_memory_are_published_apart(

@@ -171,6 +171,32 @@ def test_a_folder_needs_the_same_classes_in_both_splits(tmp_path: Path) -> None:
     assert "has no class 'd'" in refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3)
 
 
+def test_unreadable_images_of_both_splits_are_named_at_once(tmp_path: Path) -> None:
+    write_folder(tmp_path / "raw")
+    broken = ("train/a/1.jpg", "train/c/1.jpg", "val/b/1.jpg")
+    for name in broken:
+        (tmp_path / "raw" / name).write_bytes(b"<html>404</html>")
+    lines = refusal(prepare(tmp_path, {}, "folder"), tmp_path, 3).splitlines()
+    named = [name.replace("/", ": ", 1) for name in broken]
+    assert [line.partition(": cannot be decoded")[0] for line in lines] == [f"error: {name}" for name in named]
+
+
+def test_a_class_spelt_in_another_normalisation_is_told(tmp_path: Path) -> None:
+    """As macOS spells it in one split; the two look the same."""
+    write_folder(tmp_path / "raw")
+    (tmp_path / "raw/train/a").rename(tmp_path / "raw/train/caf\u00e9")
+    (tmp_path / "raw/val/a").rename(tmp_path / "raw/val/cafe\u0301")
+    with pytest.raises(DataError, match=r"differs from .* only in Unicode normalisation; rename one of them$"):
+        open_folder(Params(**photograph_params("folder", tmp_path / "raw", CLASSES)))
+
+
+def test_a_name_that_commands_a_terminal_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path / "raw")
+    (tmp_path / "raw/train/a").rename(tmp_path / "raw/train/a\x1b[2J\nb")
+    with pytest.raises(DataError, match=r"/a\\x1b\[2J\\nb: its name has control characters; rename it$"):
+        open_folder(Params(**photograph_params("folder", tmp_path / "raw", CLASSES)))
+
+
 def test_what_is_no_image_is_not_taken_for_a_class_or_an_image(tmp_path: Path) -> None:
     write_folder(tmp_path / "raw")
     (tmp_path / "raw/train/notes.txt").write_text("of whom the pictures are")

@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def test_classes_are_in_torchvisions_order_and_oddities_are_recorded(archives: A
     assert manifest["classes"] == sorted(archives.wnids)
     assert manifest["origin"]["words"][0] == f"word {archives.wnids[0]}, other"
     kinds = {oddity["kind"] for oddity in manifest["splits"]["train"]["oddities"]}
-    assert kinds == {"CMYK", "PNG under a JPEG's name", "broken EXIF"}
+    assert kinds == {"CMYK", "PNG under a JPEG's name", "broken EXIF", "EXIF orientation 6"}
     odd = manifest["splits"]["train"]["oddities"][0]
     assert Split(imagenet, "train").ids[odd["index"]] == odd["id"]
 
@@ -202,6 +204,69 @@ def test_an_image_of_more_than_eight_bits_is_not_prepared(mode: str, kind: str) 
     assert photographs.decode(buffer.getvalue(), "it").mode == "RGB"
     problem = inspect(Photograph(buffer.getvalue(), 0, "it"), resize=None, evaluation=28)[2]
     assert problem == f"has more than 8 bits a channel (mode {mode}); convert it to 8 bits"
+
+
+def test_a_small_file_that_claims_a_huge_image_is_not_decoded() -> None:
+    """34 bytes of WebP can take gigabytes: the claim alone is refused. A large photograph is none of that."""
+    claim = bytearray(png(1, 1))
+    claim[16:24] = struct.pack(">II", 5000, 5000)
+    claim[29:33] = struct.pack(">I", zlib.crc32(claim[12:29]))
+    problem = inspect(Photograph(bytes(claim), 0, "it"), resize=None, evaluation=28)[2]
+    assert problem == f"claims 25,000,000 pixels in {len(claim)} bytes, more than any photograph has"
+    assert inspect(Photograph(bytes(claim) + bytes(100_000), 0, "it"), None, 28)[2] != problem
+
+
+def deep(kind: str) -> bytes:
+    """Colours of 16 bits, as Pillow reads but does not write them."""
+    if kind == "PNM":
+        return b"P6 2 2 65535\n" + bytes(24)
+    if kind == "PNG":
+        header, row = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0), bytes(13)
+        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(2 * row)), (b"IEND", b""))
+        of_chunks = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks)
+        return b"\x89PNG\r\n\x1a\n" + b"".join(of_chunks)
+    # width, height, bits, raw, RGB, where the pixels are, channels, rows, bytes, whether channels are apart
+    tags = ((256, 2), (257, 2), (258, 134), (259, 1), (262, 2), (273, 140), (277, 3), (278, 2), (279, 24), (284, 2))
+    entries = b"".join(struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags)
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+        + entries
+        + bytes(4)
+        + struct.pack("<HHH", 16, 16, 16)
+        + bytes(24)
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PNM", "TIFF"])
+def test_a_colour_image_of_more_than_eight_bits_is_not_prepared(kind: str) -> None:
+    assert Image.open(io.BytesIO(deep(kind))).mode == "RGB"
+    problem = inspect(Photograph(deep(kind), 0, "it"), resize=None, evaluation=28)[2]
+    assert str(problem).startswith("has more than 8 bits a channel (")
+
+
+def test_an_image_of_one_bit_is_prepared() -> None:
+    assert inspect(Photograph(b"P1 2 2\n1 0 0 1\n", 0, "it", jpeg=False), resize=None, evaluation=28)[2] is None
+
+
+def test_what_no_network_sees_of_an_image_is_recorded() -> None:
+    """Transparency, frames after the first, and how the picture was held; usual images are not odd."""
+    another = {"save_all": True, "append_images": [Image.new("RGB", (4, 6), 1)]}
+    for mode, kind, frames, orientation, oddity in (
+        ("RGBA", "PNG", {}, None, "alpha"),
+        ("RGB", "GIF", another, None, "several frames"),
+        ("RGB", "TIFF", another, None, "several frames"),
+        ("RGB", "PNG", {}, 8, "EXIF orientation 8"),
+        ("RGBA", "WEBP", {}, 3, "alpha, EXIF orientation 3"),
+        ("RGB", "JPEG", {}, 1, None),
+        ("RGB", "JPEG", {}, 9, None),
+        ("RGB", "TIFF", {}, 6, None),
+        ("P", "PNG", {}, None, None),
+    ):
+        exif, buffer = Image.Exif(), io.BytesIO()
+        if orientation:
+            exif[0x0112] = orientation
+        Image.new(mode, (4, 6)).save(buffer, kind, exif=exif, **frames)
+        assert inspect(Photograph(buffer.getvalue(), 0, "it", jpeg=False), None, 28) == (None, oddity, None)
 
 
 def test_crops_are_distributed_as_torchvisions() -> None:

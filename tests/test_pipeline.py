@@ -19,6 +19,7 @@ from moonshine.data.loading import SmallImages
 from moonshine.evaluation.attention_maps import attention_maps
 from moonshine.files import read_checked_json, sha256, write_checked_json
 from moonshine.models.model_file import load_model, model_bytes
+from moonshine.models.networks import initialise
 from moonshine.params import Params
 from moonshine.report.attention_figure import Example
 from moonshine.stages import CODE, EXEMPT, PACKAGE, SOURCES
@@ -149,10 +150,22 @@ def test_a_run_is_told_apart_by_all_that_determines_its_bytes(
     assert identity_hash({**identity, part: "another"}) != identity_hash(identity)
 
 
+IN_COLOUR = {
+    "input": [3, 12, 12],
+    "normalisation": {"mean": [0.5] * 3, "std": [0.2] * 3},
+    "architecture": {"arch": "resnet18", "classes": 10, "in_channels": 3},
+}
+
+
 def describe_teacher_otherwise(project: Path, **changes: Any) -> None:
-    """The teacher's file with the same weights and something else in its description, and a record that says so."""
+    """The teacher's file with something else in its description, and a record that says so.
+
+    Its weights are the same but where it is another network.
+    """
     path = project / "models/toy/train/teacher/seed0.safetensors"
     network, description = load_model(path)
+    if "architecture" in changes:
+        network = initialise(changes["architecture"], 0)
     path.write_bytes(model_bytes(network, {**description, **changes}))
     record = project / "models/toy/records/train/teacher/seed0.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "sha256": sha256(path)}))
@@ -162,7 +175,7 @@ def describe_teacher_otherwise(project: Path, **changes: Any) -> None:
     ("change", "words"),
     [
         ({"classes": OTHER_CLASSES}, "knows other classes than data/digits"),
-        ({"input": [3, 12, 12]}, "takes images of 3 channels, data/digits has 1"),
+        (IN_COLOUR, "takes images of 3 channels, data/digits has 1"),
     ],
     ids=["classes", "images"],
 )

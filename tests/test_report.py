@@ -15,6 +15,7 @@ from unittest.mock import Mock
 
 import matplotlib.pyplot as plt
 import pytest
+from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from measured_project import TOP1, VALIDATION, metrics, params, write_metrics, write_project
@@ -444,6 +445,44 @@ def test_titles_and_headings_are_no_markdown(project: Path, moonshine: Moonshine
     index = (project / "results/README.md").read_text()
     assert "| a \\| b " in index
     assert "| \\_e\\_ \\&amp; \\# " in index
+
+
+HOSTILE_PROSE = (
+    "<svg onload=alert(1)>",
+    "</details><!-- the rest",
+    "fine\n\n# Results: 0.00 %\n\n| a |\n|---|\n| 0 |",
+    "# Results",
+    "Results\n=======",
+    "```",
+    "~~~ html",
+    "* * *",
+    "1. one",
+    "> quoted",
+    "[As CSV]: https://example.org/other.csv",
+    "[As CSV](javascript:alert(1)) [x](javascript&colon;alert) [y]( <data:text/html,z>)",
+)
+
+
+def test_captions_and_sources_are_inline_markdown_only(project: Path, moonshine: Moonshine) -> None:
+    """The page as a Markdown parser reads it that lets HTML through."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    kept = "*Emphasis*, `code` and [a link](https://example.org/a) where 1 < 2."
+    for prose in (kept, *HOSTILE_PROSE):
+        written = params()
+        written["tables"][0]["caption"] = prose
+        written["tables"][0]["published"][0]["source"] = prose
+        write_params(project, written)
+        moonshine("report", cwd=project)
+        text = page(project)
+        tokens = [inner for token in parser.parse(text) for inner in (token, *(token.children or []))]
+        if prose == kept:
+            assert text.count(kept.rstrip(".")) == 2
+            usual = [token.type for token in tokens if token.block]
+            targets = {str(token.attrs["href"]) for token in tokens if token.type == "link_open"}
+        html = [token.content for token in tokens if token.type in ("html_block", "html_inline")]
+        assert all(tag.startswith(("<picture>", "<source ", "<img ", "</picture>")) for tag in html), (prose, html)
+        assert [token.type for token in tokens if token.block] == usual, prose
+        assert {str(token.attrs["href"]) for token in tokens if token.type == "link_open"} <= targets, prose
 
 
 def test_titles_and_captions_are_no_html(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What was distilled is used: trained by each method, then predicting and exported, from the published file alone."""
 
+import copy
 import csv
 import hashlib
 import json
@@ -16,13 +17,15 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from moonshine import cli
 from moonshine.data.loading import SmallImages
 from moonshine.deployment.class_names import class_names
-from moonshine.deployment.export import check, export
+from moonshine.deployment.export import check, export, to_onnx
 from moonshine.deployment.images import load_images
 from moonshine.deployment.predict import predict
 from moonshine.errors import CheckpointError, DataError, ParamsError
-from moonshine.models.model_file import load_model
+from moonshine.models.model_file import load_model, model_bytes
+from moonshine.models.networks import initialise
 from support import moonshine, toy_params, write_params
 
 STUDENT = "models/toy/distil/both/student/seed0.safetensors"
@@ -100,6 +103,26 @@ def test_predict_needs_nothing_but_the_model(project: Path, digits: Path, tmp_pa
     assert result.stdout.splitlines() == expected
 
 
+def test_predict_shows_all_images_that_can_be_read(project: Path, digits: Path, tmp_path: Path) -> None:
+    """Those that cannot are named at the end; no name is a command to the terminal."""
+    (tmp_path / "page\x1b[2J.png").write_text("<html>not found</html>")
+    shutil.copy(digits / "0.png", tmp_path / "0\x1b[2J.png")
+    shutil.copy(digits / "1.png", tmp_path / "1.png")
+    network, description = load_model(project / STUDENT)
+    classes = [f"{name}\n\x1b[31m" for name in description["classes"]]
+    (tmp_path / "it.safetensors").write_bytes(model_bytes(network, {**description, "classes": classes}))
+    images = ("page\x1b[2J.png", "0\x1b[2J.png", "gone.png", "1.png")
+    result = moonshine("predict", "it.safetensors", *images, cwd=tmp_path, check=False)
+    assert result.returncode == 3
+    lines = result.stdout.splitlines()
+    assert (len(lines), lines[0], lines[6]) == (12, "0\\x1b[2J.png", "1.png")
+    assert lines[1].endswith("\\n\\x1b[31m")
+    assert [line.split(": c")[0] for line in result.stderr.splitlines()] == [
+        "error: page\\x1b[2J.png",
+        "error: gone.png",
+    ]
+
+
 def test_predict_ends_with_one_line_for_what_is_no_image(project: Path, tmp_path: Path) -> None:
     (tmp_path / "page.png").write_text("<html>not found</html>")
     result = moonshine("predict", str(project / STUDENT), "page.png", cwd=tmp_path, check=False)
@@ -165,6 +188,70 @@ def test_what_is_no_model_or_no_image_is_named(
     with pytest.raises(DataError) as error:
         predict(Path(model), [Path(image)])
     assert str(error.value).startswith(message)
+
+
+WRONG: dict[str, tuple[str, Any, str]] = {
+    "too few classes": ("classes", ["a", "b"], "2 classes for a network of 10"),
+    "classes that are no names": ("classes", list(range(10)), "classes.0: Input should be a valid string"),
+    "a name that is a number": ("name", 7, "name: Input should be a valid string"),
+    "normalisation of another type": ("normalisation", [0.5], "normalisation: Input should be a valid dictionary"),
+    "normalisation of three channels": ("normalisation", {"mean": [0.5] * 3, "std": [1.0] * 3}, "not both for 1 chan"),
+    "no deviation": ("normalisation", {"mean": [0.5], "std": [0]}, "std.0: Input should be greater than 0"),
+    "a mean that is none": ("normalisation", {"mean": [float("nan")], "std": [1]}, "should be a finite number"),
+    "a negative size": ("input", [1, -12, 12], "input.1: Input should be greater than or equal to 1"),
+    "a size of terabytes": ("input", [1, 10**6, 10**6], "input.1: Input should be less than or equal to 8192"),
+    "truths for sizes": ("input", [True, 12, 12], "input.0: Input should be a valid integer"),
+    "images of another size": ("preprocessing", {"resize": [24, 24]}, "does not give images of 12 x 12"),
+    "no preprocessing": ("preprocessing", {}, "does not give images of 12 x 12"),
+    "a crop of grey photographs": (
+        "preprocessing",
+        {"shorter_side": 14, "crop": [12, 12]},
+        "squares of three channels",
+    ),
+    "an architecture that is a list": ("architecture", [], "architecture: Input should be a valid dictionary"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "reason"), WRONG.values(), ids=WRONG)
+def test_a_description_that_cannot_be_true_is_refused(
+    key: str, value: Any, reason: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the file's checksum is right."""
+    network, description = load_model(project / STUDENT)
+    (tmp_path / "it.safetensors").write_bytes(model_bytes(network, {**description, key: value}))
+    with pytest.raises(DataError, match=rf"it.safetensors: its description is wrong \(.*{re.escape(reason)}"):
+        load_model(tmp_path / "it.safetensors")
+
+
+def test_commands_refuse_what_cannot_be_used_of_a_model_in_one_line(
+    project: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network, description = load_model(project / STUDENT)
+    path, image = tmp_path / "it.safetensors", str(digits / "0.png")
+    architecture = description["architecture"]
+    too_small = {"architecture": {"arch": "vgg11", "classes": 10, "in_channels": 1}}
+    halves = copy.deepcopy(network).half()
+    infinite = copy.deepcopy(network)
+    infinite.get_parameter("fc.bias").data.fill_(torch.inf)
+    vgg = initialise(too_small["architecture"], 0)
+    for content, code, reason in (
+        (model_bytes(network, {**description, "classes": ["a"]}), 3, "its description is wrong"),
+        (model_bytes(halves, description), 8, "is torch.float16, the network computes in torch.float32"),
+        (model_bytes(infinite, description), 3, "its output is not finite"),
+        (model_bytes(vgg, {**description, **too_small}), 8, "cannot take images of [1, 12, 12]"),
+        (
+            model_bytes(network, {**description, "architecture": {**architecture, "points": ["nowhere"]}}),
+            8,
+            "this version cannot build",
+        ),
+    ):
+        path.write_bytes(content)
+        for arguments in (("predict", str(path), image), ("export", str(path), "--images", image)):
+            assert cli.main(arguments) == code
+            error = capsys.readouterr().err
+            assert error.startswith(f"error: {path}: "), error
+            assert reason in error
+            assert error.count("\n") == 1
 
 
 def test_to_delete_is_advised_only_below_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +322,22 @@ def test_an_export_that_differs_is_an_error(exported: Path, project: Path) -> No
         check(exported.read_bytes(), network, samples, exported)
     with torch.no_grad():
         network.get_parameter("fc.bias")[0] = torch.nan
-    with pytest.raises(CheckpointError, match="logits differ from PyTorch's by nan of the largest"):
+    with pytest.raises(DataError, match="its output is not finite"):
         check(exported.read_bytes(), network, samples, exported)
+
+
+@pytest.mark.slow
+def test_an_export_is_held_to_the_networks_own_rounding() -> None:
+    """Also of an untrained EfficientNet, whose logits are of the order of 1e-13; one wrong weight is seen."""
+    network = initialise({"arch": "efficientnet_b0", "classes": 10, "in_channels": 3}, 0).eval()
+    samples = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    described = {"input": [3, 64, 64], "preprocessing": {"resize": [64, 64]}, "classes": [str(n) for n in range(10)]}
+    exported = to_onnx(network, samples, {**described, "normalisation": {"mean": [0.5], "std": [0.2]}})
+    assert check(exported, network, samples, Path("it")) < 1e-4
+    with torch.no_grad():
+        network.get_parameter("features.1.0.block.0.0.weight")[0, 0, 0, 0] += 0.1
+    with pytest.raises(CheckpointError, match="logits differ from PyTorch's"):
+        check(exported, network, samples, Path("it"))
 
 
 def test_an_export_that_differs_is_not_written(

@@ -17,7 +17,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from moonshine.data.photographs import decode_eight_bits, resize_shorter_side, scaled_size
 from moonshine.data.store import SPLITS, write_split
@@ -29,6 +29,11 @@ BLOCK = 32
 """Images that go to a decoding process at once."""
 QUALITY = 95
 """Of the JPEG that an image becomes where it is scaled when it is prepared."""
+ORIENTATION = ExifTags.Base.Orientation
+TURNED = range(2, 9)
+"""Orientations other than as the pixels are stored."""
+KEEP_EXIF = ("JPEG", "MPO", "PNG", "WEBP")
+"""Formats whose pixels Pillow leaves as they are stored; TIFF it turns."""
 LISTED = 100
 """Undecodable images that are named; more are counted."""
 
@@ -67,6 +72,10 @@ class _Findings:
     counts: list[int] = field(default_factory=list)
 
 
+class _UnusableError(DataError):
+    """A split that was read to its end and cannot be used."""
+
+
 Inspection = tuple[bytes | None, str | None, str | None]
 """The image scaled, where it was; what is odd about it; why it cannot be decoded or scaled."""
 Look = Callable[[Photograph], Inspection]
@@ -77,17 +86,27 @@ def write_photographs(
 ) -> dict[str, Any]:
     """Write both splits; returns their entries in the manifest. `evaluation` is the shorter side that it scales to.
 
-    DataError (exit code 3) lists images that cannot be decoded, and classes without the images that they must have.
+    DataError (exit code 3) lists images that cannot be decoded, and classes without the images that they must have, of
+    both splits.
     """
-    entries, look = {}, partial(inspect, resize=resize, evaluation=evaluation)
+    entries, problems, look = {}, [], partial(inspect, resize=resize, evaluation=evaluation)
     for split in SPLITS:
         findings = _Findings(counts=[0] * len(source.classes))
-        with Progress(f"{folder}: {split}", sum(source.counts[split]), unit="images") as progress:
-            rows = _checked(source.splits[split], findings, look, workers, progress)
-            # a split that is not whole must not appear: the checks are part of the stream
-            entries[split] = write_split(folder, split, _then_judged(rows, findings, source, split), None)
+        try:
+            with Progress(f"{folder}: {split}", sum(source.counts[split]), unit="images") as progress:
+                rows = _checked(source.splits[split], findings, look, workers, progress)
+                # a split that is not whole must not appear: the checks are part of the stream
+                entries[split] = write_split(folder, split, _then_judged(rows, findings, source, split), None)
+        except _UnusableError as error:
+            problems.append(str(error))
+            continue
+        except DataError as error:  # the source itself, of which no more can be read
+            problems.append(str(error))
+            break
         entries[split]["oddities"] = findings.oddities
         say(f"{folder}: {split}: {entries[split]['count']:,} images, {len(findings.oddities)} of them odd but readable")
+    if problems:
+        raise DataError("\n".join(problems))
     return entries
 
 
@@ -99,7 +118,7 @@ def _then_judged(
     if findings.broken:
         more = len(findings.broken) - LISTED
         lines = findings.broken[:LISTED] + ([f"and {more:,} more images that cannot be decoded"] if more > 0 else [])
-        raise DataError("\n".join(f"{split}: {line}" for line in lines))
+        raise _UnusableError("\n".join(f"{split}: {line}" for line in lines))
     wrong = [
         f"{name} has {found:,} images, not {expected:,}"
         for name, found, expected in zip(source.classes, findings.counts, source.counts[split])
@@ -107,7 +126,7 @@ def _then_judged(
     ]
     if wrong:
         others = f" and {len(wrong) - 3} classes more" if len(wrong) > 3 else ""
-        raise DataError(f"{split}: {'; '.join(wrong[:3])}{others}; get the images again")
+        raise _UnusableError(f"{split}: {'; '.join(wrong[:3])}{others}; get the images again")
 
 
 def _checked(
@@ -182,17 +201,29 @@ def inspect(photograph: Photograph, resize: int | None, evaluation: int) -> Insp
 
 
 def _oddity(photograph: Photograph) -> str | None:
-    """What is unusual about an image that can be decoded."""
+    """What is unusual about an image that can be decoded, and what of it no network sees."""
+    broken, orientation, animated = False, None, False
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but nothing is broken
         image = Image.open(io.BytesIO(photograph.encoded))
-        if image.format != "JPEG":
-            return f"{image.format} under a JPEG's name" if photograph.jpeg else None
-        if image.mode not in ("RGB", "L"):
-            return image.mode
         try:
-            image.getexif()
+            orientation = image.getexif().get(ORIENTATION) if image.format in KEEP_EXIF else None
+            animated = getattr(image, "is_animated", False)
         except (SyntaxError, ValueError, OSError, EOFError, KeyError, TypeError, struct.error):
-            return "broken EXIF"
-    return "broken EXIF" if complaints else None
+            broken = True
+    found = (
+        _odd_format(image, photograph.jpeg, broken or bool(complaints)),
+        "alpha" if image.has_transparency_data else None,
+        "several frames" if animated else None,
+        f"EXIF orientation {orientation}" if orientation in TURNED else None,
+    )
+    return ", ".join(filter(None, found)) or None
+
+
+def _odd_format(image: Image.Image, jpeg: bool, broken: bool) -> str | None:
+    if image.format != "JPEG":
+        return f"{image.format} under a JPEG's name" if jpeg else None
+    if image.mode not in ("RGB", "L"):
+        return image.mode
+    return "broken EXIF" if broken else None

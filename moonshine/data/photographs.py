@@ -7,6 +7,7 @@ interpolation of uint8 differs by one grey level in some pixels, for its weights
 
 import io
 import math
+import re
 import struct
 import warnings
 from typing import NamedTuple
@@ -35,6 +36,14 @@ UNDECODABLE = (
     Image.DecompressionBombError,
 )
 """What Pillow raises for damaged images: RuntimeError for AVIF, NotImplementedError for DDS, TypeError for IM."""
+DEEP = re.compile(r";16[BLN]$")
+"""At the end of Pillow's names for stored pixels of 16 bits per channel; ";16" alone is 16 bits for all channels."""
+BITS_PER_SAMPLE, TILE_WIDTH, TILE_LENGTH = 258, 322, 323
+"""Tags of TIFF."""
+UNSUSPICIOUS = 2**24
+"""Pixels that any file may have."""
+PIXELS_PER_BYTE = 256
+"""Of larger images; photographs have at most some ten, a page that is blank throughout a few hundred and more."""
 LONGEST = 65_500
 """Pixels of a side that an image may have once it is scaled, as many as a JPEG: a sliver could take all memory."""
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
@@ -65,11 +74,47 @@ def decode(encoded: bytes, name: str) -> Image.Image:
 
 
 def decode_eight_bits(encoded: bytes, name: str) -> Image.Image:
-    """As `decode`, but an image of more bits a channel is refused too: Pillow would clip nearly all of it to white."""
+    """As `decode`, for a file that was not prepared: one of more bits a channel or of a made-up size is refused too.
+
+    Of deeper grey images Pillow would clip nearly all to white; of others it drops the lower bits.
+    """
+    try:
+        opened = Image.open(io.BytesIO(encoded))
+        pixels, deep = _claimed_pixels(opened), _deeper(opened)
+    except UNDECODABLE:
+        return decode(encoded, name)  # which tells what is wrong
+    if pixels > max(UNSUSPICIOUS, PIXELS_PER_BYTE * len(encoded)):
+        raise DataError(f"{name}: claims {pixels:,} pixels in {len(encoded):,} bytes, more than any photograph has")
     image = decode(encoded, name)
-    if (mode := Image.open(io.BytesIO(encoded)).mode).startswith(("I", "F")):
-        raise DataError(f"{name}: has more than 8 bits a channel (mode {mode}); convert it to 8 bits")
+    if deep:
+        raise DataError(f"{name}: has more than 8 bits a channel ({deep}); convert it to 8 bits")
     return image
+
+
+def _claimed_pixels(image: Image.Image) -> int:
+    """Pixels that are decoded at once: the image, or a tile of a TIFF if that is larger."""
+    tags = getattr(image, "tag_v2", {})
+    return max(image.width * image.height, tags.get(TILE_WIDTH, 1) * tags.get(TILE_LENGTH, 1))
+
+
+def _deeper(image: Image.Image) -> str | None:
+    """What of an opened file, not loaded yet, says that it has more than 8 bits a channel: its mode or stored pixels.
+
+    Exact for PNG, TIFF, PNM and SGI; Pillow does not tell it of JPEG 2000 and AVIF in colour.
+    """
+    if image.mode.startswith(("I", "F")):
+        return f"mode {image.mode}"
+    if (bits := max(getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (1,)))) > 8:
+        return f"{bits} bits in its TIFF header"
+    for codec, _, _, stored in getattr(image, "tile", ()):
+        mode, *more = stored if isinstance(stored, tuple) else (stored,)
+        if codec == "SGI16":
+            return codec
+        if isinstance(mode, str) and DEEP.search(mode):
+            return f"mode {mode}"
+        if codec.startswith("ppm") and more and more[0] > 255:  # none for pixels of one bit
+            return f"values up to {more[0]}"
+    return None
 
 
 def draw_box(random: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> Box:

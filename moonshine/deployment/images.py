@@ -10,6 +10,7 @@ from PIL import Image
 
 from moonshine.data.photographs import decode_eight_bits, evaluation_pixels
 from moonshine.errors import DataError
+from moonshine.progress import printable
 
 
 def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Tensor:
@@ -21,11 +22,12 @@ def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Ten
 
 
 def _load(path: Path, description: dict[str, Any]) -> torch.Tensor:
+    name = printable(str(path))
     try:
-        image = decode_eight_bits(path.read_bytes(), str(path))
+        image = decode_eight_bits(path.read_bytes(), name)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    pixels = torch.from_numpy(_pixels(image, str(path), description).copy()).permute(2, 0, 1)
+        raise DataError(f"{name}: cannot be read ({error.strerror})") from None
+    pixels = torch.from_numpy(_pixels(image, name, description).copy()).permute(2, 0, 1)
     mean, std = (torch.tensor(description["normalisation"][key]).view(-1, 1, 1) * 255 for key in ("mean", "std"))
     return (pixels - mean) / std
 

@@ -66,7 +66,7 @@ class Looker:
         path = artefacts.model(params.experiment, model)
         network, description = load_model(path, model)
         if description["input"] != data.manifest["shape"]:
-            raise DataError(f"{path}: made for other images than data/{params.dataset.name}; train it again")
+            raise DataError(f"{path}: made for other images than data/{params.dataset.name}; make it again")
         self.row, self.sha256 = artefacts.row_and_seed(model)[0], sha256(path)
         self.points = attention_points(description["architecture"])
         self._network = place(network, device)

@@ -11,11 +11,23 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from moonshine.errors import CheckpointError, DataError, ParamsError
+from moonshine.models.description import wrong_in_description
 from moonshine.models.networks import build_network
 
 METADATA_KEY = "moonshine"
 CHECKSUM = "checksum"
 FORMAT = 1
+UNBUILDABLE = (
+    ParamsError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What building a network of a made-up architecture raises."""
 
 
 def describe_model(name: str, architecture: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
@@ -88,8 +100,8 @@ def _checksum(description: dict[str, Any], state: dict[str, torch.Tensor]) -> st
 def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The network with its weights on the CPU, in eval mode, and its description.
 
-    Raises DataError (exit code 3) for a damaged file, or another than the experiment's model `name` if that is given;
-    CheckpointError (8) where weights and architecture disagree.
+    Raises DataError (exit code 3) for a damaged file, one whose description cannot be true, or another than the
+    experiment's model `name` if that is given; CheckpointError (8) where weights and architecture disagree.
     """
     description = read_description(path)
     with safe_open(path, framework="pt") as file:
@@ -99,13 +111,26 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str
         raise DataError(f"{path}: damaged, its checksum is wrong; {_cure(path)}")
     if name is not None and description.get("name") != name:
         raise DataError(f"{path}: is the model {description.get('name')!r}; {_cure(path)}")
-    try:
-        network = build_network(description["architecture"])
-    except (ParamsError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: this version cannot build {description['architecture']}: {error}") from None
+    if wrong := wrong_in_description(description):
+        raise DataError(f"{path}: its description is wrong ({wrong}); {_cure(path)}")
+    network = _build(description["architecture"], path)
     check_state(network, state, path)
+    for key, tensor in network.state_dict().items():
+        if state[key].dtype != tensor.dtype:
+            raise CheckpointError(f"{path}: {key} is {state[key].dtype}, the network computes in {tensor.dtype}")
     network.load_state_dict(state, assign=True)
     return network.eval(), description
+
+
+def _build(architecture: dict[str, Any], path: Path) -> nn.Module:
+    try:
+        network = build_network(architecture)
+        for point in architecture.get("points") or ():
+            network.get_submodule(point)
+    except UNBUILDABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: this version cannot build {architecture}: {reason}") from None
+    return network
 
 
 def check_state(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:

@@ -69,10 +69,11 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class GatheringConv2d(nn.Conv2d):
-    """A strided 1x1 convolution that first gathers the pixels it looks at; the same to the last bit.
+    """A strided 1x1 convolution that first gathers the pixels it looks at.
 
     oneDNN (of torch 2.14) does so by itself where the stride divides the map's sides, but in the backward pass writes
-    past its buffers if the map has fewer channels than it moves at once.
+    past its buffers if the map has fewer channels than it moves at once. For batches as those of experiments/ the bits
+    are the same; where oneDNN shares out a small batch in another way, the last one can differ.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -33,8 +33,8 @@ def _line(path: Path) -> list[str]:
         teacher, scratch, distilled = (content["rows"][role] for role in ("teacher", "scratch", "distilled"))
         size = distilled["parameters"]
         return [
-            f"[{content['experiment']}]({path.parent.name}/README.md)",
-            content["data"],
+            f"[{escape(content['experiment'])}]({path.parent.name}/README.md)",
+            escape(content["data"]),
             escape(teacher["title"]),
             _error(teacher),
             escape(distilled["title"]),

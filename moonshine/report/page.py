@@ -9,7 +9,7 @@ from moonshine.params.schema import Table
 from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures import FIGURES, Measured, drawable
-from moonshine.report.markdown import escape
+from moonshine.report.markdown import escape, prose
 from moonshine.report.rows import Row
 from moonshine.report.tables import Cell, table_columns
 
@@ -41,9 +41,9 @@ def notice(params: Params, rows: dict[str, Row]) -> str:
     return NOT_RUN_YET.format(experiment=params.experiment) if missing else ""
 
 
-def sources(table: Table, name: Callable[[str], str] = str) -> list[str]:
-    """Where each published column is from; `name` writes the column's as the page wants it."""
-    return [f"{name(published.name)}: {published.source.strip().rstrip('.')}." for published in table.published]
+def sources(table: Table, name: Callable[[str], str] = str, source: Callable[[str], str] = str) -> list[str]:
+    """Where each published column is from; `name` and `source` write these two as the page needs them."""
+    return [f"{name(each.name)}: {source(each.source).strip().rstrip('.')}." for each in table.published]
 
 
 def _distances(attention: Attention) -> str:
@@ -102,8 +102,8 @@ def _table(table: Table, rows: dict[str, Row]) -> list[str]:
         disable_numparse=True,
         colalign=["left", *["right"] * (len(columns) - 1)],
     )
-    notes = " ".join([*sources(table, escape), f"[As CSV](tables/{table.name}.csv)"])
-    return [f"## {escape(table.title)}", table.caption.strip(), markdown, notes]
+    notes = " ".join([*sources(table, escape, prose), f"[As CSV](tables/{table.name}.csv)"])
+    return [f"## {escape(table.title)}", prose(table.caption), markdown, notes]
 
 
 def _markdown(cell: Cell) -> str:

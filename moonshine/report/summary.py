@@ -65,7 +65,7 @@ def _changed_table(path: Path, revision: str) -> str:
         disable_numparse=True,
         colalign=["left", *["right"] * (len(used) - 1)],
     )
-    return f"### {path.parts[1]}: {path.stem}\n\n{table}"
+    return f"### {escape(path.parts[1])}: {escape(path.stem)}\n\n{table}"
 
 
 def _read(text: str) -> dict[str, dict[str, str]]:

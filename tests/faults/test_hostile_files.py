@@ -111,7 +111,15 @@ def described(description: Any, **tensors: Any) -> bytes:
 def honest(architecture: dict[str, Any]) -> bytes:
     """A model file with this architecture, one weight, and a checksum that is right."""
     network = torch.nn.Linear(1, 1, bias=False)
-    return model_bytes(network, {"name": "train/teacher/seed0", "architecture": architecture})
+    described = {
+        "name": "train/teacher/seed0",
+        "architecture": {"classes": 10, "in_channels": 1, **architecture},
+        "input": [1, 12, 12],
+        "preprocessing": {"resize": [12, 12]},
+        "normalisation": {"mean": [0.5], "std": [0.2]},
+        "classes": [str(digit) for digit in range(10)],
+    }
+    return model_bytes(network, described)
 
 
 HUGE = {"arch": "resnet18", "channels": [10**7] * 4, "classes": 10, "in_channels": 1}
@@ -126,9 +134,11 @@ MODELS: dict[str, Callable[[], bytes]] = {
     ),
     "a network of a thousand terabytes": lambda: described({"format": 1, "architecture": HUGE}),
     "no architecture for its checksum": lambda: honest({"arch": "resnet18", "depth": [[]]}),
-    "an unknown architecture": lambda: honest({"arch": "x" * 1000, "classes": 3}),
+    "an unknown architecture": lambda: honest({"arch": "x" * 1000}),
     "more channels than numbers": lambda: honest({**HUGE, "channels": [2**70] * 4}),
     "channels that are no numbers": lambda: honest({**HUGE, "channels": ["a", None, {}, []]}),
+    "no channels": lambda: honest({**HUGE, "channels": [0] * 4}),
+    "a network of a billion classes": lambda: honest({"arch": "regnet_y_400mf", "classes": 10**9}),
     "no architecture": lambda: described({"format": 1}),
     "a list for a description": lambda: described([1]),
     "a pickle": lambda: by_torch(Payload()),

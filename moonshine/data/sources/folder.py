@@ -13,12 +13,14 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from moonshine import signals
 from moonshine.data.photograph_store import Photograph, PhotographSource
 from moonshine.data.raw import raw_folder
 from moonshine.errors import DataError
 from moonshine.params.schema import Params
+from moonshine.progress import printable
 
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 LEFT_BY_WINDOWS = ("thumbs.db", "desktop.ini")
@@ -30,7 +32,8 @@ def open_source(params: Params) -> PhotographSource:
     classes = {split: _classes(root / split) for split in ("train", "val")}
     for split, other in (("train", "val"), ("val", "train")):
         if absent := sorted(set(classes[other]) - set(classes[split])):
-            raise DataError(f"{root / split}: has no class {absent[0]!r}, {root / other} has; both need the same ones")
+            why = _spelt_otherwise(absent[0], classes[split]) or f"{root / other} has; both need the same ones"
+            raise DataError(f"{root / split}: has no class {absent[0]!r}, {why}")
     images = {split: [_images(root / split / name) for name in classes["train"]] for split in classes}
     for split, of_classes in images.items():
         if empty := [name for name, sizes in zip(classes["train"], of_classes) if not sizes]:
@@ -45,6 +48,14 @@ def open_source(params: Params) -> PhotographSource:
         bytes=sum(size for of_classes in images.values() for sizes in of_classes for size in sizes.values()),
         origin=origin,
     )
+
+
+def _spelt_otherwise(name: str, others: list[str]) -> str | None:
+    """How two names are told apart that look the same: macOS writes accents as characters of their own."""
+    for other in others:
+        if normalize("NFC", other) == normalize("NFC", name):
+            return f"but {other!a}, which differs from {name!a} only in Unicode normalisation; rename one of them"
+    return None
 
 
 def _classes(folder: Path) -> list[str]:
@@ -72,13 +83,15 @@ def _visible(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             path.name.encode()
         except UnicodeEncodeError:
             raise DataError(f"{str(path)!r}: its name is not UTF-8; rename it") from None
+        if printable(path.name) != path.name:
+            raise DataError(f"{printable(str(path))}: its name has control characters; rename it")
         if path.name.lower() in LEFT_BY_WINDOWS:
             continue
         try:
             yield path, path.stat()
         except OSError as error:
             what = f"a link to {path.readlink()}, which" if path.is_symlink() else "it"
-            raise DataError(f"{path}: {what} cannot be read ({error.strerror}); mend or remove it") from None
+            raise DataError(f"{path}: {what} cannot be read ({error.strerror}); fix or remove it") from None
 
 
 def _split(folder: Path, images: list[dict[Path, int]], about: dict[str, Any]) -> Iterator[Photograph]:

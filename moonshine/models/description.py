@@ -1,0 +1,67 @@
+"""What a model file says of itself, held against what whoever uses it relies on."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+LARGEST_SIDE = 8192
+"""Pixels of a network's input: a size that somebody made up could take all memory."""
+
+Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Architecture(_Part):
+    arch: str
+    classes: int
+    in_channels: Literal[1, 3]
+    points: list[str] | None = None
+
+
+class _Preprocessing(_Part):
+    resize: Size | None = None
+    shorter_side: Side | None = None
+    crop: Size | None = None
+
+
+class _Normalisation(_Part):
+    mean: list[float]
+    std: list[Annotated[float, Field(gt=0)]]
+
+
+class _Description(_Part):
+    name: str
+    architecture: _Architecture
+    input: Annotated[list[Side], Field(min_length=3, max_length=3)]
+    preprocessing: _Preprocessing
+    normalisation: _Normalisation
+    classes: Annotated[list[str], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "_Description":
+        channels, *size = self.input
+        photographs = self.preprocessing.shorter_side is not None
+        if self.architecture.classes != len(self.classes):
+            raise ValueError(f"{len(self.classes)} classes for a network of {self.architecture.classes}")
+        if {self.architecture.in_channels, len(self.normalisation.mean), len(self.normalisation.std)} != {channels}:
+            raise ValueError(f"network and normalisation are not both for {channels} channels")
+        if (self.preprocessing.crop if photographs else self.preprocessing.resize) != size:
+            raise ValueError(f"preprocessing does not give images of {size[0]} x {size[1]}")
+        if photographs and (channels != 3 or size[0] != size[1]):
+            raise ValueError("photographs are squares of three channels")
+        return self
+
+
+def wrong_in_description(description: dict[str, Any]) -> str | None:
+    """The first thing that is wrong in a description (of `describe_model`), or None."""
+    try:
+        _Description.model_validate(description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, ")
+    return None
