@@ -109,6 +109,7 @@ def test_after_snakemake_dvc_has_nothing_to_do(by_snakemake: Path, tmp_path: Pat
     assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=project).stdout
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_report_retrains_nothing(by_snakemake: Path, tmp_path: Path) -> None:
     project = copy_finished(by_snakemake, tmp_path / "project")
     module = project / "moonshine" / "report" / "tables.py"
@@ -224,6 +225,7 @@ def test_dvc_plots_the_curves_of_runs_as_they_grow(by_dvc: tuple[Path, dict[str,
     assert plot.startswith("runs/toy/train/teacher/seed0/")
 
 
+@pytest.mark.slow
 def test_snakemakes_report_has_every_result_with_its_caption(by_snakemake: Path, tmp_path: Path) -> None:
     project = copy_finished(by_snakemake, tmp_path / "project")
     run("snakemake", "--report", str(tmp_path / "report.zip"), cwd=project)

@@ -163,7 +163,7 @@ cli.run()
 """
 
 
-@pytest.mark.parametrize("ending", ["divergence", "defect"])
+@pytest.mark.parametrize("ending", [pytest.param("divergence", marks=pytest.mark.slow), "defect"])
 def test_a_training_ends_whatever_its_loading_workers_do(
     ending: str, raw: tuple[Path, dict[str, Any]], prepared: Path, tmp_path: Path, injected: Injections
 ) -> None:
