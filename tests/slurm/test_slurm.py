@@ -153,7 +153,7 @@ def test_signals_and_requeues_cost_no_byte(tmp_path: Path) -> None:
 
 def test_a_time_limit_shorter_than_the_training_costs_no_byte(tmp_path: Path) -> None:
     """The training waits, stopped, until SLURM wakes it up at its time limit, to have it hear the signal to stop."""
-    project = copy_project(tmp_path / "project", params_of_training(minutes=1))
+    project = copy_project(tmp_path / "project", params_of_training(minutes=2))  # a start takes its time, too
     warn = "slurm_extra='--signal=TERM@15'"
     with started(project, "--default-resources", warn, pause_after="20") as engine:
         require_end_as_unharmed(project, engine)
