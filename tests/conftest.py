@@ -62,7 +62,8 @@ def reason_of(report: Any) -> str:
     if isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
-    first, *others = [line.strip() for line in (crash.message if crash else str(report.longrepr)).splitlines()]
+    text = crash.message if crash else str(report.longrepr)
+    first, *others = [line.strip() for line in text.splitlines()] or [""]
     compared = [line for line in others if line.startswith("assert ")] or [line for line in others if line][-1:]
     return " ... ".join([first, *compared[:1]])
 
