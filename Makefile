@@ -16,8 +16,8 @@ demo: $(INSTALLED)
 	dvc repro
 	@python -m moonshine show
 
-# Side by side, a file of tests in one process, for tests of a file share what is costly to make.
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+# Side by side; an idle process takes over tests that wait for another.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(INSTALLED)
 	python -m pytest $(SIDE_BY_SIDE) -m "not slow"

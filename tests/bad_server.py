@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ class Handler(BaseHTTPRequestHandler):
     content: bytes
     asked: dict[str, int]
     ranges: list[str | None]
+    go_on: threading.Event
 
     def do_GET(self) -> None:
         steps = self.path.strip("/").split("/")[:-1]
@@ -57,7 +57,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_stall(self) -> None:
         body, status = self._wanted()
         self._send(body[:CUT], len(body), status)
-        time.sleep(3)
+        self.connection.recv(1)  # until the client gives up
+
+    def do_held(self) -> None:
+        """Truncates, once the test says so."""
+        self.go_on.wait()
+        self.do_truncate()
 
     def do_reset(self) -> None:
         self.connection.close()
@@ -95,7 +100,9 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(content: bytes) -> Iterator[tuple[str, type[Handler]]]:
     """The server's address, and its handler, which notes what was asked."""
-    handler = type("OfThisTest", (Handler,), {"content": content, "asked": {}, "ranges": []})
+    handler = type(
+        "OfThisTest", (Handler,), {"content": content, "asked": {}, "ranges": [], "go_on": threading.Event()}
+    )
     server = ThreadingHTTPServer(("0.0.0.0", 0), handler)  # noqa: S104
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

@@ -12,8 +12,6 @@ import numpy as np
 
 from support import toy_params
 
-RANDOM = np.random.default_rng(0)
-
 
 def params_for(source: str, raw: Path, **settings: Any) -> dict[str, Any]:
     """The toy experiment on another source, its files in `raw`."""
@@ -34,10 +32,10 @@ def idx(array: np.ndarray) -> bytes:
 def write_fashion_mnist(raw: Path, train: int = 200, val: int = 100) -> dict[str, Any]:
     """Four files as the published ones are; returns the params."""
     raw.mkdir(parents=True)
-    files = {}
+    files, random = {}, np.random.default_rng(0)
     for split, stem, count in (("train", "train", train), ("val", "t10k", val)):
         for kind, array in (
-            ("images-idx3", RANDOM.integers(0, 256, (count, 28, 28))),
+            ("images-idx3", random.integers(0, 256, (count, 28, 28))),
             ("labels-idx1", np.arange(count) % 10),
         ):
             content = idx(array)
@@ -71,8 +69,9 @@ def cifar_members(source: str, train: int = 200, val: int = 100) -> dict[str, by
         label_bytes = 2
     classes = len(next(iter(names.values())))
     members = {f"{folder}/{name}": ("\n".join(lines) + "\n").encode() for name, lines in names.items()}
+    random = np.random.default_rng(0)
     for name, count in splits.items():
-        records = RANDOM.integers(0, 256, (count, label_bytes + 3072)).astype(np.uint8)
+        records = random.integers(0, 256, (count, label_bytes + 3072)).astype(np.uint8)
         records[:, label_bytes - 1] = np.arange(count) % classes
         members[f"{folder}/{name}"] = records.tobytes()
     return members

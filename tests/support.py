@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from filelock import FileLock
 
 from moonshine.files import sha256
 
@@ -115,6 +117,21 @@ def copy_finished(project: Path, folder: Path) -> Path:
     return folder
 
 
+def once_per_run(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker to need it makes for all workers; none may run or change anything in it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
+    made = folder / "made"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not made.exists():
+            shutil.rmtree(folder)  # what a failed attempt left
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
 def stages_in(project: Path) -> list[int]:
     """Process ids of the stages that run in this folder, whoever started them."""
     found = []
@@ -135,10 +152,17 @@ def is_stopped(process: int) -> bool:
         return False
 
 
-def start_until_paused(*command: str, cwd: Path, phase: str, processes: int = 1) -> "subprocess.Popen[str]":
+def pausing(project: Path, **where: str) -> dict[str, str]:
+    """An environment in which stages stop themselves where PAUSE or PAUSE_AFTER tells (faults/recorder)."""
+    path = os.pathsep.join(map(str, (project, ROOT, ROOT / "tests", ROOT / "tests/faults/recorder")))
+    return environment(PYTHONPATH=path, PHASES_FOLDER=str(project.parent), **where)
+
+
+def start_until_paused(
+    *command: str, cwd: Path, phase: str = "", processes: int = 1, **where: str
+) -> "subprocess.Popen[str]":
     """An engine or a stage, once so many of its processes have stopped themselves in a phase (faults/phases.py)."""
-    path = os.pathsep.join(map(str, (cwd, ROOT, ROOT / "tests", ROOT / "tests/faults/recorder")))
-    variables = environment(PYTHONPATH=path, PHASES_FOLDER=str(cwd.parent), PAUSE=phase)
+    variables = pausing(cwd, PAUSE=phase, **where)
     process = subprocess.Popen(command, cwd=cwd, env=variables, stderr=subprocess.PIPE, text=True)
     while sum(map(is_stopped, stages_in(cwd))) < processes:
         assert process.poll() is None, process.communicate()

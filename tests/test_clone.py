@@ -72,6 +72,7 @@ def test_a_clone_pulls_and_has_nothing_to_do(link: str, published: Path, tmp_pat
     assert planned_by_dvc(project) == planned_by_snakemake(project) == AFTER_DISTIL
 
 
+@pytest.mark.slow
 def test_make_demo_in_a_clone_prints_the_tables_at_once(published: Path, tmp_path: Path) -> None:
     project = clone(published, tmp_path / "clone")
     (project / ".venv").symlink_to(sys.prefix)
@@ -83,6 +84,7 @@ def test_make_demo_in_a_clone_prints_the_tables_at_once(published: Path, tmp_pat
     assert "1 of" not in shown.stderr, "no job ran"
 
 
+@pytest.mark.slow
 def test_half_a_pull_plans_what_is_missing(published: Path, tmp_path: Path) -> None:
     project = clone(published, tmp_path / "clone")
     run("dvc", "pull", "prepare@digits", "train@toy-teacher-0", cwd=project)

@@ -49,13 +49,14 @@ assert torch._dynamo.__file__ and torch._dynamo.utils.__file__
 """
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", ["compile", *(pytest.param(u, marks=pytest.mark.slow) for u in USES if u != "compile")])
 def test_the_compiler_is_imported_when_it_is_used(use: str) -> None:
     program = BEFORE + USES[use] + AFTER
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_for_a_cpu_it_comes_without_the_kernels_language_for_gpus_and_in_silence() -> None:
     program = (
         BEFORE

@@ -6,6 +6,7 @@ import pickle
 import random
 import shutil
 import tarfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
@@ -36,7 +37,7 @@ CONTENT = random.Random(0).randbytes(250_000)
 
 
 def get(address: str, target: Path, content: bytes = CONTENT) -> None:
-    seconds = 2.0 if "/stall/" in address else 60.0  # others may be slow, but are not to count as gone
+    seconds = 2.0 if "/stall/" in address else 600.0  # others may be slow, but are not to count as gone
     pin = DataFile(name=target.name, sha256=hashlib.sha256(content).hexdigest())
     download(f"{address}/{target.name}", target, lambda part: RawFile(part, pin).check(), seconds)
 
@@ -52,7 +53,9 @@ def test_a_transfer_that_breaks_goes_on_and_ends_whole(script: str, tmp_path: Pa
     if "truncate" in script:
         breaks = script.count("/")
         assert handler.ranges[0] is None
-        assert CUT * breaks - BLOCK * breaks < int(handler.ranges[-1][6:-1]) <= CUT * breaks
+        # on a busy machine the last answer may count as stalled, too, and be continued
+        received = CUT * breaks if script == "truncate/fine" else len(CONTENT)
+        assert CUT * breaks - BLOCK * breaks < int(handler.ranges[-1][6:-1]) <= received
 
 
 def test_a_server_without_ranges_starts_again(tmp_path: Path) -> None:
@@ -62,13 +65,16 @@ def test_a_server_without_ranges_starts_again(tmp_path: Path) -> None:
 
 
 def test_of_several_that_want_one_file_one_downloads_and_the_others_wait(tmp_path: Path) -> None:
-    said = io.StringIO()
+    said, waiting = io.StringIO(), "name.pth.lock: another process downloads the same file; waiting for it"
     with serving(CONTENT) as (address, handler), ThreadPoolExecutor() as pool, redirect_stderr(said):
-        several = [pool.submit(get, f"{address}/truncate/fine", tmp_path / "name.pth") for _ in range(3)]
+        several = [pool.submit(get, f"{address}/held/fine", tmp_path / "name.pth") for _ in range(3)]
+        while said.getvalue().count(waiting) < 2 and not any(one.done() for one in several):
+            time.sleep(0.01)
+        handler.go_on.set()
         for one in several:
             one.result()
     assert len(handler.ranges) == 2
-    assert said.getvalue().count("name.pth.lock: another process downloads the same file; waiting for it") == 2
+    assert said.getvalue().count(waiting) == 2
     assert (tmp_path / "name.pth").read_bytes() == CONTENT
     assert [path.name for path in tmp_path.iterdir()] == ["name.pth"]
 

@@ -277,7 +277,7 @@ for _ in range(10):
 """
 
 
-@pytest.mark.parametrize("instructions", ["DEFAULT", "AVX2"])
+@pytest.mark.parametrize("instructions", ["DEFAULT", pytest.param("AVX2", marks=pytest.mark.slow)])
 def test_narrow_shortcuts_are_trained_without_writing_past_buffers(instructions: str, tmp_path: Path) -> None:
     """oneDNN does in those of plain layers, and the process dies at once or a little later."""
     run(sys.executable, "-c", STEPS, cwd=tmp_path, ONEDNN_MAX_CPU_ISA=instructions)

@@ -31,6 +31,7 @@ from support import (
     environment,
     files_below,
     moonshine,
+    once_per_run,
     run,
     toy_params,
     write_params,
@@ -43,13 +44,16 @@ OTHER_CLASSES = [f"class {number}" for number in range(10)]
 @pytest.fixture(scope="module")
 def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, set[str]]]:
     """The project after `dvc repro`, and the modules of this package that each stage imported."""
-    folder = tmp_path_factory.mktemp("dvc")
-    project, modules = copy_project(folder / "project", toy_params()), folder / "modules"
-    modules.mkdir()
-    recorder = str(Path(__file__).parent / "recorder")
-    run("dvc", "repro", cwd=project, PYTHONPATH=recorder, MODULES_FOLDER=str(modules))
-    fetch_teacher(project, folder / "fetch", PYTHONPATH=f"{recorder}:{ROOT}", MODULES_FOLDER=str(modules))
-    return project, imported_modules(modules)
+
+    def make(folder: Path) -> None:
+        project, modules = copy_project(folder / "project", toy_params()), folder / "modules"
+        modules.mkdir()
+        recorder = str(Path(__file__).parent / "recorder")
+        run("dvc", "repro", cwd=project, PYTHONPATH=recorder, MODULES_FOLDER=str(modules))
+        fetch_teacher(project, folder / "fetch", PYTHONPATH=f"{recorder}:{ROOT}", MODULES_FOLDER=str(modules))
+
+    folder = once_per_run(tmp_path_factory, "by_dvc", make)
+    return folder / "project", imported_modules(folder / "modules")
 
 
 def fetch_teacher(project: Path, folder: Path, **extra: str) -> None:
@@ -99,12 +103,14 @@ def test_no_stage_imports_the_compiler_that_it_does_not_use(by_dvc: tuple[Path, 
     assert [stage for stage, modules in by_dvc[1].items() if "torch._dynamo.convert_frame" in modules] == []
 
 
-def test_after_snakemake_dvc_has_nothing_to_do(by_snakemake: Path) -> None:
-    assert "up to date" in run("dvc", "status", cwd=by_snakemake).stdout
-    assert "Running stage" not in run("dvc", "repro", cwd=by_snakemake).stdout
-    assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=by_snakemake).stdout
+def test_after_snakemake_dvc_has_nothing_to_do(by_snakemake: Path, tmp_path: Path) -> None:
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    assert "up to date" in run("dvc", "status", cwd=project).stdout
+    assert "Running stage" not in run("dvc", "repro", cwd=project).stdout
+    assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=project).stdout
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_report_retrains_nothing(by_snakemake: Path, tmp_path: Path) -> None:
     project = copy_finished(by_snakemake, tmp_path / "project")
     module = project / "moonshine" / "report" / "tables.py"
@@ -227,14 +233,17 @@ def test_dvc_plots_the_published_curves(by_dvc: tuple[Path, dict[str, set[str]]]
     assert set(plots) == {f"results/toy/curves/{row}/seed0.csv" for row in ("train/teacher", "distil/at/student")}
 
 
-def test_dvc_plots_the_curves_of_runs_as_they_grow(by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
+def test_dvc_plots_the_curves_of_runs_as_they_grow(by_dvc: tuple[Path, dict[str, set[str]]], tmp_path: Path) -> None:
+    project = copy_finished(by_dvc[0], tmp_path / "project")
     command = ("dvc", "plots", "show", "runs/toy/train", "-x", "epoch", "-y", "val_top1", "--json")
-    (plot,) = json.loads(run(*command, cwd=by_dvc[0]).stdout)["data"]
+    (plot,) = json.loads(run(*command, cwd=project).stdout)["data"]
     assert plot.startswith("runs/toy/train/teacher/seed0/")
 
 
+@pytest.mark.slow
 def test_snakemakes_report_has_every_result_with_its_caption(by_snakemake: Path, tmp_path: Path) -> None:
-    run("snakemake", "--report", str(tmp_path / "report.zip"), cwd=by_snakemake)
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    run("snakemake", "--report", str(tmp_path / "report.zip"), cwd=project)
     with zipfile.ZipFile(tmp_path / "report.zip") as report:
         content = report.read("report/report.html").decode()
     for caption in ("The whole of the results in one page", "One table of the results page", "A figure of the results"):

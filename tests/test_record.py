@@ -130,6 +130,7 @@ def test_a_folder_in_the_place_of_a_file_is_made_a_file_again(project: Path) -> 
     assert student.is_file()
 
 
+@pytest.mark.slow
 def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> None:
     student = project / "models/toy/distil/at/student/seed0.safetensors"
     times = student.stat()
@@ -169,6 +170,7 @@ def test_a_model_altered_by_hand_before_a_run_still_shows_as_changed_after_it(pr
     assert f"to be run by either engine, {len(AFTER_TRAIN)} stages" in moonshine("sync", cwd=project).stderr
 
 
+@pytest.mark.slow
 def test_an_input_altered_while_its_stage_ran_is_not_recorded_as_what_it_was_made_from(project: Path) -> None:
     """What changes later the stage refuses by itself; what was changed before the stage looked only times tell."""
     comment("moonshine/report/tables.py")(project)
@@ -208,13 +210,9 @@ def test_what_changes_while_dvc_runs_a_stage_is_not_taken_for_what_made_it(proje
     assert TRAIN not in listed(project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "changed",
-    [
-        "models/toy/train/teacher/seed0.safetensors",
-        pytest.param("data/digits/manifest.json", marks=pytest.mark.slow),
-        pytest.param("data/digits/train.arrow", marks=pytest.mark.slow),
-    ],
+    "changed", ["models/toy/train/teacher/seed0.safetensors", "data/digits/manifest.json", "data/digits/train.arrow"]
 )
 def test_inputs_that_change_while_dvc_runs_a_stage_are_not_taken_for_what_it_read(changed: str, project: Path) -> None:
     path, before = project / changed, (project / "dvc.lock").read_bytes()
@@ -325,8 +323,12 @@ def test_params_edited_since_a_killed_run_are_not_recorded_as_what_made_it(proje
 
 @pytest.mark.parametrize(
     ("left", "before", "committed"),
-    [(0, b"cmd", True), (0.5, b"cmd", False), (0.5, b"    - path", True), (0.5, b"    outs", False)],
-    ids=["all", "no YAML", "valid, but without inputs", "valid, but without outputs"],
+    [
+        pytest.param(0, b"cmd", True, id="all", marks=pytest.mark.slow),
+        pytest.param(0.5, b"cmd", False, id="no YAML", marks=pytest.mark.slow),
+        pytest.param(0.5, b"    - path", True, id="valid, but without inputs"),
+        pytest.param(0.5, b"    outs", False, id="valid, but without outputs", marks=pytest.mark.slow),
+    ],
 )
 def test_a_record_that_a_kill_cut_off_is_put_back(left: float, before: bytes, committed: bool, project: Path) -> None:
     """DVC writes dvc.lock in place, and takes a part of it for all if it is valid."""

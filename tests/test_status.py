@@ -18,10 +18,10 @@ GONE = 2**22 - 1  # no process has this id: it is the greatest that Linux gives
 
 
 def beat(project: Path, row: str, **changes: Any) -> Path:
-    """The folder of a run whose last sign of life is as told."""
+    """The folder of a run whose last sign of life is as told; it is not old before the test ends."""
     folder = project / "runs/toy" / row / "seed0" / "0123456789abcdef"
     folder.mkdir(parents=True)
-    content = {"epoch": 2, "step": 15, "steps": 20, "seconds_left": 61, "written": time.time()}
+    content = {"epoch": 2, "step": 15, "steps": 20, "seconds_left": 61, "written": time.time() + 3600}
     content.update(process=os.getpid(), host=socket.gethostname())
     (folder / "progress.json").write_text(json.dumps({**content, **changes}))
     (folder / "curve.csv").write_text("epoch,val_top1\n1,12.5\n")
@@ -107,16 +107,14 @@ def test_watching_ends_when_all_is_trained(tmp_path: Path) -> None:
 
 def test_a_real_run_is_seen_running_and_killed(tmp_path: Path) -> None:
     params = toy_params()
-    params["recipe"].update(epochs=5000, lr_steps=[])
+    params["recipe"].update(epochs=50_000, lr_steps=[])
     write_params(tmp_path, params)
     moonshine("prepare", cwd=tmp_path)
     command = [sys.executable, "-m", "moonshine", "train", "teacher", "--seed", "0"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 300
         while not list(tmp_path.glob("runs/toy/train/teacher/seed0/*/curve.csv")):
             assert process.poll() is None
-            assert time.monotonic() < deadline
             time.sleep(0.2)
         assert status(tmp_path)["train/teacher"]["state"] == "running"
     finally:
@@ -124,5 +122,5 @@ def test_a_real_run_is_seen_running_and_killed(tmp_path: Path) -> None:
         process.wait()
     killed = status(tmp_path)["train/teacher"]
     assert killed["state"] == "stopped"
-    assert killed["epochs"] == 5000
+    assert killed["epochs"] == 50_000
     assert 0 < killed["top1"] <= 100

@@ -36,7 +36,7 @@ def test_a_lock_that_says_nothing_proves_nothing(project: Path) -> None:
     moonshine("verify", cwd=project)
 
 
-@pytest.mark.parametrize("damage", ["altered", "lost", "added"])
+@pytest.mark.parametrize("damage", ["altered", *(pytest.param(d, marks=pytest.mark.slow) for d in ("lost", "added"))])
 def test_damage_within_a_folder_is_found_and_repaired(damage: str, project: Path) -> None:
     figure = project / "results/toy/figures/training-curves.svg"
     if damage == "altered":

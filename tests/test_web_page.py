@@ -57,7 +57,7 @@ def opened(browser: Browser, page: Path, width: int = 1200, theme: str = "light"
     scheme = {"name": "prefers-color-scheme", "value": theme}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     browser.get(page.as_uri())
-    WebDriverWait(browser, 60).until(lambda browser: browser.execute_script(DRAWN))
+    WebDriverWait(browser, 600).until(lambda browser: browser.execute_script(DRAWN))
     return browser
 
 
@@ -108,16 +108,16 @@ def test_a_heading_sorts_by_mouse_and_by_keyboard_and_rows_that_have_not_run_sta
 def test_rows_can_be_taken_out_of_the_charts(browser: Browser) -> None:
     assert marks(browser, "error-against-parameters") == 2
     browser.find_element(By.CSS_SELECTOR, "#ticks input").send_keys(Keys.SPACE)
-    WebDriverWait(browser, 20).until(lambda browser: marks(browser, "error-against-parameters") == 1)
+    WebDriverWait(browser, 600).until(lambda browser: marks(browser, "error-against-parameters") == 1)
     browser.find_element(By.ID, "all").click()
-    WebDriverWait(browser, 20).until(lambda browser: marks(browser, "error-against-parameters") == 2)
+    WebDriverWait(browser, 600).until(lambda browser: marks(browser, "error-against-parameters") == 2)
 
 
 def test_curves_show_the_chosen_images(browser: Browser) -> None:
     lines = "return document.querySelector('[data-chart=training-curves] .mark-line.role-mark path').getAttribute('d')"
     of_validation = browser.execute_script(lines)
     Select(browser.find_element(By.ID, "images")).select_by_visible_text("training images")
-    WebDriverWait(browser, 20).until(lambda browser: browser.execute_script(lines) != of_validation)
+    WebDriverWait(browser, 600).until(lambda browser: browser.execute_script(lines) != of_validation)
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1200, "light"), (1200, "dark"), (390, "light")])

@@ -76,15 +76,20 @@ def record(path: Path, pause: str | None = None) -> None:
     enter(b"s")  # before any work
 
 
-def stop_after_checkpoint(number: int) -> None:
-    """From now on this process stops itself once it has saved the checkpoint of this number."""
+def stop_after_checkpoint(number: int, mark: Path | None = None) -> None:
+    """From now on this process stops itself once it has saved a checkpoint of this or a higher number.
+
+    Of all processes with the same `mark`, a file that it makes, only one stops, once.
+    """
     from moonshine.training import loop
 
     save = loop.save_checkpoint
 
     def save_and_stop(folder: Path, saved: int, state: dict[str, Any]) -> None:
         save(folder, saved, state)
-        if saved == number:
+        if saved >= number and not (mark and mark.exists()):
+            if mark:
+                mark.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
 
     loop.save_checkpoint = save_and_stop

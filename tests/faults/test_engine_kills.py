@@ -1,6 +1,6 @@
-"""Random kills of a running experiment under each engine: of a stage, of the engine, of both; then the same command.
+"""Kills of a running experiment under each engine: of a stage, of the engine, of both; then the same command.
 
-What was killed when is drawn anew for every kill; in which phase it hit the stage is read from the stage's own note.
+In which phase a kill hit the stage is read from the stage's own note.
 """
 
 import os
@@ -8,6 +8,8 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ import pytest
 from faults import phases
 from faults.experiment import STAGES, Injections, artefacts, tiny_params
 from faults.forked import command
-from support import ROOT, copy_project, environment, moonshine, stages_in, write_params
+from support import copy_project, is_stopped, moonshine, pausing, stages_in, write_params
 
 ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro")}
 KILLS = int(os.environ.get("FAULTS_KILLS", "10"))
 """Of each run; `make faults` makes five runs under each engine."""
-TARGETS = ("stage", "stage", "stage politely", "everything", "engine", "engine and stage")
+PHASES = ("start", "training", "saving", "evaluation")
+TARGETS = ("engine", "stage", "stage", "stage politely", "everything", "engine and stage")
+"""The first leaves the stage alone, which then comes to its end."""
 
 pytestmark = pytest.mark.slow
 
@@ -48,88 +52,86 @@ class Engine:
 
     command: tuple[str, ...]
     project: Path
-    phases: Path
 
-    def start(self) -> None:
-        path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/faults/recorder")))
-        variables = environment(PYTHONPATH=path, PHASES_FOLDER=str(self.phases))
+    def start(self, pause: str = "") -> None:
+        """With `pause`, each of its stages stops itself when it enters that phase."""
         self.output = (self.project.parent / "output").open("w")
         self.process = subprocess.Popen(
             self.command,
             cwd=self.project,
-            env=variables,
+            env=pausing(self.project, PAUSE=pause),
             start_new_session=True,
             stdout=self.output,
             stderr=self.output,
         )
 
     def phase(self, stage: int) -> str:
-        return phases.read(self.phases / str(stage))
+        return phases.read(self.project.parent / str(stage))
 
-    def wait_for(self, wanted: str | None, seconds: float) -> int | None:
-        """A stage in the wanted phase, or any after the time; None when the engine ends first."""
-        end = time.monotonic() + seconds
+    def wait_for(self, condition: Callable[[int], bool]) -> int | None:
+        """A stage that meets the condition; None when the engine ends first."""
         while self.process.poll() is None:
             for stage in stages_in(self.project):
-                if self.phase(stage) == wanted or time.monotonic() > end:
+                if condition(stage):
                     return stage
             time.sleep(0.002)
         return None
 
     def kill(self, target: str, stage: int) -> None:
         """One fault; then wait until nothing of this start is left."""
-        try:
+        with suppress(ProcessLookupError):  # it has just ended
             if target == "everything":
                 os.killpg(self.process.pid, signal.SIGKILL)
             if target.startswith("engine"):
                 self.process.kill()
             if target.startswith("stage") or target == "engine and stage":
                 os.kill(stage, signal.SIGTERM if target == "stage politely" else signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has just ended
-        self.process.wait(900)
-        end = time.monotonic() + 900
-        while stages_in(self.project):  # what outlives its engine works on; its lock would send a second start away
-            assert time.monotonic() < end, "a stage hangs"
+        # what outlives its engine works on; its lock would send a second start away
+        while self.process.poll() is None or stages_in(self.project):
+            self.go_on()
             time.sleep(0.05)
+
+    def go_on(self) -> None:
+        for stage in filter(is_stopped, stages_in(self.project)):
+            with suppress(ProcessLookupError):
+                os.kill(stage, signal.SIGCONT)
 
     def run_to_the_end(self) -> str:
         self.start()
-        self.process.wait(900)
+        self.process.wait()
         self.output.close()
         return (self.project.parent / "output").read_text()
 
 
 @pytest.mark.parametrize("attempt", range(5))
 @pytest.mark.parametrize("name", ENGINES)
-def test_random_kills(name: str, attempt: int, golden: dict[str, str], tmp_path: Path, injected: Injections) -> None:
+def test_kills_end_with_the_golden_bytes(
+    name: str, attempt: int, golden: dict[str, str], tmp_path: Path, injected: Injections
+) -> None:
+    """First in each phase, then at random instants."""
     chance = random.Random(f"{name} {attempt}")
-    project = copy_project(tmp_path / "project", longer_params())
-    (tmp_path / "phases").mkdir()
-    engine = Engine(ENGINES[name], project, tmp_path / "phases")
-    promise = f"random kills under {name}"
-    kills = 0
-    while kills < KILLS:
-        engine.start()
-        wanted = chance.choice([None, "training", "training", "saving", "evaluation", "publishing"])
-        stage = engine.wait_for(wanted, seconds=chance.uniform(0, 5) if wanted is None else 20)
+    engine = Engine(ENGINES[name], copy_project(tmp_path / "project", longer_params()))
+    hit: list[str] = []
+    while len(hit) < KILLS:
+        first = len(hit) < len(PHASES)
+        pause = PHASES[len(hit)] if first else chance.choice(["", "", *PHASES, "publishing"])
+        engine.start(pause)
+        end = time.monotonic() + chance.uniform(0, 5)
+        stage = engine.wait_for(is_stopped if pause else lambda _, end=end: time.monotonic() > end)
         if stage is None:
             assert engine.process.returncode == 0, (tmp_path / "output").read_text()
             break  # finished before its kills were used up
-        time.sleep(chance.choice([0, 0, chance.uniform(0, 0.2)]))
-        with injected(promise):
-            engine.kill(chance.choice(TARGETS), stage)
-            assert all(golden.get(path, digest) == digest for path, digest in artefacts(project).items())
+        if not first:
+            engine.go_on()
+            time.sleep(chance.choice([0, 0, chance.uniform(0, 0.2)]))
+        with injected(f"random kills under {name}"):
+            engine.kill(chance.choice(TARGETS[1:] if first else TARGETS), stage)
+            assert all(golden.get(path, digest) == digest for path, digest in artefacts(engine.project).items())
             if engine.process.returncode == -signal.SIGKILL:
-                moonshine("unlock", cwd=project)
-        injected.add(f"under an engine, in the phase: {engine.phase(stage)}")
-        kills += 1
+                moonshine("unlock", cwd=engine.project)
+        hit.append(engine.phase(stage))
+        injected.add(f"under an engine, in the phase: {hit[-1]}")
     output = engine.run_to_the_end()
     assert engine.process.returncode == 0, output
-    assert golden.items() <= artefacts(project).items()
-
-
-def test_the_kills_landed_everywhere(injected: Injections) -> None:
-    """Runs after the kills; without it they might all have hit the start of a process."""
-    for phase in ("start", "training", "saving", "evaluation"):
-        assert injected.counts[f"under an engine, in the phase: {phase}"]["injected"] > 0, injected.counts
+    assert golden.items() <= artefacts(engine.project).items()
+    assert tuple(hit[: len(PHASES)]) == PHASES[:KILLS]

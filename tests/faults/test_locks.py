@@ -1,9 +1,8 @@
-"""Two starts at once: one works, the other leaves within seconds and touches nothing."""
+"""Two starts at once: one works, the other leaves at once and touches nothing."""
 
 import hashlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,8 @@ def test_the_second_start_leaves_and_touches_nothing(
     with injected("two starts at once"):
         first = start(folder, *arguments, pause="training")
         before = everything(folder)
-        began = time.monotonic()
-        second = command(folder, *arguments)
+        second = command(folder, *arguments)  # ends although the first one is stopped
         assert second.code == 6
-        assert time.monotonic() - began < 60  # of a machine that may be busy; it takes a fraction of a second
         assert "another process works here" in second.output
         assert f"process {first.pid} on {os.uname().nodename} since " in second.output
         assert everything(folder) == before

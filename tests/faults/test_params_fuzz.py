@@ -3,7 +3,7 @@
 import copy
 import io
 import json
-import time
+import os
 from collections.abc import Iterator
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -23,7 +23,12 @@ from moonshine.params import read_params
 from moonshine.params.read import read_yaml
 
 Path_ = tuple[str | int, ...]
-MANY = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(
+    max_examples=30,
+    deadline=None,
+    derandomize="FAULTS_COUNTS" not in os.environ,  # `make faults` looks for new ones
+    suppress_health_check=list(HealthCheck),
+)
 NAMES = {"networks", "methods", "titles", "raw_data", "values", "files", "fetch"}
 """Sections whose keys are the user's own names."""
 
@@ -98,10 +103,8 @@ def test_valid_files_are_accepted_and_come_back(params: dict[str, Any]) -> None:
 
 
 def refused(content: str, *names: str) -> None:
-    began = time.process_time()
     code, output, files = check(content)
     assert code == 2, output
-    assert time.process_time() - began < 5
     assert all(line.startswith("error: ") for line in output.splitlines())
     assert any(name in output for name in names), output
     assert "Traceback" not in output

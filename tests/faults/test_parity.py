@@ -6,9 +6,7 @@ And the tests can tell: a checkpoint that lacks one piece of the state ends with
 import hashlib
 import io
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +19,7 @@ from faults.experiment import DISTIL, TRAIN, Experiment, artefacts, tiny_params
 from faults.forked import Command, command, start
 from faults.phases import stop_after_checkpoint
 from moonshine.files import read_checked_json, write_checked_json
-from support import ROOT, environment, is_stopped, moonshine, write_params
+from support import moonshine, start_until_paused, write_params
 
 POSITIONS = (1, 2, 3, 5, 6, 7)
 """Numbers of the checkpoints of two epochs of three steps; 4 and 8 are the states after a validation."""
@@ -116,17 +114,8 @@ def test_resume_of_compiled_networks(experiment: Experiment, tmp_path: Path) -> 
         for name in ("whole", "stopped")
     )
     moonshine(*DISTIL, cwd=whole)
-    stopping = "from faults import phases; phases.stop_after_checkpoint(2); from moonshine import cli; cli.run()"
-    path = f"{ROOT}:{ROOT / 'tests'}"
-    running = subprocess.Popen(
-        [sys.executable, "-c", stopping, *DISTIL],
-        cwd=stopped,
-        env=environment(PYTHONPATH=path),
-        stderr=subprocess.DEVNULL,
-    )
-    while not is_stopped(running.pid):
-        assert running.poll() is None
-        time.sleep(0.05)
+    command_ = (sys.executable, "-m", "moonshine", *DISTIL)
+    running = start_until_paused(*command_, cwd=stopped, PAUSE_AFTER="2")
     running.kill()
     assert running.wait() == -signal.SIGKILL
     assert committed(stopped)[-1].name == "step-000000002.pt"  # the compiler then works on the third batch's size

@@ -10,13 +10,16 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import TCPStore
 
 from moonshine.files import sha256
-from support import copy_project, environment, held, is_stopped, moonshine, run, toy_params, write_params
+from support import copy_project, is_stopped, moonshine, pausing, run, stages_in, toy_params, write_params
 
 HAS_CLUSTER = (
     bool(shutil.which("sbatch")) and subprocess.run(["sinfo", "--noheader"], capture_output=True).stdout != b""
@@ -24,10 +27,11 @@ HAS_CLUSTER = (
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not HAS_CLUSTER, reason="no SLURM cluster answers sinfo here")]
 
 TEACHER = "models/toy/train/teacher/seed0.safetensors"
-# what a cluster without accounting database needs, and impatience
+# what a cluster without accounting database needs, impatience, and all logs of jobs
 HERE = (
     "--profile", "workflow/profiles/slurm", "--slurm-status-command", "squeue",
     "--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "3",
+    "--slurm-keep-successful-logs",
 )  # fmt: skip
 
 
@@ -40,8 +44,8 @@ def test_the_whole_experiment_runs_as_jobs_of_the_cluster(tmp_path: Path) -> Non
     params["machine"] = {"device": "cpu", "jobs": {"train": {"minutes": 33, "memory_mb": 1500}}}
     project = copy_project(tmp_path / "project", params)
     output = run("snakemake", *HERE, cwd=project, PYTHONPATH=str(project)).stderr
-    submitted = re.findall(r"submitted with SLURM jobid (\d+)", output)
-    assert len(submitted) == len(set(submitted)) >= 6  # all but the target itself
+    jobs = re.findall(r"submitted with SLURM jobid (\d+)", output)
+    assert len(jobs) == len(set(jobs)) >= 6  # all but the target itself
     assert re.search(r"rule train:(.|\n)*?mem_mb=1500(.|\n)*?runtime=33", output)
     assert (project / "results/toy/README.md").exists()
 
@@ -53,45 +57,73 @@ def test_the_whole_experiment_runs_as_jobs_of_the_cluster(tmp_path: Path) -> Non
     assert hashes(project) == hashes(local) != {}
 
 
-def last_checkpoint(project: Path) -> int:
-    records = project.glob("runs/toy/train/teacher/seed0/*/step-*.json")
-    return max((int(path.stem.removeprefix("step-")) for path in records), default=0)
-
-
-def wait_for_checkpoint(project: Path, beyond: int, engine: subprocess.Popen[str]) -> int:
-    while (step := last_checkpoint(project)) <= beyond:
-        assert engine.poll() is None, "it ended before its training was interrupted"
-        time.sleep(0.2)
-    return step
-
-
-def job_of_training() -> str:
-    """The number of the job that runs; tests run one at a time."""
-    jobs = run("squeue", "--noheader", "--states", "running", "--format", "%i", cwd=Path.cwd()).stdout.split()
-    assert len(jobs) == 1
-    return jobs[0]
-
-
-def params_of_training(epochs: int, **job: Any) -> dict[str, Any]:
+def params_of_training(**job: Any) -> dict[str, Any]:
     params = toy_params()
-    params["recipe"].update(epochs=epochs, lr_steps=[epochs // 2])
+    params["recipe"].update(epochs=50, lr_steps=[25])
     params["machine"] = {"device": "cpu", "checkpoint_steps": 20, "jobs": {"train": job}}
     return params
 
 
-def start(project: Path, *options: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(project: Path, *options: str, pause_after: str) -> Iterator["subprocess.Popen[str]"]:
+    """Snakemake, whose training stops itself after these checkpoints, and whose jobs end with the test."""
+    command = ("snakemake", *HERE, *options, "--", TEACHER)
+    variables = pausing(project, PAUSE_AFTER=pause_after)
     with (project.parent / "snakemake.log").open("w") as log:
-        return subprocess.Popen(
-            ("snakemake", *HERE, *options, "--", TEACHER),
-            cwd=project, env=environment(PYTHONPATH=str(project)), stdout=log, stderr=log, text=True,
-        )  # fmt: skip
+        engine = subprocess.Popen(command, cwd=project, env=variables, stdout=log, stderr=log, text=True)
+    try:
+        yield engine
+    finally:
+        engine.kill()
+        run("scancel", *submitted(project), cwd=project, check=False)
 
 
-def require_end_as_unharmed(project: Path, engine: subprocess.Popen[str]) -> None:
-    """It ends well, having been resumed, with the bytes of a training that nobody stopped."""
+def submitted(project: Path) -> list[str]:
+    """The numbers of the jobs that Snakemake submitted."""
+    return re.findall(r"submitted with SLURM jobid (\d+)", (project.parent / "snakemake.log").read_text())
+
+
+def wait_until(condition: Callable[[], Any], engine: "subprocess.Popen[str]") -> None:
+    while not condition():
+        assert engine.poll() is None, "it ended before its training was interrupted"
+        time.sleep(0.2)
+
+
+def stopped_training(project: Path, after: int, engine: "subprocess.Popen[str]") -> tuple[int, str]:
+    """The training's process, stopped after the checkpoint of this number, and its job."""
+    wait_until((project.parent / f"paused-after-{after}").exists, engine)
+    wait_until(lambda: any(map(is_stopped, stages_in(project))), engine)
+    (training,) = filter(is_stopped, stages_in(project))
+    variables = Path(f"/proc/{training}/environ").read_text().split("\0")
+    (job,) = (value.removeprefix("SLURM_JOB_ID=") for value in variables if value.startswith("SLURM_JOB_ID="))
+    return training, job
+
+
+def was_told_to_stop(training: int) -> bool:
+    """Whether SIGTERM has reached the stopped process, or has ended it."""
+    try:
+        status = Path(f"/proc/{training}/status").read_text()
+    except FileNotFoundError:
+        return True
+    pending = [int(mask, 16) for mask in re.findall(r"^(?:SigPnd|ShdPnd):\t(\w+)", status, re.MULTILINE)]
+    return not is_stopped(training) or any(mask >> (signal.SIGTERM - 1) & 1 for mask in pending)
+
+
+def go_on(training: int) -> None:
+    with suppress(ProcessLookupError):  # SLURM may have woken it up itself
+        os.kill(training, signal.SIGCONT)
+
+
+def require_end_as_unharmed(project: Path, engine: "subprocess.Popen[str]") -> None:
+    """It ends well, having been resumed, with the bytes of a training that nobody stopped.
+
+    Snakemake begins the stage's log again with each submission, the last of which may only have published what the one
+    before had trained; so the jobs' own logs are read.
+    """
     assert engine.wait() == 0, (project.parent / "snakemake.log").read_text()[-3000:]
-    said = (project / "logs/toy/train/teacher/seed0.log").read_text()
-    assert "going on from epoch" in said  # Snakemake begins the log anew with each submission
+    said = [path.read_text() for path in (project / ".snakemake/slurm_logs").rglob("*.log")]
+    assert any("going on from epoch" in text for text in said), said
+    assert len(list(project.glob("runs/toy/train/teacher/seed0/*/final.json"))) == 1
     unharmed = project.parent / "unharmed"
     unharmed.mkdir()
     shutil.copy(project / "params.yaml", unharmed)
@@ -101,51 +133,47 @@ def require_end_as_unharmed(project: Path, engine: subprocess.Popen[str]) -> Non
 
 
 def test_signals_and_requeues_cost_no_byte(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project", params_of_training(epochs=50))
-    engine = start(project)
-    try:
-        step = wait_for_checkpoint(project, 0, engine)
-        with held(project):
-            run("scancel", f"--signal={signal.SIGTERM.name[3:]}", job_of_training(), cwd=project)
-        wait_for_checkpoint(project, step + 100, engine)
-        with held(project):
-            requeued = job_of_training()
-            run("scontrol", "requeue", requeued, cwd=project)
-        while "PENDING" not in run("scontrol", "show", "job", requeued, cwd=project).stdout:
-            time.sleep(0.5)
-        run("scontrol", "update", f"JobId={requeued}", "StartTime=now", cwd=project)  # else it waits two minutes
+    project = copy_project(tmp_path / "project", params_of_training())
+    with started(project, pause_after="20,120") as engine:
+        training, job = stopped_training(project, 20, engine)
+        run("scancel", f"--signal={signal.SIGTERM.name[3:]}", job, cwd=project)
+        wait_until(lambda: was_told_to_stop(training), engine)
+        go_on(training)
+
+        training, requeued = stopped_training(project, 120, engine)
+        assert requeued != job, "Snakemake submitted it again"
+        run("scontrol", "requeue", requeued, cwd=project)
+        wait_until(lambda: was_told_to_stop(training), engine)
+        go_on(training)
+        wait_until(lambda: "Restarts=1" in run("scontrol", "show", "job", requeued, cwd=project).stdout, engine)
+        # it would wait for two minutes; that may be over already
+        run("scontrol", "update", f"JobId={requeued}", "StartTime=now", cwd=project, check=False)
         require_end_as_unharmed(project, engine)
-    finally:
-        engine.kill()
-    jobs = re.findall(r"submitted with SLURM jobid (\d+)", (tmp_path / "snakemake.log").read_text())
-    assert len(set(jobs)) == 3  # the data's, the training's, and the training's after the signal
 
 
 def test_a_time_limit_shorter_than_the_training_costs_no_byte(tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project", params_of_training(epochs=50, minutes=1))
-    engine = start(project, "--default-resources", "slurm_extra='--signal=TERM@15'")
-    try:
-        wait_for_checkpoint(project, 0, engine)
-        with held(project) as (training,):
-            while is_stopped(training):  # until SLURM wakes it up, to have it hear the signal
-                time.sleep(0.1)
+    """The training waits, stopped, until SLURM wakes it up at its time limit, to have it hear the signal to stop."""
+    project = copy_project(tmp_path / "project", params_of_training(minutes=2))  # a start takes its time, too
+    warn = "slurm_extra='--signal=TERM@15'"
+    with started(project, "--default-resources", warn, pause_after="20") as engine:
         require_end_as_unharmed(project, engine)
-    finally:
-        engine.kill()
+    assert (tmp_path / "paused-after-20").exists()
+    assert len(set(submitted(project))) >= 3, "the data's, and at least two of the training"
 
 
 def test_torchrun_meets_across_tasks(tmp_path: Path) -> None:
-    """As across nodes, with the two tasks of a job on this one."""
+    """As across nodes, with the two tasks of a job on this one; the place to meet is at a port that is free."""
     params = toy_params()
     params["recipe"]["processes"] = 2
     write_params(tmp_path, params)
     moonshine("prepare", cwd=tmp_path)
     alone = shutil.copytree(tmp_path, tmp_path / "alone")
     moonshine("train", "teacher", "--seed", "0", cwd=alone)
-    port = 20000 + os.getpid() % 20000
+    meeting = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     command = (
         "srun", "--ntasks", "2", "torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",
-        "--rdzv-endpoint", f"localhost:{port}", "-m", "moonshine", "train", "teacher", "--seed", "0",
+        "--rdzv-endpoint", f"localhost:{meeting.port}", "--rdzv-conf", "is_host=false",
+        "-m", "moonshine", "train", "teacher", "--seed", "0",
     )  # fmt: skip
     run(*command, cwd=tmp_path)
     assert sha256(tmp_path / TEACHER) == sha256(alone / TEACHER)

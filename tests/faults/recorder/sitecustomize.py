@@ -1,6 +1,7 @@
 """Started by Python in every process of a test: stages note what they do in $PHASES_FOLDER/<process id>.
 
-With $PAUSE each stops itself when it first enters that phase.
+With $PAUSE each stops itself when it first enters that phase. With $PAUSE_AFTER, numbers with commas between them, one
+of them stops itself after the checkpoint of each number.
 """
 
 import os
@@ -10,4 +11,7 @@ from pathlib import Path
 if "moonshine" in sys.orig_argv and {"train", "distil", "evaluate", "report"} & set(sys.orig_argv):
     from faults import phases
 
-    phases.record(Path(os.environ["PHASES_FOLDER"], str(os.getpid())), os.environ.get("PAUSE"))
+    folder = Path(os.environ["PHASES_FOLDER"])
+    phases.record(folder / str(os.getpid()), os.environ.get("PAUSE"))
+    for number in filter(None, os.environ.get("PAUSE_AFTER", "").split(",")):
+        phases.stop_after_checkpoint(int(number), folder / f"paused-after-{number}")
