@@ -56,11 +56,11 @@ def verify(params: Params) -> None:
     for output in tracked(recorded, "verify", len(recorded), "outputs"):
         if damage := _problem(output):
             problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
-    for path, problem in [*_data(params), *_models(params), *_index()]:
+    damaged = [*_data(params), *_models(params)]
+    for path, problem in [*damaged, *_index()]:
         problems.setdefault(path, problem)
-    if not problems:  # what is damaged contradicts all that was made of it
-        again = "repair: {}, or an engine"
-        problems = {each.path: f"{each.problem}; {again.format(each.command)}" for each in find_mismatches(params)}
+    for each in () if damaged else find_mismatches(params):  # what is damaged contradicts all that was made of it
+        problems.setdefault(each.path, f"{each.problem}; repair: {each.command}, or an engine")
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
     say(
