@@ -159,6 +159,7 @@ EXEMPT = {
     "engines/lock_file.py": "refuses to go on beside a part of dvc.lock",
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",
+    "git.py": "asks what git tracks",
     "gpu_claims.py": "picks one of several GPUs",
     "image.py": "refuses an image of another lock",
     "leftovers.py": "sets aside files that no stage of params.yaml makes or reads",
