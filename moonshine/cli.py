@@ -237,8 +237,10 @@ def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
 def _check(options: argparse.Namespace) -> None:
     params = _read(options)
     if options.keys:
+        from moonshine.engines.live import require_no_snakemake_beside_dvc
         from moonshine.params.checked import mark_checked
 
+        require_no_snakemake_beside_dvc()
         _require_own_folders()
         mark_checked()
         return

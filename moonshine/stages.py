@@ -173,7 +173,7 @@ EXEMPT = {
     "engines/lock_file.py": "refuses to go on beside a part of dvc.lock",
     "errors.py": "messages and exit codes",
     "files.py": "writes and hashes bytes that others make",
-    "git.py": "says which commit is checked out",
+    "git.py": "says which commit is checked out and what git tracks",
     "gpu_claims.py": "picks one of several GPUs",
     "image.py": "refuses an image of another lock",
     "leftovers.py": "sets aside files that no stage of params.yaml makes or reads",
