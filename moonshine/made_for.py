@@ -13,13 +13,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from moonshine import artefacts
 from moonshine.data.check import data_problem
 from moonshine.data.store import read_manifest
 from moonshine.differences import differences
+from moonshine.engines.lock_file import RECORD, read_stages
 from moonshine.errors import DataError
 from moonshine.files import sha256
 from moonshine.models.architecture import describe
@@ -29,7 +29,6 @@ from moonshine.params.schema import Checkpoint
 from moonshine.training.identity import identity_in_params
 from moonshine.unchanged import values_at
 
-LOCK = Path("dvc.lock")
 DESCRIPTION = "moonshine"
 """Where a model file has its description. models/model_file.py has the name as well, but imports torch."""
 
@@ -45,6 +44,8 @@ class Mismatch:
     problem: str
     command: str
     """That makes it again."""
+    of_params: bool = False
+    """Whether params.yaml alone contradicts it, and not the data, a teacher or another file as well."""
 
     def __str__(self) -> str:
         return f"{self.path}: {self.problem}; run `{self.command}`, or an engine"
@@ -92,11 +93,9 @@ def model_problem(params: Params, row: str, seed: int | None, hashed: bool = Fal
     if not (path.exists() and record_path.exists()):
         return None
     try:
-        record = json.loads(record_path.read_text())
-        changed = _changed_fetched(params, row, record) if seed is None else _changed(params, row, seed, record)
-        if changed:
+        if changed := _changes(params, row, seed):
             return f"outdated ({'; '.join(changed)})"
-        if hashed and seed is not None and _digest(path) != record["sha256"]:
+        if hashed and seed is not None and _digest(path) != json.loads(record_path.read_text())["sha256"]:
             return f"damaged or replaced, its sha256 is not that of {record_path}"
     except UNREADABLE:
         return f"its record {record_path}, or the file itself, is damaged"
@@ -104,6 +103,11 @@ def model_problem(params: Params, row: str, seed: int | None, hashed: bool = Fal
         problem = model_problem(params, *artefacts.row_and_seed(params.teacher))
         return f"its teacher {params.teacher} is {problem}" if problem else None
     return None
+
+
+def _changes(params: Params, row: str, seed: int | None) -> list[str]:
+    record = json.loads(artefacts.record(params.experiment, row, seed).read_text())
+    return _changed_fetched(params, row, record) if seed is None else _changed(params, row, seed, record)
 
 
 def _changed(params: Params, row: str, seed: int, record: dict[str, Any]) -> list[str]:
@@ -133,7 +137,19 @@ def _changed_fetched(params: Params, row: str, record: dict[str, Any]) -> list[s
 
 def _model(params: Params, row: str, seed: int | None, hashed: bool = False) -> Iterator[Mismatch]:
     if problem := model_problem(params, row, seed, hashed):
-        yield Mismatch(artefacts.model(params.experiment, row, seed), problem, _command(row, seed))
+        path, of_params = artefacts.model(params.experiment, row, seed), _is_of_params(params, row, seed)
+        yield Mismatch(path, problem, _command(row, seed), of_params)
+
+
+def _is_of_params(params: Params, row: str, seed: int | None) -> bool:
+    """Whether params.yaml alone contradicts a model; of one that it does not contradict itself, its teacher."""
+    try:
+        changes = _changes(params, row, seed)
+    except UNREADABLE:
+        return False
+    if not changes and row.startswith("distil/"):
+        return _is_of_params(params, *artefacts.row_and_seed(params.teacher))
+    return bool(changes) and not any(line.startswith(("row: ", "data: ", "teacher: ")) for line in changes)
 
 
 def _command(row: str, seed: int | None) -> str:
@@ -144,11 +160,11 @@ def _command(row: str, seed: int | None) -> str:
 def _data(params: Params) -> Iterator[Mismatch]:
     path = artefacts.manifest(params.dataset.name)
     try:
-        problem = data_problem(params)
+        problem, of_params = data_problem(params), True
     except DataError as error:
-        problem = str(error).removeprefix(f"{path}: ").partition(";")[0]
+        problem, of_params = str(error).removeprefix(f"{path}: ").partition(";")[0], False
     if problem:
-        yield Mismatch(path, problem, "moonshine prepare")
+        yield Mismatch(path, problem, "moonshine prepare", of_params)
 
 
 def _metrics(params: Params, row: str) -> Iterator[Mismatch]:
@@ -219,7 +235,7 @@ def _by_lock(params: Params, content: Any) -> Iterator[Mismatch]:
         for entry in (stages[name] for name in names if name in stages):
             made = entry.get("params", {}).get("params.yaml", {})
             if changed := differences(made, values_at(content, made)):
-                yield Mismatch(path, f"outdated, says {LOCK} ({'; '.join(changed)})", command)
+                yield Mismatch(path, f"outdated, says {RECORD} ({'; '.join(changed)})", command)
 
 
 def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
@@ -240,9 +256,8 @@ def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
 def locked_stages() -> dict[str, Any]:
     """What dvc.lock has of each stage, of all experiments; nothing where it is missing or damaged."""
     try:
-        stages = yaml.load(LOCK.read_text(), Loader=yaml.CSafeLoader)["stages"]
-        return {name: entry for name, entry in stages.items() if isinstance(entry, dict)}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
+        return {name: entry for name, entry in read_stages().items() if isinstance(entry, dict)}
+    except DataError:
         return {}
 
 

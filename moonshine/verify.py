@@ -8,15 +8,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_data.hashfile.tree import Tree
 
 from moonshine import artefacts
 from moonshine.data.store import SPLITS, read_manifest, split_path
 from moonshine.engines.dvc_project import open_project
+from moonshine.engines.lock_file import RECORD, read_stages
 from moonshine.errors import DataError, MachineError
 from moonshine.files import sha256
 from moonshine.git import git
@@ -25,8 +24,6 @@ from moonshine.params import Params
 from moonshine.progress import say, tracked
 from moonshine.report.index import FILE as HEADLINE
 from moonshine.report.index import index_page
-
-LOCK = Path("dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,10 @@ def verify(params: Params) -> None:
     problems: dict[Path, str] = {}
     recorded = [each for each in _recorded() if each.path.exists() or each.stage in present]
     if not any(each.stage in present for each in recorded):
-        lack = f"has nothing of {params.experiment}" if LOCK.exists() else "missing"
-        problems[LOCK] = f"{lack}; repair: git checkout HEAD -- {LOCK}, moonshine record if Snakemake ran, or run it"
+        lack = f"has nothing of {params.experiment}" if RECORD.exists() else "missing"
+        problems[RECORD] = (
+            f"{lack}; repair: git checkout HEAD -- {RECORD}, moonshine record if Snakemake ran, or run it"
+        )
     for output in tracked(recorded, "verify", len(recorded), "outputs"):
         if damage := _problem(output):
             problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
@@ -72,20 +71,19 @@ def verify(params: Params) -> None:
 def _recorded() -> Iterator[Recorded]:
     """All outputs in dvc.lock, of every experiment."""
     try:
-        stages: dict[str, Any] = yaml.load(LOCK.read_text(), Loader=yaml.CSafeLoader)["stages"] if LOCK.exists() else {}
-        for name, stage in stages.items():
+        for name, stage in read_stages().items():
             for output in stage.get("outs", []):
                 yield Recorded(Path(output["path"]), output["md5"], name)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         problem = " ".join(str(error).split())
-        raise DataError(f"{LOCK}: damaged ({problem}); repair: git checkout -- {LOCK}") from None
+        raise DataError(f"{RECORD}: damaged ({problem}); repair: git checkout -- {RECORD}") from None
 
 
 def _problem(recorded: Recorded) -> str | None:
     if not recorded.path.exists():
         return "missing"
     found = _folder_md5(recorded.path) if recorded.path.is_dir() else _md5(recorded.path)
-    return None if found == recorded.md5 else f"its md5 is not that of {recorded.stage} in {LOCK}"
+    return None if found == recorded.md5 else f"its md5 is not that of {recorded.stage} in {RECORD}"
 
 
 def _md5(path: Path) -> str:

@@ -113,7 +113,9 @@ SOURCES: dict[str, tuple[Callable[[Path], dict[str, Any]], list[tuple[Callable[[
 }
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    "source", [pytest.param(source, marks=[pytest.mark.slow] if source != "digits" else []) for source in SOURCES]
+)
 def test_data_prepared_for_other_params_are_read_by_no_stage(source: str, tmp_path: Path) -> None:
     make, changes = SOURCES[source]
     params = make(tmp_path / "raw")
@@ -188,6 +190,7 @@ def test_a_recipe_edited_after_the_results_is_not_written_over_them(project: Pat
     assert "dataset.validation: 600 -> 500" in refused(project, "report")[0]
 
 
+@pytest.mark.slow
 def test_results_of_another_model_or_other_images_are_not_shown(project: Path) -> None:
     record = project / "models/toy/records/train/teacher/seed0.json"
     record.write_text(json.dumps({**json.loads(record.read_text()), "sha256": OTHER}))
@@ -201,6 +204,7 @@ def test_results_of_another_model_or_other_images_are_not_shown(project: Path) -
     assert planned_by_snakemake(project) >= {EVALUATE_TRAIN, MAPS, REPORT}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -216,6 +220,7 @@ def test_a_record_that_says_nothing_is_refused(damage: bytes, words: str, projec
     assert planned_by_snakemake(project) >= AFTER_TRAIN
 
 
+@pytest.mark.slow
 def test_another_seed_s_model_and_another_row_s_record_are_told(project: Path) -> None:
     params_change(seeds=[0, 1])(project)
     for name in (TEACHER, "models/toy/records/train/teacher/seed0.json"):
@@ -224,6 +229,7 @@ def test_another_seed_s_model_and_another_row_s_record_are_told(project: Path) -
     assert line.startswith(f"{TEACHER.replace('seed0', 'seed1')}: outdated (seed: 0 -> 1)")
 
 
+@pytest.mark.slow
 def test_a_lock_that_was_written_by_hand_with_the_wrong_params_is_named(project: Path) -> None:
     params_change(methods__at__beta=20.0)(project)
     run("dvc", "commit", "--force", "--quiet", cwd=project)
@@ -245,6 +251,7 @@ def lineage(project: Path, target: str) -> list[str]:
     return moonshine("lineage", target, cwd=project, check=False).stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_lineage_names_the_cause_of_a_link_that_does_not_hold(project: Path) -> None:
     params_change(titles={"train/teacher": "Teacher"})(project)
     (broken,) = [line for line in lineage(project, "train/teacher") if "BROKEN" in line]
@@ -299,6 +306,7 @@ def test_a_checkpoint_fetched_by_hand_whose_pin_changed_is_used_by_nothing(fetch
     moonshine("sync", cwd=project)
 
 
+@pytest.mark.slow
 def test_a_fetched_model_of_another_network_is_told_by_the_file(fetching: Path, tmp_path: Path) -> None:
     project = copy_finished(fetching, tmp_path / "project")
     params_change(networks__teacher__channels=[4, 4, 8, 16])(project)
@@ -322,6 +330,7 @@ def test_what_snakemake_made_for_former_params_and_a_hand_for_others_is_planned(
     assert planned_by_snakemake(project) == planned_by_dvc(project) == set()
 
 
+@pytest.mark.slow
 def test_a_distilled_row_is_outdated_with_its_teacher(project: Path) -> None:
     params_change(networks__teacher__channels=[4, 4, 8, 16])(project)
     (line,) = refused(project, "evaluate", "distil/at/student")
@@ -339,6 +348,7 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_run_on_photographs_is_not_gone_on_with_under_another_pillow(tmp_path: Path) -> None:
     write_params(tmp_path, imagenet(tmp_path / "raw"))
     moonshine("prepare", cwd=tmp_path)
@@ -360,6 +370,7 @@ def test_the_libraries_of_photographs_are_no_part_of_a_run_on_small_images(by_sn
     assert yaml.safe_load((by_snakemake / "params.yaml").read_text())["dataset"]["source"] == "digits"
 
 
+@pytest.mark.slow
 def test_a_copy_that_drops_fractions_of_seconds_leaves_finished_rows_done(project: Path) -> None:
     for path in [*project.glob("models/**/*"), *project.glob("runs/**/*")]:
         os.utime(path, (int(path.stat().st_mtime),) * 2)

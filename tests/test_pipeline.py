@@ -196,7 +196,7 @@ def test_a_teacher_of_other_images_or_classes_is_refused(
     assert words in result.stderr
 
 
-@pytest.mark.parametrize("change", [{"classes": OTHER_CLASSES}, {"input": [1, 12, 13]}], ids=["classes", "images"])
+@pytest.mark.parametrize("change", [{"classes": OTHER_CLASSES}, IN_COLOUR], ids=["classes", "images"])
 def test_evaluation_refuses_a_model_of_other_images_or_classes(
     change: dict[str, Any], by_snakemake: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 
 from moonshine.engines import sync as syncing
+from moonshine.engines.dvc_project import is_check
 from moonshine.engines.hashed import MEMORY
 from moonshine.engines.lineage import _shows
 from moonshine.engines.live import _program
@@ -258,6 +259,7 @@ def test_stages_look_again_at_all_that_dvc_says_they_read(project: Path) -> None
                 Path(dependency.fs_path) for dependency in stage.deps if not isinstance(dependency, ParamsDependency)
             ]
             for stage in repo.index.stages
+            if not is_check(stage.addressing)
         }
     noted = subprocess.run(
         [sys.executable, "-c", NOTE_INPUTS],
@@ -324,19 +326,23 @@ def test_params_edited_since_a_killed_run_are_not_recorded_as_what_made_it(proje
 @pytest.mark.parametrize(
     ("left", "before", "committed"),
     [
-        pytest.param(0, b"cmd", True, id="all", marks=pytest.mark.slow),
-        pytest.param(0.5, b"cmd", False, id="no YAML", marks=pytest.mark.slow),
-        pytest.param(0.5, b"    - path", True, id="valid, but without inputs"),
-        pytest.param(0.5, b"    outs", False, id="valid, but without outputs", marks=pytest.mark.slow),
+        pytest.param(0, [b"cmd"], True, id="all", marks=pytest.mark.slow),
+        pytest.param(0.5, [b"cmd"], False, id="no YAML", marks=pytest.mark.slow),
+        pytest.param(0.5, [b"    params", b"    - path"], True, id="valid, but without inputs"),
+        pytest.param(0.5, [b"    outs"], False, id="valid, but without outputs", marks=pytest.mark.slow),
     ],
 )
-def test_a_record_that_a_kill_cut_off_is_put_back(left: float, before: bytes, committed: bool, project: Path) -> None:
+def test_a_record_that_a_kill_cut_off_is_put_back(
+    left: float, before: list[bytes], committed: bool, project: Path
+) -> None:
     """DVC writes dvc.lock in place, and takes a part of it for all if it is valid."""
     lock = project / "dvc.lock"
     if committed:
         commit_all(project, "All has run")
     content = lock.read_bytes()
-    part = content[: int(left * len(content))].rpartition(before)[0]
+    part = content[: int(left * len(content))]
+    for words in before:
+        part = part.rpartition(words)[0]
     lock.write_bytes(part)
     for command in (("sync",), ("train", "teacher", "--seed", "0")):
         refused = moonshine(*command, cwd=project, check=False)
@@ -570,7 +576,10 @@ BROKEN: dict[str, tuple[str, str, str, list[str]]] = {
         METRICS,
         '"mean": ',
         '"mean": 1',
-        [f"{METRICS}: evaluate_distil@toy-at-student [", f"{METRICS}: the top-1 error is the mean of 1 seeds"],
+        [
+            f"{METRICS}: not as evaluate_distil@toy-at-student has it",
+            f"{METRICS}: the top-1 error is the mean of 1 seeds",
+        ],
     ),
     "images": (METRICS, '"n": 600', '"n": 599', ["measured on all 599 images"]),
     "record": (RECORD, '"sha256": "', '"sha256": "0', ["is the file that its record describes"]),

@@ -7,6 +7,9 @@ import fcntl
 import re
 import time
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from moonshine.errors import DataError
 
@@ -19,6 +22,18 @@ def is_cut_off(content: bytes) -> bool:
     """Whether this is the beginning of a dvc.lock only: DVC ends each line, and the last stage with its outputs."""
     last_stage = re.split(rb"^  \S", content, flags=re.MULTILINE)[-1]
     return not (content.endswith(b"\n") and (b"\n    outs:\n" in last_stage or content.endswith(b"stages: {}\n")))
+
+
+def read_stages() -> dict[str, Any]:
+    """What dvc.lock has of each stage, of all experiments; nothing if there is none.
+
+    Raises DataError (exit code 3) for a damaged one.
+    """
+    try:
+        return dict(yaml.load(RECORD.read_text(), Loader=yaml.CSafeLoader)["stages"]) if RECORD.exists() else {}
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{RECORD}: damaged ({problem}); repair: git checkout -- {RECORD}") from None
 
 
 def has_conflict(path: Path) -> bool:

@@ -90,10 +90,12 @@ def make_stale(paths: Iterable[str]) -> None:
 def make_mismatches_stale(params: Params) -> None:
     """So that Snakemake makes again what says itself that it was made for other params, data or models than these.
 
-    It would not notice: made by hand, or put in place, files come without its note of the params that made them. Files
-    as its own jobs left them are its to judge, so that an edit of params.yaml that is undone costs nothing.
+    It would not notice: made by hand, or put in place, files come without its note of the params that made them. Of
+    files as its own jobs left them it sees other params by itself, and an edit of params.yaml that is undone costs
+    nothing.
     """
-    make_stale(str(each.path) for each in find_mismatches(params) if not _is_as_its_job_left_it(each.path))
+    unnoticed = (each for each in find_mismatches(params) if not (each.of_params and _is_as_its_job_left_it(each.path)))
+    make_stale(str(each.path) for each in unnoticed)
 
 
 def _is_as_its_job_left_it(path: Path) -> bool:

@@ -35,7 +35,7 @@ ANYWHERE = {"extractall", "extract"}
 ONE_PLACE = {
     "torch.save": {"training/checkpoints.py"},
     "torch.load": {"training/checkpoints.py", "fetch.py"},
-    "yaml.load": {"params/read.py", "verify.py"},
+    "yaml.load": {"params/read.py", "engines/lock_file.py"},
     "yaml.safe_load": {"engines/containers.py"},
     "os.replace": {"files.py", "download.py"},
 }

@@ -76,7 +76,7 @@ cli.run()
 
 
 def half_made(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("data/imagenet/.*") if path.stat().st_size]
+    return [path for path in folder.glob("runs/prepare/imagenet/unfinished/.*") if path.stat().st_size]
 
 
 @pytest.mark.parametrize("stop", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
