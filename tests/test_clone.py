@@ -166,6 +166,7 @@ def test_a_damaged_cache_file_is_noticed_and_never_used_again(published: Path, t
     assert_nothing_to_do(project)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("link", ["symlink", pytest.param("hardlink", marks=pytest.mark.slow)])
 def test_damage_to_a_linked_output_is_damage_to_the_cache(link: str, published: Path, tmp_path: Path) -> None:
     project, cached = linked_clone(link, published, tmp_path / "clone")

@@ -14,6 +14,7 @@ def shell(command: str, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", text], cwd=ROOT, env=environment(**extra), capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_closed_output_is_no_error() -> None:
     assert shell("moonshine use --help >&-").returncode == 0
     for closed in (">&-", "2>&-"):

@@ -232,6 +232,7 @@ def test_processes_see_free_ones_of_the_devices_that_were_given(
     assert (device.CLAIMED in seen) == (wanted != "cpu")
 
 
+@pytest.mark.slow
 def test_processes_compute_on_the_devices_that_their_parent_claimed(jobs: Jobs) -> None:
     """Through torchrun itself: that it passes the environment on."""
     device_of(jobs.start("GPU-0", "GPU-2", how="free 2"))
@@ -244,6 +245,7 @@ def test_processes_compute_on_the_devices_that_their_parent_claimed(jobs: Jobs) 
     ]
 
 
+@pytest.mark.slow
 def test_processes_of_torchrun_by_hand_claim_their_devices(jobs: Jobs) -> None:
     device_of(jobs.start("GPU-0"))
     started = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}

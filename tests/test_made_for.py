@@ -113,6 +113,7 @@ SOURCES: dict[str, tuple[Callable[[Path], dict[str, Any]], list[tuple[Callable[[
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source", [pytest.param(source, marks=[pytest.mark.slow] if source != "digits" else []) for source in SOURCES]
 )
@@ -285,6 +286,7 @@ FETCHED = "models/toy/fetch/teacher.safetensors"
 OF_FETCHED = {"fetch@toy-teacher", "evaluate_fetch@toy-teacher", DISTIL, MAPS, REPORT}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_fetched_by_hand_whose_pin_changed_is_used_by_nothing(fetching: Path, tmp_path: Path) -> None:
     project = copy_finished(fetching, tmp_path / "project")
     pin(project, "other.pth")

@@ -214,6 +214,7 @@ def test_describe_prints_the_papers_26_counts() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_params_are_named_before_or_after_the_command() -> None:
     option = ("--params", "experiments/digits.yaml")
     before, after = (moonshine(*order, cwd=ROOT).stdout for order in ((*option, "describe"), ("describe", *option)))

@@ -355,6 +355,7 @@ def test_an_image_that_prepared_data_lack_is_refused_before_training(tmp_path: P
         assert result.stderr == "error: attention_maps.images: 360, but the last validation image is 359\n"
 
 
+@pytest.mark.slow
 def test_data_that_were_prepared_for_other_params_are_refused(tmp_path: Path) -> None:
     """By single commands; the engines prepare them again."""
     params = toy_params()

@@ -123,6 +123,7 @@ def test_torchrun_that_contradicts_the_recipe_is_refused(
     assert (result.returncode, result.stderr) == (2, f"error: {message}\n")
 
 
+@pytest.mark.slow
 def test_a_batch_that_not_all_can_share_is_refused(data: Path, tmp_path: Path) -> None:
     project = shutil.copytree(data, tmp_path / "project")
     params = params_of_two()
@@ -134,6 +135,7 @@ def test_a_batch_that_not_all_can_share_is_refused(data: Path, tmp_path: Path) -
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "batch_size", "last"), [(1, 92, "1 of"), (2, 199, "3 of")])
 def test_a_share_of_one_image_is_refused_where_batch_norm_needs_more(
     processes: int, batch_size: int, last: str, tmp_path: Path

@@ -108,6 +108,7 @@ def test_an_engine_is_what_a_process_runs_and_no_other_word_of_it(line: str, pro
     assert _program(line.split(" ")) == program
 
 
+@pytest.mark.slow
 def test_sync_names_a_dangling_link(project: Path) -> None:
     student = project / STUDENT
     student.unlink()
@@ -185,6 +186,7 @@ def test_an_input_altered_while_its_stage_ran_is_not_recorded_as_what_it_was_mad
     assert listed(project) == {EVALUATE_TRAIN, REPORT}
 
 
+@pytest.mark.slow
 def test_what_changes_while_dvc_runs_a_stage_is_not_taken_for_what_made_it(project: Path) -> None:
     """DVC writes down the params and the code that it finds when the stage has ended."""
     module, packages = project / "moonshine/training/schedule.py", project / "requirements/runtime.lock"
@@ -259,7 +261,7 @@ def test_stages_look_again_at_all_that_dvc_says_they_read(project: Path) -> None
                 Path(dependency.fs_path) for dependency in stage.deps if not isinstance(dependency, ParamsDependency)
             ]
             for stage in repo.index.stages
-            if not is_check(stage.addressing)
+            if not is_check(stage.name)
         }
     noted = subprocess.run(
         [sys.executable, "-c", NOTE_INPUTS],
@@ -306,6 +308,7 @@ def test_what_snakemake_had_not_planned_is_refused_although_it_is_put_back(proje
     assert listed(project) == set()
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_unrecorded_is_recorded_by_hand(project: Path) -> None:
     """A Snakemake that is killed between a job and its record leaves dvc.lock as it was before."""
     (project / "dvc.lock").unlink()
@@ -315,6 +318,7 @@ def test_what_a_killed_run_left_unrecorded_is_recorded_by_hand(project: Path) ->
     assert "agree" in moonshine("sync", cwd=project).stderr
 
 
+@pytest.mark.slow
 def test_params_edited_since_a_killed_run_are_not_recorded_as_what_made_it(project: Path) -> None:
     (project / "dvc.lock").unlink()
     params_change(titles={"train/teacher": "Another title"})(project)
@@ -375,6 +379,7 @@ def test_what_is_put_in_place_with_an_older_time_is_not_recorded_as_made(project
     assert DISTIL in listed(project)
 
 
+@pytest.mark.slow
 def test_code_put_in_place_with_an_older_time_is_not_recorded_as_what_ran(project: Path) -> None:
     (project / "dvc.lock").unlink()
     module = project / "moonshine/evaluation/measure.py"
@@ -387,6 +392,7 @@ def test_code_put_in_place_with_an_older_time_is_not_recorded_as_what_ran(projec
     assert "prepare@digits" not in listed(project)
 
 
+@pytest.mark.slow
 def test_what_is_edited_while_sync_changes_times_is_seen_as_changed(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +417,7 @@ def test_a_damaged_memory_of_hashes_does_not_matter(content: str, project: Path)
     assert "agree" in moonshine("sync", cwd=project).stderr
 
 
+@pytest.mark.slow
 def test_what_is_set_aside_twice_is_kept_twice(project: Path) -> None:
     note = project / "results/toy/metrics/notes.md"
     for text in ("A", "B"):
@@ -450,6 +457,7 @@ def test_what_was_only_touched_is_not_recorded_as_made(project: Path) -> None:
     assert planned_by_snakemake(project) == AFTER_DISTIL
 
 
+@pytest.mark.slow
 def test_what_sync_touched_is_valid_and_no_reason_to_complain(project: Path) -> None:
     run("touch", "-d", "2001-01-01", "models/toy/train/teacher/seed0.safetensors", cwd=project)
     shutil.rmtree(project / ".snakemake")
@@ -547,6 +555,7 @@ def test_lineage_reaches_the_raw_data_and_every_link_holds(project: Path) -> Non
     assert "BROKEN" not in shown
 
 
+@pytest.mark.slow
 def test_lineage_tells_edits_that_change_nothing_from_those_accepted_on_somebodys_word(project: Path) -> None:
     commit_all(project)
     comment("moonshine/training/schedule.py")(project)

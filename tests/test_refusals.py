@@ -135,6 +135,7 @@ def test_after_refusals_nothing_is_to_be_done(project: Path) -> None:
     assert "up to date" in run("dvc", "status", cwd=project).stdout
 
 
+@pytest.mark.slow
 def test_a_file_with_sorted_keys_is_the_same_to_snakemake_and_gives_the_same_report(
     project: Path, wrong_params: Callable[[str, Any], None]
 ) -> None:

@@ -233,6 +233,7 @@ def test_captions_speak_of_seeds_where_there_are_several(project: Path, moonshin
     assert "over seeds" not in page(project)
 
 
+@pytest.mark.slow
 def test_rows_without_any_error_are_drawn_in_silence(project: Path) -> None:
     write_params(project, {**params(), "seeds": [0]})
     for row in TOP1:
@@ -246,6 +247,7 @@ def test_rows_without_any_error_are_drawn_in_silence(project: Path) -> None:
     assert "Warning" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_single_epoch_is_drawn_as_points(project: Path) -> None:
     content = params()
     content["recipe"].update(epochs=1, lr_steps=[])

@@ -71,6 +71,7 @@ def test_killed_together_they_go_on_together_or_alone(project: Path, tmp_path: P
     assert finished(killed) == finished(undisturbed)
 
 
+@pytest.mark.slow
 def test_a_student_that_diverges_leaves_the_others_alone(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project, tmp_path / "project")
     params = three_students()
@@ -84,6 +85,7 @@ def test_a_student_that_diverges_leaves_the_others_alone(project: Path, tmp_path
     assert not list((tmp_path / "project/runs/toy/distil/wild/student/seed0").glob("*/final.safetensors"))
 
 
+@pytest.mark.slow
 def test_needs_are_measured_and_reported(project: Path, tmp_path: Path) -> None:
     shutil.copytree(project, tmp_path / "project")
     result = moonshine("distil", "--together", "at/student", "at/same", "--seed", "0", cwd=tmp_path / "project")

@@ -56,6 +56,7 @@ def test_damage_within_a_folder_is_found_and_repaired(damage: str, project: Path
         moonshine("verify", cwd=project)
 
 
+@pytest.mark.slow
 def test_the_index_of_experiments_is_held_against_their_headlines(project: Path) -> None:
     index = project / "results/README.md"
     before = index.read_bytes()

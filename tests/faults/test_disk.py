@@ -120,6 +120,7 @@ def limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (CHECKPOINT // 2, CHECKPOINT // 2))
 
 
+@pytest.mark.slow
 def test_a_limit_on_file_size_is_named(untrained: Path, experiment: Experiment, injected: Injections) -> None:
     with injected("a limit on file sizes"):
         result = command(untrained, *TRAIN, prepare=limit_file_size)

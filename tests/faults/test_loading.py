@@ -178,6 +178,7 @@ def test_a_training_ends_whatever_its_loading_workers_do(
         assert ended.returncode == (7 if ending == "divergence" else 1), ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "seconds", "told"),
     [(signal.SIGKILL, 600.0, "exited unexpectedly"), (signal.SIGSTOP, 2.0, "made nothing for 2 seconds")],
