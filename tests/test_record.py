@@ -537,7 +537,7 @@ def test_what_is_no_python_cannot_be_accepted(edit: bytes, project: Path) -> Non
     append(project / "moonshine/evaluation/measure.py", edit)
     result = moonshine("accept", "evaluate_train", cwd=project, check=False)
     assert result.returncode == 3
-    assert result.stderr.startswith("error: moonshine/evaluation/measure.py: no Python (")
+    assert result.stderr.startswith("error: moonshine/evaluation/measure.py: not valid Python (")
     assert result.stderr.count("\n") == 1
 
 

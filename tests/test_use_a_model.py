@@ -371,8 +371,8 @@ def test_an_export_to_a_folder_is_refused_at_once(tmp_path: Path) -> None:
     [
         ("it.safetensors", "is the model itself; name another file"),
         ("link.onnx", "is the model itself; name another file"),
-        ("models/toy/it.onnx", "lies in models/, where only stages write; name a file elsewhere"),
-        ("exports/../data/it.onnx", "lies in data/, where only stages write; name a file elsewhere"),
+        ("models/toy/it.onnx", "is in models/, where only stages write; name a file elsewhere"),
+        ("exports/../data/it.onnx", "is in data/, where only stages write; name a file elsewhere"),
     ],
 )
 def test_an_export_over_what_is_to_stay_is_refused_at_once(

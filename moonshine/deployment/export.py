@@ -65,7 +65,7 @@ def _require_writable(path: Path, model: Path) -> None:
     folder = path.parent.resolve()  # the file itself may be a link to DVC's cache
     for kept in OF_STAGES:
         if folder.is_relative_to(kept.resolve()):
-            raise ParamsError(f"--output: {path} lies in {kept}/, where only stages write; name a file elsewhere")
+            raise ParamsError(f"--output: {path} is in {kept}/, where only stages write; name a file elsewhere")
 
 
 def to_onnx(network: nn.Module, examples: torch.Tensor, description: dict[str, Any]) -> bytes:

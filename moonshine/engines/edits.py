@@ -12,7 +12,7 @@ def only_layout_changed(path: str, algorithm: str, digest: str) -> bool | None:
     """Whether a file differs in comments, docstrings and layout at most from its version with this hash.
 
     That is told by the syntax trees of both, so of no file but Python's. None if git's history has no such version.
-    Raises DataError (exit code 3) if one of them is no Python.
+    Raises DataError (exit code 3) if one of them is not valid Python.
     """
     before = _version(path, algorithm, digest)
     if before is None:
@@ -32,7 +32,7 @@ def _meaning(source: bytes, name: str) -> str:
     try:
         tree = ast.parse(source, name)
     except (SyntaxError, ValueError) as error:  # ValueError: NUL bytes
-        raise DataError(f"{name}: no Python ({error}); mend it") from None
+        raise DataError(f"{name}: not valid Python ({error}); fix it") from None
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
