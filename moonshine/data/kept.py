@@ -27,8 +27,7 @@ from moonshine.progress import say
 from moonshine.stages import CODE, PACKAGE, SOURCES
 
 UNFINISHED = "unfinished"
-MANIFEST = "manifest.json"
-FILES = (*(f"{split}.arrow" for split in SPLITS), MANIFEST)
+FILES = (*(f"{split}.arrow" for split in SPLITS), artefacts.MANIFEST)
 """In the order in which they are published: a manifest means that all is there."""
 DECODERS = ("numpy", "pillow", "pyarrow", "scikit-learn")
 BLOCK = 1 << 24
@@ -45,7 +44,7 @@ class KeptData:
 
     def is_complete(self) -> bool:
         """Whether these very data have been prepared before and are undamaged; reads them to the end."""
-        if not (self.path / MANIFEST).exists():
+        if not (self.path / artefacts.MANIFEST).exists():
             return False
         if damaged := _damaged(self.path):
             say(f"warning: {damaged}: damaged, so the data are prepared again")
@@ -83,7 +82,9 @@ class KeptData:
 
     def former(self) -> Path | None:
         """The folder of the data prepared last, where there are any."""
-        complete = [folder for folder in self._folders() if (folder / MANIFEST).exists() and folder.name != UNFINISHED]
+        complete = [
+            folder for folder in self._folders() if (folder / artefacts.MANIFEST).exists() and folder.name != UNFINISHED
+        ]
         return max(complete, key=lambda folder: folder.stat().st_mtime, default=None)
 
     def _folders(self) -> list[Path]:
@@ -92,7 +93,7 @@ class KeptData:
     def _bring_back(self) -> None:
         if former := self.former():
             with suppress(MoonshineError, OSError):  # the first error is the one to report
-                if not (self.published / MANIFEST).exists():
+                if not (self.published / artefacts.MANIFEST).exists():
                     _publish(former, self.published)
             say(f"{former}: keeps the data of before; `moonshine prepare` with their params and images restores them")
 
@@ -105,7 +106,7 @@ def _publish(source: Path, target: Path) -> None:
         for path, temporary in staged.items():
             temporary.unlink(missing_ok=True)
             _link_or_copy(source / path.name, temporary)
-        (target / MANIFEST).unlink(missing_ok=True)
+        (target / artefacts.MANIFEST).unlink(missing_ok=True)
         for path, temporary in staged.items():
             temporary.replace(path)
         sync_folder(target)
@@ -134,7 +135,7 @@ def _damaged(folder: Path) -> Path | None:
     try:
         splits = read_manifest(folder)["splits"]
     except DataError:
-        return folder / MANIFEST
+        return folder / artefacts.MANIFEST
     wrong = (path for split in SPLITS if not _has_sha256(path := split_path(folder, split), splits[split]["sha256"]))
     return next(wrong, None)
 
