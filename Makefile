@@ -16,9 +16,8 @@ demo: $(INSTALLED)
 	dvc repro
 	@python -m moonshine show
 
-# Side by side, three even on two cores, because tests wait for engines half of the time; an idle process takes over
-# tests that wait for another.
-SIDE_BY_SIDE := --numprocesses 3 --dist worksteal
+# A process for each core; an idle one takes over tests that wait for another.
+SIDE_BY_SIDE := --numprocesses logical --dist worksteal
 
 test: $(INSTALLED)
 	python -m pytest $(SIDE_BY_SIDE) -m "not slow"

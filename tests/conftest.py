@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from support import copy_project, once_per_run, run, toy_params
+from support import copy_project, once_per_run, start_and_run, toy_params
 
 MINUTES = int(os.environ.get("TEST_MINUTES", "45"))
 """Of a test's setup, call or teardown, on any machine; one that hangs has failed then, and the others go on."""
@@ -89,6 +89,6 @@ def by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy experiment after `snakemake`. Copy it to change anything or run in it (support.copy_finished)."""
 
     def make(folder: Path) -> None:
-        run("snakemake", "--cores", "2", cwd=copy_project(folder / "project", toy_params()))
+        start_and_run("snakemake", "--cores", "2", cwd=copy_project(folder / "project", toy_params()))
 
     return once_per_run(tmp_path_factory, "by_snakemake", make) / "project"

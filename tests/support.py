@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock
 
 from moonshine.files import sha256
+from tests.warm import PROGRAMS, run_warm
 
 ROOT = Path(__file__).parent.parent
 TRACKED_BY_COPY = (
@@ -83,11 +84,30 @@ def environment(**extra: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1", **extra}
 
 
+READ_BY_COMMANDS = {"CUDA_VISIBLE_DEVICES", "MOONSHINE_PLANNED_PARAMS"}
+"""Variables that commands read themselves, not Python or a library when it starts."""
+
+
 def run(*command: str, cwd: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; a failure shows what it printed."""
-    result = subprocess.run(command, cwd=cwd, env=environment(**extra), capture_output=True, text=True)
+    """Run a command to its end; a failure shows what it printed.
+
+    This project's and the engines' are forked from a process that has made their imports (warm.py), unless `extra` may
+    have to do with how they start.
+    """
+    program = command[2:] if command[:3] == (sys.executable, "-m", "moonshine") else command
+    if program[0] in PROGRAMS and extra.keys() <= READ_BY_COMMANDS:
+        return checked(run_warm(*program, folder=cwd, environment=environment(**extra)), check)
+    return start_and_run(*command, cwd=cwd, check=check, **extra)
+
+
+def start_and_run(*command: str, cwd: Path, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    """As a user's shell does."""
+    return checked(subprocess.run(command, cwd=cwd, env=environment(**extra), capture_output=True, text=True), check)
+
+
+def checked(result: subprocess.CompletedProcess[str], check: bool) -> subprocess.CompletedProcess[str]:
     if check and result.returncode:
-        raise AssertionError(f"{' '.join(command)}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
+        raise AssertionError(f"{' '.join(result.args)}: exit {result.returncode}\n{result.stdout}\n{result.stderr}")
     return result
 
 
@@ -96,11 +116,11 @@ def moonshine(*arguments: str, cwd: Path, check: bool = True, **extra: str) -> s
 
 
 def copy_project(folder: Path, params: dict[str, Any]) -> Path:
-    """A project of its own in `folder`: the code, git, DVC, and an experiment that has not run."""
+    """A project of its own in `folder`: the code (compiled as here), git, DVC, and an experiment that has not run."""
     for name in TRACKED_BY_COPY:
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.sif"))
+            shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("*.sif", "*.pyc.*"))
         else:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, folder / name)

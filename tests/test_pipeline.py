@@ -33,6 +33,7 @@ from support import (
     moonshine,
     once_per_run,
     run,
+    start_and_run,
     toy_params,
     write_params,
 )
@@ -49,7 +50,7 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
         project, modules = copy_project(folder / "project", toy_params()), folder / "modules"
         modules.mkdir()
         recorder = str(Path(__file__).parent / "recorder")
-        run("dvc", "repro", cwd=project, PYTHONPATH=recorder, MODULES_FOLDER=str(modules))
+        start_and_run("dvc", "repro", cwd=project, PYTHONPATH=recorder, MODULES_FOLDER=str(modules))
         fetch_teacher(project, folder / "fetch", PYTHONPATH=f"{recorder}:{ROOT}", MODULES_FOLDER=str(modules))
 
     folder = once_per_run(tmp_path_factory, "by_dvc", make)

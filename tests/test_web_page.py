@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from measured_project import params, write_project
-from support import moonshine, write_params
+from support import moonshine, once_per_run, write_params
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
@@ -26,10 +26,12 @@ Browser = webdriver.Chrome
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    project = write_project(tmp_path_factory.mktemp("measured"))
-    (project / "results/toy/metrics/train/student.json").unlink()
-    moonshine("report", "--partial", cwd=project)
-    return project / "results/toy/report.html"
+    def make(folder: Path) -> None:
+        project = write_project(folder)
+        (project / "results/toy/metrics/train/student.json").unlink()
+        moonshine("report", "--partial", cwd=project)
+
+    return once_per_run(tmp_path_factory, "measured", make) / "results/toy/report.html"
 
 
 @pytest.fixture(scope="module")

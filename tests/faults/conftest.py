@@ -6,16 +6,20 @@ import pytest
 
 from faults.experiment import STAGES, Experiment, Injections, artefacts, tiny_params
 from faults.forked import command
-from support import write_params
+from support import once_per_run, write_params
 
 
 @pytest.fixture(scope="session")
 def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
-    folder = tmp_path_factory.mktemp("golden")
-    write_params(folder, tiny_params())
-    for arguments in STAGES:
-        result = command(folder, *arguments)
-        assert result.code == 0, result.output
+    """Copy it to change anything or run in it."""
+
+    def make(folder: Path) -> None:
+        write_params(folder, tiny_params())
+        for arguments in STAGES:
+            result = command(folder, *arguments)
+            assert result.code == 0, result.output
+
+    folder = once_per_run(tmp_path_factory, "golden", make)
     return Experiment(folder, artefacts(folder))
 
 

@@ -1,11 +1,9 @@
-"""Run `moonshine` commands in processes forked from one that has imported torch: real processes, without the seconds.
+"""Start `moonshine` commands that can be watched, stopped, killed and traced, in processes that warm.py forks.
 
-Everything after the imports is what a user's command does: `moonshine.cli.main` in a process and process group of
-its own, with its own folder, signals, file descriptors and exit code.
+Each is `moonshine.cli.main` in a process and process group of its own, with its own folder, signals, file descriptors
+and exit code.
 """
 
-import atexit
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,27 +16,9 @@ from pathlib import Path
 
 from faults import phases
 from support import is_stopped
+from tests.warm import CONTEXT
 
 STRACE = shutil.which("strace")
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "moonshine.cli",
-        "moonshine.data.prepare",
-        "moonshine.data.sources.digits",
-        "moonshine.evaluation.evaluate",
-        "moonshine.report.report",
-        "moonshine.training.distil",
-        "moonshine.training.session",
-    ]
-)
-
-
-@atexit.register
-def _end_what_a_failed_test_left() -> None:
-    """Else multiprocessing, which has its turn after this, would wait for a stopped process for ever."""
-    for process in multiprocessing.active_children():
-        process.kill()
 
 
 @dataclass(frozen=True)
@@ -70,7 +50,7 @@ class Command:
         self._output = folder / f"output-{time.monotonic_ns()}"
         self.phase_file = self._output.with_suffix(".phase")
         files = (str(self._output), str(self.phase_file))
-        self.process = _CONTEXT.Process(target=_child, args=(str(folder), arguments, files, pause, prepare, traced))
+        self.process = CONTEXT.Process(target=_child, args=(str(folder), arguments, files, pause, prepare, traced))
         self.process.start()
         assert self.process.pid is not None
         self.pid: int = self.process.pid

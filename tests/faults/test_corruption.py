@@ -10,6 +10,7 @@ import pytest
 from faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefacts
 from faults.forked import command
 from faults.test_parity import stop_at
+from support import once_per_run
 
 EVALUATE = ("evaluate", "distil/at/student")
 DOCUMENTED = {3, 4, 8}
@@ -68,9 +69,11 @@ DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
 @pytest.fixture(scope="module")
 def under_way(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Teacher trained, and the student's training killed after its fifth checkpoint."""
-    folder = experiment.copy(tmp_path_factory.mktemp("under-way") / "run", "results", "distil")
-    stop_at(folder, 5, DISTIL)
-    return folder
+
+    def make(folder: Path) -> None:
+        stop_at(experiment.copy(folder / "run", "results", "distil"), 5, DISTIL)
+
+    return once_per_run(tmp_path_factory, "under_way", make) / "run"
 
 
 ARTEFACTS = {
