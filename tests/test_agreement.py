@@ -108,7 +108,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "the results page deleted": (deleted("results/toy/README.md"), {REPORT}),
     "another experiment, and back": (there_and_back, set()),
 }
-QUICK = {"other files among models, curves and metrics", "one student's network", "the teacher altered by hand"}
+QUICK = {"other files among models, curves and metrics", "the teacher altered by hand"}
 
 
 def planned_by_dvc(project: Path) -> set[str]:

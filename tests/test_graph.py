@@ -12,7 +12,10 @@ from moonshine.stages import CHECK, CODE, EXEMPT, PACKAGE, PARAMS, SOURCES
 from support import ROOT, copy_project, read_params, run, toy_params
 
 LAUNCHER = "containers/run "
-EXPERIMENTS = sorted((ROOT / "experiments").glob("*.yaml"))
+EXPERIMENTS = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem in ("cifar10", "digits", "imagenet") else pytest.mark.slow)
+    for path in sorted((ROOT / "experiments").glob("*.yaml"))
+]
 
 
 def dvc_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], str]]:
@@ -56,7 +59,7 @@ def as_folders(inputs: frozenset[str], folders: set[str]) -> frozenset[str]:
     return frozenset(next((f for f in folders if path.startswith(f + "/")), path) for path in inputs)
 
 
-@pytest.mark.parametrize("params", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("params", EXPERIMENTS)
 def test_both_engines_have_the_same_graph(params: Path, tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project", read_params(params))
     of_dvc, of_snakemake = dvc_graph(project), snakemake_graph(project)

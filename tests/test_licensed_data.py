@@ -132,7 +132,9 @@ def test_data_of_before_outlive_a_prepare_that_fails(failure: str, deleted: bool
     assert len(list(digits.glob("runs/prepare/digits/*/"))) == 1
 
 
-@pytest.mark.parametrize("name", ["train.arrow", "val.arrow", "manifest.json"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(f"{split}.arrow", marks=pytest.mark.slow) for split in ("train", "val")), "manifest.json"]
+)
 def test_a_kill_while_data_are_published_leaves_all_or_no_manifest(name: str, prepared: Path, digits: Path) -> None:
     traced = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", f"{DIGITS}/.{name}.tmp-link")
     kill = ("-e", "trace=rename", "-e", "inject=rename:signal=SIGKILL")

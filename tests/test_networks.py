@@ -172,7 +172,9 @@ def test_vggs_points_are_the_relus_before_its_poolings(arch: str) -> None:
     assert all(isinstance(layers[i], torch.nn.ReLU) for i in before_poolings)
 
 
-@pytest.mark.parametrize("arch", NAMED_BY_THE_DOCS)
+@pytest.mark.parametrize(
+    "arch", [arch if arch == "vgg11_bn" else pytest.param(arch, marks=pytest.mark.slow) for arch in NAMED_BY_THE_DOCS]
+)
 def test_torchvision_networks_train(arch: str) -> None:
     network = initialise(describe(Network(arch=arch, conv="G(N)"), 5, 3), 0)
     network(torch.randn(2, 3, 64, 64)).square().sum().backward()
@@ -205,6 +207,7 @@ def test_he_normal_weights_of_substitutes() -> None:
     assert layer.pointwise.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.02)
 
 
+@pytest.mark.slow
 def test_describe_prints_the_papers_26_counts() -> None:
     """In the order of the paper's table, for the networks of experiments/cifar10.yaml."""
     printed = moonshine("describe", "--params", "experiments/cifar10.yaml", cwd=ROOT).stdout

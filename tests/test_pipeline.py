@@ -312,6 +312,7 @@ def test_attention_maps_of_an_image_that_is_not_there_are_refused(by_snakemake: 
     assert "attention_maps.images: 600, but the last validation image is 599" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_mistake_in_params_is_one_line_under_either_engine(tmp_path: Path) -> None:
     params = toy_params()
     params["recipe"]["epohcs"] = params["recipe"].pop("epochs")

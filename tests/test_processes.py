@@ -59,6 +59,7 @@ def steps(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     return two, one
 
 
+@pytest.mark.slow
 def test_every_image_is_seen_exactly_once_an_epoch(steps: tuple[Path, Path]) -> None:
     shares = [json.loads((steps[0] / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
     alone = json.loads((steps[1] / "seen-0.json").read_text())
@@ -71,6 +72,7 @@ def test_every_image_is_seen_exactly_once_an_epoch(steps: tuple[Path, Path]) -> 
     assert len(shares[0]["val"]) == len(shares[1]["val"])
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_whole_batch(steps: tuple[Path, Path]) -> None:
     """With batch norm in eval mode; a batch of 7 makes shares of 4 and 3."""
     first, second, alone = (

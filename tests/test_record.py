@@ -57,6 +57,7 @@ def project(by_snakemake: Path, tmp_path: Path) -> Path:
     return copy_finished(by_snakemake, tmp_path / "project")
 
 
+@pytest.mark.slow
 def test_a_run_for_one_target_records_just_what_ran(project: Path) -> None:
     comment("moonshine/models/cost.py")(project)
     run("snakemake", "--cores", "1", "results/toy/metrics/train/teacher.json", cwd=project)
@@ -414,7 +415,7 @@ def test_what_is_edited_while_sync_changes_times_is_seen_as_changed(
     assert {EVALUATE_TRAIN, DISTIL} <= listed(project)
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", '{"params.yaml": 3}'])
+@pytest.mark.parametrize("content", ["[1, 2]", pytest.param('{"params.yaml": 3}', marks=pytest.mark.slow)])
 def test_a_damaged_memory_of_hashes_does_not_matter(content: str, project: Path) -> None:
     (project / MEMORY).write_text(content)
     assert "agree" in moonshine("sync", cwd=project).stderr

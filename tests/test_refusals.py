@@ -17,10 +17,10 @@ OWN = (".git/", ".snakemake/", ".dvc/tmp/", ".dvc/cache/")
 EDITS = {
     "a typo": ("recipe.lr", "5e-2x", "recipe.lr: Input should be a valid number"),
     "a shell command as seed": ("seeds", [0, "3; touch HACKED"], "seeds.1: Input should be a valid integer"),
-    "a path as experiment": ("experiment", "../../outside", "experiment: String should match pattern"),
-    "backquotes in a method": ("methods.`touch HACKED`", {"beta": 1.0, "groups": [1]}, "methods.`touch HACKED`"),
 }
 MORE_EDITS = {
+    "a path as experiment": ("experiment", "../../outside", "experiment: String should match pattern"),
+    "backquotes in a method": ("methods.`touch HACKED`", {"beta": 1.0, "groups": [1]}, "methods.`touch HACKED`"),
     "a shell command as network": ("train", ["teacher", "x; touch HACKED #"], "train.1: String should match pattern"),
     "a shell command as method": ("distil.methods", ["at", "$(touch HACKED)"], "distil.methods.1: String should"),
     "a path as data set": ("dataset.name", "../../outside", "dataset.name: String should match pattern"),
@@ -121,7 +121,7 @@ def test_what_dvc_cannot_fill_into_the_graph_deletes_nothing(
     assert "ERROR: " in refused(*ENGINES["dvc"])
 
 
-@pytest.mark.parametrize("mode", [("--dry-run",), ("--cores", "1")])
+@pytest.mark.parametrize("mode", [("--cores", "1"), pytest.param(("--dry-run",), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("given", [("--config", "experiment=other"), ("--configfile", "dvc.yaml")])
 def test_snakemake_takes_no_other_config(
     mode: tuple[str, ...], given: tuple[str, ...], refused: Callable[..., str]

@@ -117,6 +117,7 @@ def test_a_kill_at_any_call_of_a_publication(experiment: Experiment, tmp_path: P
             assert survives(experiment, start, call, number, "signal=SIGKILL").code == -9
 
 
+@pytest.mark.slow
 def test_a_kill_during_saves(experiment: Experiment, untrained: Path, injected: Injections) -> None:
     points = [point for point in baseline(untrained) if "step-" in point[2] and point[0] in ("rename", "unlink")]
     for call, number, _ in points[3:7]:

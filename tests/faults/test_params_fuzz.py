@@ -88,7 +88,7 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
     return params
 
 
-@settings(MANY, max_examples=10)
+@settings(MANY, max_examples=5)
 @given(valid())
 def test_valid_files_are_accepted_and_come_back(params: dict[str, Any]) -> None:
     code, output, _ = check(dump(params))

@@ -45,7 +45,7 @@ def resume(folder: Path, arguments: tuple[str, ...] = TRAIN) -> None:
     assert "going on from epoch" in result.output
 
 
-@pytest.mark.parametrize("number", [pytest.param(n, marks=() if n in (2, 3) else pytest.mark.slow) for n in POSITIONS])
+@pytest.mark.parametrize("number", [pytest.param(n, marks=() if n == 3 else pytest.mark.slow) for n in POSITIONS])
 def test_resume_from_any_step(number: int, experiment: Experiment, untrained: Path) -> None:
     """Within epochs (1, 2, 5, 6) and before a validation (3, 7)."""
     stop_at(untrained, number)

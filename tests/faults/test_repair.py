@@ -45,7 +45,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-@pytest.mark.parametrize("damage", ["flip", "remove"])
+@pytest.mark.parametrize("damage", ["flip", pytest.param("remove", marks=pytest.mark.slow)])
 def test_verify_names_the_file_and_a_command_that_repairs_it(
     damage: str, name: str, project: Path, injected: Injections
 ) -> None:
