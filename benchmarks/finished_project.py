@@ -1,13 +1,28 @@
-"""The finished ImageNet experiment as engines see it: every file of its graph is there, none of them is real."""
+"""The finished ImageNet experiment as engines see it: every file of its graph is there, none of them is real.
 
+Manifest, records and descriptions say what the params ask for, because both engines' plans go by them, too.
+"""
+
+import json
 import shutil
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
-from moonshine.artefacts import PARAMS_CHECKED
+import numpy as np
+from safetensors.numpy import save_file
+
+from moonshine import artefacts
+from moonshine.data.check import ORIGINS
 from moonshine.engines.dvc_project import open_project
 from moonshine.engines.record import commit
 from moonshine.engines.snakemake_plan import snakemake
+from moonshine.files import sha256, write_checked_json, write_json
+from moonshine.made_for import DESCRIPTION, seeds_of
+from moonshine.models.architecture import describe
+from moonshine.params import Params
+from moonshine.params import read_params as read_checked
+from moonshine.training.identity import identity_in_params
 from tests.support import ROOT, copy_project, read_params
 
 
@@ -19,6 +34,7 @@ def make_finished_imagenet(folder: Path) -> None:
         for stage in repo.index.stages:
             for out in stage.outs:
                 _write(Path(out.fs_path))
+        _describe(read_checked(artefacts.PARAMS))
         snakemake("--touch", "--forceall", "--cores", "1", "--quiet", "all", "--")
         commit(repo, [stage.addressing for stage in repo.index.stages])
 
@@ -26,7 +42,41 @@ def make_finished_imagenet(folder: Path) -> None:
 def _write(output: Path) -> None:
     """A file that differs from all others, or a folder with one; the output of the stage `check` is there already."""
     file = output if output.suffix else output / "content.csv"
-    if file.name == PARAMS_CHECKED.name:
+    if file.name == artefacts.PARAMS_CHECKED.name:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f"{file}\n")
+
+
+def _describe(params: Params) -> None:
+    """Write what the data and the models say of themselves; fetched models first, whose hashes others have."""
+    manifest = artefacts.manifest(params.dataset.name)
+    write_checked_json(manifest, _manifest(params))
+    for row in params.rows:
+        if row.startswith("fetch/"):
+            network = describe(params.networks[row.removeprefix("fetch/")], params.dataset.classes, 3)
+            metadata = {DESCRIPTION: json.dumps({"architecture": network})}
+            save_file({"weight": np.zeros(1)}, artefacts.model(params.experiment, row), metadata)
+            write_json(artefacts.record(params.experiment, row), {})
+    inputs = {"data": sha256(manifest), "teacher": sha256(artefacts.teacher_model(params.experiment, params.teacher))}
+    for row in params.seeded_rows:
+        for seed in seeds_of(params, row):
+            identity = {**identity_in_params(params, row, params.dataset.classes, 3), **inputs, "seed": seed}
+            model = sha256(artefacts.model(params.experiment, row, seed))
+            record = {"row": row, "sha256": model, "identity": identity}
+            write_json(artefacts.record(params.experiment, row, seed), record)
+
+
+def _manifest(params: Params) -> dict[str, Any]:
+    dataset, files = params.dataset, params.dataset.files or {}
+    return {
+        "origin": {
+            "source": ORIGINS[dataset.source],
+            "checksums": {role: file.sha256 or file.md5 for role, file in files.items()},
+            "resize": dataset.resize,
+        },
+        "shape": [dataset.channels, dataset.size, dataset.size],
+        "classes": [f"class {number}" for number in range(dataset.classes)],
+        "evaluation": dataset.evaluation.model_dump() if dataset.evaluation else None,
+        "splits": {split: {"count": 50_000, "sha256": 64 * "0"} for split in ("train", "val")},
+    }
