@@ -251,7 +251,8 @@ def test_snakemakes_report_has_every_result_with_its_caption(by_snakemake: Path,
         assert caption in content
     for category in ("Attention maps", "Curves", "Figures", "Metrics", "Results page", "Tables"):
         assert f'"{category}"' in content
-    assert "teacher (train/teacher/seed0)" in content.replace("\\n", " ")
+    without_tags = re.sub(r"<[^>]*>", "", content.replace("\\n", " "))
+    assert "teacher (train/teacher/seed0)" in without_tags
 
 
 def test_attention_maps_are_those_of_the_named_models(by_snakemake: Path) -> None:
