@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from moonshine import artefacts
-from moonshine.data.check import ORIGINS
+from moonshine.checks.data import ORIGINS
+from moonshine.checks.made_for import DESCRIPTION, seeds_of
 from moonshine.engines.dvc_project import open_project
 from moonshine.engines.record import commit
 from moonshine.engines.snakemake_plan import snakemake
-from moonshine.files import sha256, write_checked_json, write_json
-from moonshine.made_for import DESCRIPTION, seeds_of
 from moonshine.models.architecture import describe
 from moonshine.params import Params
 from moonshine.params import read_params as read_checked
-from moonshine.training.identity import identity_in_params
+from moonshine.project import artefacts
+from moonshine.runs.identity import identity_in_params
+from moonshine.runtime.files import sha256, write_checked_json, write_json
 from tests.support import ROOT, copy_project, read_params
 
 

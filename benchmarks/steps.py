@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from benchmarks.worker import Round
-from moonshine.allocator import keep_freed_memory
-from moonshine.compiler import import_compiler_when_used
 from moonshine.params.schema import Augmentation
+from moonshine.runtime.allocator import keep_freed_memory
+from moonshine.runtime.compiler import import_compiler_when_used
 
 AUGMENTATION = Augmentation(pad=1, flip=True)
 BATCH = {"224": 16, "28": 128, "14": 128}
@@ -209,7 +209,7 @@ def torchdistill_epoch(pixels: str, folder: str, student: str) -> Round:
     from torch.utils.data import DataLoader
     from torchvision import transforms
 
-    from moonshine.data.store import Split
+    from moonshine.images.store import Split
 
     split = Split(Path(folder), "train")
     normalisation = split.manifest["normalisation"]

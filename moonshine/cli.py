@@ -15,8 +15,6 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from moonshine import artefacts, processes, progress
-from moonshine.compiler import import_compiler_when_used
 from moonshine.errors import (
     DataError,
     DivergedError,
@@ -27,7 +25,10 @@ from moonshine.errors import (
     ParamsError,
     WriteError,
 )
-from moonshine.files import explain
+from moonshine.project import artefacts
+from moonshine.runtime import processes, progress
+from moonshine.runtime.compiler import import_compiler_when_used
+from moonshine.runtime.files import explain
 
 
 def run() -> NoReturn:
@@ -244,8 +245,8 @@ def _check(options: argparse.Namespace) -> None:
         _require_own_folders()
         mark_checked()
         return
-    from moonshine.data.check import check_images
-    from moonshine.models.check import check_batch_norms, check_networks
+    from moonshine.checks.data import check_images
+    from moonshine.checks.networks import check_batch_norms, check_networks
 
     _require_own_folders()
     check_images(params)
@@ -255,7 +256,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from moonshine.models.describe import describe_architecture, describe_experiment, describe_network
+    from moonshine.commands.describe import describe_architecture, describe_experiment, describe_network
 
     if options.arch and options.network:
         raise ParamsError("describe takes a network of params.yaml or --arch, not both")
@@ -270,7 +271,7 @@ def _describe(options: argparse.Namespace) -> None:
 
 
 def _use(options: argparse.Namespace) -> None:
-    from moonshine.use import use
+    from moonshine.commands.use import use
 
     use(options.experiment, options.params)
 
@@ -278,7 +279,7 @@ def _use(options: argparse.Namespace) -> None:
 def _prepare(options: argparse.Namespace) -> None:
     params = _read(options)
     _start(f"prepare/{params.dataset.name}")
-    from moonshine.data.prepare import prepare
+    from moonshine.stages.prepare import prepare
 
     with _unchanged(options, "prepare"):
         prepare(params)
@@ -288,7 +289,7 @@ def _fetch(options: argparse.Namespace) -> None:
     params = _read(options)
     _require_row(params, f"fetch/{options.network}")
     _start(f"{params.experiment}/fetch/{options.network}")
-    from moonshine.fetch import fetch
+    from moonshine.stages.fetch import fetch
 
     _check_data(params)
     with _unchanged(options, "fetch", [artefacts.manifest(params.dataset.name)], network=options.network):
@@ -300,7 +301,7 @@ def _train(options: argparse.Namespace) -> None:
     _require_row(params, f"train/{options.network}", options.seed)
     _in_processes(params)
     _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
-    from moonshine.training.train import train
+    from moonshine.stages.train import train
 
     _check_data(params)
     with _unchanged(options, "train", [artefacts.manifest(params.dataset.name)], network=options.network):
@@ -317,7 +318,7 @@ def _distil(options: argparse.Namespace) -> None:
     for student in students:
         _require_row(params, f"distil/{student}", options.seed)
     _in_processes(params)
-    from moonshine.training.distil import distil, distil_together
+    from moonshine.stages.distil import distil, distil_together
 
     _check_data(params)
     if options.together:
@@ -338,21 +339,23 @@ def _evaluate(options: argparse.Namespace) -> None:
     params = _read(options)
     _require_row(params, options.row)
     _start(f"{params.experiment}/evaluate/{options.row}")
-    from moonshine.evaluation.evaluate import evaluate
-    from moonshine.made_for import seeds_of
+    from moonshine.checks.made_for import seeds_of
+    from moonshine.engines.leftovers import set_aside_leftovers
+    from moonshine.stages.evaluate import evaluate
 
     _check_data(params)
     seeds = seeds_of(params, options.row)
     models = [artefacts.model(params.experiment, options.row, seed) for seed in seeds]
     with _unchanged(options, "evaluate", [artefacts.manifest(params.dataset.name), *models]):
         _check_models(params, [(options.row, seed) for seed in seeds])
+        set_aside_leftovers(params)
         evaluate(params, options.row)
 
 
 def _attention_maps(options: argparse.Namespace) -> None:
     params = _read(options)
     _start(f"{params.experiment}/attention_maps")
-    from moonshine.evaluation.attention_maps import attention_maps
+    from moonshine.stages.attention_maps import attention_maps
 
     _check_data(params)
     names = (params.teacher, params.attention_maps.scratch, params.attention_maps.distilled)
@@ -366,8 +369,9 @@ def _attention_maps(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     params = _read(options)
     _start(f"{params.experiment}/report")
-    from moonshine.made_for import require_results
-    from moonshine.report.report import report
+    from moonshine.checks.made_for import require_results
+    from moonshine.engines.leftovers import set_aside_leftovers
+    from moonshine.stages.report import report
 
     experiment = params.experiment
     curves = [artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds]
@@ -375,6 +379,7 @@ def _report(options: argparse.Namespace) -> None:
     maps = artefacts.attention_maps(experiment).glob("*")
     with _unchanged(options, "report", [*curves, *metrics, *maps]), progress.missing_glyphs_said_once():
         require_results(params, options.params)
+        set_aside_leftovers(params)
         report(params, options.partial)
 
 
@@ -402,13 +407,13 @@ def _seconds(text: str) -> float:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from moonshine.report.status import show_status
+    from moonshine.commands.status import show_status
 
     show_status(_read(options), options.json, options.watch)
 
 
 def _summary(options: argparse.Namespace) -> None:
-    from moonshine.report.summary import summary
+    from moonshine.commands.summary import summary
 
     print(summary(options.against), end="")
 
@@ -445,7 +450,7 @@ def _lineage(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     params = _read(options)
-    from moonshine.verify import verify
+    from moonshine.engines.verify import verify
 
     verify(params)
 
@@ -453,7 +458,7 @@ def _verify(options: argparse.Namespace) -> None:
 def _adopt(options: argparse.Namespace) -> None:
     params = _read(options)
     _require_row(params, options.row, options.seed)
-    from moonshine.training.adopt import adopt
+    from moonshine.commands.adopt import adopt
 
     adopt(params, options.row, options.seed, options.older)
 
@@ -484,7 +489,7 @@ def _sync(options: argparse.Namespace) -> None:
 
 
 def _require_row(params, row: str, seed: int | None = None) -> None:  # type: ignore[no-untyped-def]
-    from moonshine.suggest import suggest
+    from moonshine.runtime.suggest import suggest
 
     if row not in params.rows:
         raise ParamsError(f'"{row}" is no row of params.yaml{suggest(row, params.rows)}')
@@ -496,21 +501,21 @@ def _in_processes(params) -> None:  # type: ignore[no-untyped-def]
     """Go on in as many processes as the recipe says, and there only; torchrun may have started them already."""
     count = params.recipe.processes or 1
     if processes.LOCAL_RANK is None and count > 1:
-        from moonshine.torchrun import run_processes
+        from moonshine.runtime.torchrun import run_processes
 
-        sys.exit(run_processes(count, params.machine))
+        sys.exit(run_processes(count, params.machine.device))
     if count != processes.COUNT:
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 
 
 def _check_data(params) -> None:  # type: ignore[no-untyped-def]
-    from moonshine.data.check import check_data
+    from moonshine.checks.data import check_data
 
     check_data(params)
 
 
 def _check_models(params, models: Iterable[tuple[str, int | None]]) -> None:  # type: ignore[no-untyped-def]
-    from moonshine.made_for import require_models
+    from moonshine.checks.made_for import require_models
 
     require_models(params, models)
 
@@ -518,7 +523,7 @@ def _check_models(params, models: Iterable[tuple[str, int | None]]) -> None:  # 
 def _unchanged(
     options: argparse.Namespace, stage: str, inputs: Iterable[Path] = (), **names: str
 ) -> AbstractContextManager[None]:
-    from moonshine.unchanged import unchanged
+    from moonshine.checks.unchanged import unchanged
 
     return unchanged(options.params, stage, inputs, **names)
 
@@ -534,10 +539,10 @@ def _require_own_folders() -> None:
 
 def _start(log: str) -> None:
     """For commands that work for long: stop on request, keep a log, and freed memory."""
-    from moonshine import allocator, signals
     from moonshine.engines.live import require_no_snakemake_beside_dvc
-    from moonshine.engines.lock_file import require_whole_record
-    from moonshine.image import require_image_of_this_lock
+    from moonshine.project.container_image import require_image_of_this_lock
+    from moonshine.project.lock_file import require_whole_record
+    from moonshine.runtime import allocator, signals
 
     require_whole_record()
     require_no_snakemake_beside_dvc()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 
 
 def write_checkpoint(state: Mapping[str, torch.Tensor], target: Path, of_2017: bool = False) -> str:

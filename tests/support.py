@@ -17,7 +17,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from tests.warm import PROGRAMS, run_warm
 
 ROOT = Path(__file__).parent.parent

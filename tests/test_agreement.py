@@ -90,12 +90,12 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a title": (params_change(titles={"train/teacher": "The teacher"}), {MAPS, REPORT}),
     "the data set": (params_change(dataset__validation=500), ALL),
     "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),
-    "code of preparing": (comment("moonshine/data/prepare.py"), ALL),
+    "code of preparing": (comment("moonshine/stages/prepare.py"), ALL),
     "code of training": (comment("moonshine/training/loop.py"), AFTER_TRAIN),
     "code of distillation": (comment("moonshine/distillation/attention_transfer.py"), AFTER_DISTIL),
-    "code of evaluation": (comment("moonshine/models/cost.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "code of evaluation": (comment("moonshine/cost/counts.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
     "code of the report": (comment("moonshine/report/tables.py"), {REPORT}),
-    "code that changes no result": (comment("moonshine/progress.py"), set()),
+    "code that changes no result": (comment("moonshine/runtime/progress.py"), set()),
     "the image (its lock of packages)": (altered("requirements/runtime.lock"), ALL),
     "the teacher altered by hand": (altered("models/toy/train/teacher/seed0.safetensors"), AFTER_TRAIN),
     "a metrics file altered by hand": (
@@ -148,7 +148,7 @@ def test_both_engines_plan_the_same_after_a_change(change: str, by_snakemake: Pa
 def test_dvc_stops_where_a_stage_gives_the_same_bytes(by_snakemake: Path, tmp_path: Path) -> None:
     """Its early cut-off, the one known difference: Snakemake would go on with all that comes after."""
     project = copy_finished(by_snakemake, tmp_path / "project")
-    comment("moonshine/data/prepare.py")(project)
+    comment("moonshine/stages/prepare.py")(project)
     moonshine("sync", cwd=project)
     assert planned_by_dvc(project) == planned_by_snakemake(project) == ALL
     ran = re.findall(r"Running stage '([^']+)'", run("dvc", "repro", cwd=project).stdout)

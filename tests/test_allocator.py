@@ -12,7 +12,7 @@ TRANSPARENT_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 PROGRAM = """
 import resource, torch
-from moonshine.allocator import keep_freed_memory
+from moonshine.runtime.allocator import keep_freed_memory
 
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -37,7 +37,7 @@ def test_memory_of_freed_tensors_is_used_again() -> None:
 
 HUGE_PAGES = """
 import resource, torch
-from moonshine.allocator import keep_freed_memory
+from moonshine.runtime.allocator import keep_freed_memory
 
 keep_freed_memory()
 tensors = [torch.zeros(4_000_000) for _ in range(10)]  # 160 MB

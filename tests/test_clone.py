@@ -11,7 +11,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from support import IDENTITY, commit_all, copy_finished, copy_project, files_below, moonshine, run, toy_params
 from test_agreement import (
     AFTER_DISTIL,
@@ -247,7 +247,7 @@ def two_branches(published: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run("git", "checkout", "--quiet", "-", cwd=project)
     run("dvc", "checkout", "--quiet", cwd=project)
     moonshine("sync", cwd=project)
-    for module in ("moonshine/models/cost.py", "moonshine/report/tables.py"):
+    for module in ("moonshine/cost/counts.py", "moonshine/report/tables.py"):
         comment(module)(project)
     run("snakemake", "--cores", "1", cwd=project)
     commit_all(project, "Other code")
@@ -329,7 +329,7 @@ def test_a_rebase_comes_to_its_end_and_brings_its_plans_along(published: Path, t
     run("make", "hooks", cwd=project)
     make_branch_with_another_title("mine", project)
     run("git", "checkout", "--quiet", "-b", "other", "HEAD~", cwd=project)
-    comment("moonshine/models/cost.py")(project)
+    comment("moonshine/cost/counts.py")(project)
     run("snakemake", "--cores", "1", cwd=project)
     commit_all(project, "Other code")
     run("git", "checkout", "--quiet", "mine", cwd=project)

@@ -9,7 +9,7 @@ from support import ROOT
 
 BEFORE = """
 import inspect, sys
-from moonshine.compiler import import_compiler_when_used
+from moonshine.runtime.compiler import import_compiler_when_used
 import_compiler_when_used()
 import torch, torchvision
 

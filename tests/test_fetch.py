@@ -19,18 +19,18 @@ from safetensors.torch import load_file
 
 from bad_server import CUT, serving
 from checkpoints import write_checkpoint
-from moonshine.data.raw import RawFile
-from moonshine.download import ATTEMPTS, BLOCK, download
 from moonshine.errors import CheckpointError, DataError, MoonshineError, SecurityError, WriteError
-from moonshine.evaluation.evaluate import evaluate
-from moonshine.fetch import fetch as publish_fetched
-from moonshine.fetch import read_state
-from moonshine.files import sha256
+from moonshine.inputs.download import ATTEMPTS, BLOCK, download
+from moonshine.inputs.raw import RawFile
 from moonshine.models.architecture import describe
 from moonshine.models.model_file import describe_model, load_model, model_bytes
 from moonshine.models.networks import initialise
 from moonshine.params import read_params
 from moonshine.params.schema import DataFile, Network
+from moonshine.runtime.files import sha256
+from moonshine.stages.evaluate import evaluate
+from moonshine.stages.fetch import fetch as publish_fetched
+from moonshine.stages.fetch import read_state
 from support import moonshine, toy_params, write_params
 
 CONTENT = random.Random(0).randbytes(250_000)
@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[str, type[MoonshineError], str]] = {
 def test_what_is_not_the_file_is_refused(
     script: str, error: type[MoonshineError], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moonshine.download.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("moonshine.inputs.download.FIRST_PAUSE", 0.0)
     with serving(CONTENT) as (address, _), pytest.raises(error, match=reason):
         get(f"{address}/{script}", tmp_path / "name.pth")
     assert list(tmp_path.iterdir()) == []

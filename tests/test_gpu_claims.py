@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from moonshine import device, gpu_claims
-from moonshine.params.schema import Machine
+from moonshine.runtime import device, gpu_claims
 from support import ROOT, environment, moonshine, toy_params, write_params
 
 GPUS = [f"GPU-{number}" for number in range(8)]
@@ -22,7 +21,7 @@ GPUS = [f"GPU-{number}" for number in range(8)]
 JOB = """
 import signal, sys
 from pathlib import Path
-from moonshine import gpu_claims
+from moonshine.runtime import gpu_claims
 gpu_claims.FOLDER, gpu_claims.SECONDS_BETWEEN_TRIES = Path(sys.argv[1]), 0.05
 uuids = sys.argv[3:]
 how, number = sys.argv[2].split()
@@ -42,7 +41,7 @@ PRETENDED = """
 import os, sys, types
 from pathlib import Path
 import torch
-from moonshine import device, gpu_claims
+from moonshine.runtime import device, gpu_claims
 from moonshine.params.schema import Machine
 gpu_claims.FOLDER = Path(os.environ["CLAIMS"])
 visible = [int(index) for index in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
@@ -52,20 +51,20 @@ torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"GP
 torch.cuda.set_device = lambda index: print("current device:", index)
 """
 STAGE = f"""{PRETENDED}
-print(device.choose_device(Machine()), device.choose_device(Machine()), device.choose_device(Machine(device="cpu")))
+print(device.choose_device("auto"), device.choose_device("auto"), device.choose_device("cpu"))
 """
 RANK = f"""{PRETENDED}
-print(os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], device.choose_device(Machine()), sep="; ")
+print(os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], device.choose_device("auto"), sep="; ")
 """
 # what `moonshine train` does with recipe.processes: 2, but its processes only tell which device they compute on
 TRAINING = f"""{PRETENDED}
 from torch.distributed.launcher import api
-from moonshine import torchrun
+from moonshine.runtime import torchrun
 from moonshine.errors import Interrupted
 launch = api.elastic_launch
 api.elastic_launch = lambda config, program: lambda *command: launch(config, program)("-c", os.environ["RANK_DOES"])
 try:
-    sys.exit(torchrun.run_processes(2, Machine()))
+    sys.exit(torchrun.run_processes(2, "auto"))
 except Interrupted as stopped:
     print(stopped)
     sys.exit(stopped.exit_code)
@@ -227,7 +226,7 @@ def test_processes_see_free_ones_of_the_devices_that_were_given(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(listed))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"GPU-{listed[index]}"))
     monkeypatch.setattr(os, "environ", seen)
-    device.claim_gpus(Machine(device=wanted), 2)
+    device.claim_gpus(wanted, 2)
     assert seen["CUDA_VISIBLE_DEVICES"] == left
     assert (device.CLAIMED in seen) == (wanted != "cpu")
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from moonshine.artefacts import PARAMS_CHECKED
-from moonshine.stages import CHECK, CODE, EXEMPT, PACKAGE, PARAMS, SOURCES
+from moonshine.project.artefacts import PARAMS_CHECKED
+from moonshine.project.graph import CHECK, CODE, PARAMS, SOURCES
 from support import ROOT, copy_project, read_params, run, toy_params
 
 LAUNCHER = "containers/run "
@@ -109,8 +109,3 @@ def test_every_stage_depends_on_the_check_which_itself_has_nothing_of_params() -
     assert "params.yaml" in check["deps"]
     assert "${" not in str([check["cmd"], check["deps"], check["outs"]])
     assert [name for name, stage in stages.items() if str(PARAMS_CHECKED) not in stage["deps"]] == []
-
-
-def test_every_declared_and_exempt_module_exists() -> None:
-    named = {module for modules in CODE.values() for module in modules} | set(EXEMPT)
-    assert {module for module in named if not (PACKAGE / module).exists()} == set()

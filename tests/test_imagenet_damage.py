@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from imagenet_archives import ARCHIVES, Archives, jpeg, tar_bytes
-from moonshine.data.photographs import decode
-from moonshine.data.sources.folder import open_source as open_folder
-from moonshine.data.store import Split, read_manifest
 from moonshine.errors import DataError
+from moonshine.images.photographs import decode
+from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Params
+from moonshine.sources.folder import open_source as open_folder
 from support import moonshine, run, write_params
 from test_photographs import photograph_params
 

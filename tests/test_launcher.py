@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from moonshine.engines import containers
+from moonshine.containers import launcher
 from moonshine.errors import ParamsError
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from support import ROOT, environment, moonshine, run, toy_params, write_params
 
 LOCK = "requirements/runtime.lock"
@@ -120,7 +120,7 @@ def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, 
     assert words[words.index("--workdir") + 1] == str(project)
     assert "CUDA_VISIBLE_DEVICES" in words
     assert words[-6:] == ["--entrypoint", "python", "moonshine", "-m", "moonshine", "prepare"]
-    assert ("--gpus" in words) == containers.GPU.exists()
+    assert ("--gpus" in words) == launcher.GPU.exists()
 
 
 @pytest.mark.parametrize(
@@ -133,14 +133,14 @@ def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, 
 )
 def test_a_home_which_is_another_in_a_container_is_refused(key: str, machine: dict[str, Any]) -> None:
     with pytest.raises(ParamsError, match=rf"^machine\.{key}: ~/raw would be another folder in a container; write the"):
-        containers.bound_folders({"machine": machine})
+        launcher.bound_folders({"machine": machine})
 
 
 @pytest.mark.parametrize("folder", ["/disk:/usr/lib/python3", "/disk,/etc", "/disk\n/etc"])
 def test_a_folder_that_would_mount_another_is_refused(folder: str) -> None:
     for machine in ({"folders": [folder]}, {"raw_data": {"imagenet": folder}}):
         with pytest.raises(ParamsError, match="cannot be mounted into a container: no colons, commas or control"):
-            containers.bound_folders({"machine": machine})
+            launcher.bound_folders({"machine": machine})
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_the_launcher_leaves_wrong_params_to_the_command(text: str, project: Pat
 
 def test_docker_gets_the_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
-    label = json.dumps([{"Config": {"Labels": {containers.LABEL: sha256(ROOT / LOCK)}}}])
-    monkeypatch.setattr(containers, "_require", lambda program: None)
-    monkeypatch.setattr(containers, "_output", lambda *command: label)
-    monkeypatch.setattr(containers, "GPU_CLAIMS", tmp_path / "claims")
-    monkeypatch.setattr(containers, "GPU", tmp_path)  # something that exists
-    words = containers.ENGINES["docker"](["python"])
+    label = json.dumps([{"Config": {"Labels": {launcher.LABEL: sha256(ROOT / LOCK)}}}])
+    monkeypatch.setattr(launcher, "_require", lambda program: None)
+    monkeypatch.setattr(launcher, "_output", lambda *command: label)
+    monkeypatch.setattr(launcher, "GPU_CLAIMS", tmp_path / "claims")
+    monkeypatch.setattr(launcher, "GPU", tmp_path)  # something that exists
+    words = launcher.ENGINES["docker"](["python"])
     assert words[words.index("--gpus") + 1] == "all"
     assert f"{tmp_path / 'claims'}:{tmp_path / 'claims'}" in words  # so that containers see each other's claims
 
@@ -177,10 +177,10 @@ def test_apptainer_gets_the_gpu_and_nothing_of_the_hosts_python(project: Path) -
     words = output.splitlines()
     assert code == 0
     assert words[1:5] == ["exec", "--nv", "--home", str(project)]
-    assert list(containers.NOT_THE_HOSTS) == words[5:7]
+    assert list(launcher.NOT_THE_HOSTS) == words[5:7]
     assert words[-5:] == ["containers/moonshine.sif", "python", "-m", "moonshine", "prepare"]
     profile = (ROOT / "workflow/profiles/default/config.yaml").read_text()
-    assert f'apptainer-args: "--nv {" ".join(containers.NOT_THE_HOSTS)}"' in profile
+    assert f'apptainer-args: "--nv {" ".join(launcher.NOT_THE_HOSTS)}"' in profile
 
 
 def test_snakemake_says_that_the_image_is_missing(project: Path) -> None:
@@ -212,6 +212,6 @@ def test_a_stage_refuses_an_image_of_another_lock(tmp_path: Path) -> None:
 
 def test_the_launcher_needs_no_package_but_pyyaml(project: Path) -> None:
     """The machine's own Python runs it, which has none of the project's packages."""
-    program = "import sys; sys.path.insert(0, '.'); import moonshine.engines.containers; print(*sorted(sys.modules))"
+    program = "import sys; sys.path.insert(0, '.'); import moonshine.containers.launcher; print(*sorted(sys.modules))"
     modules = run(sys.executable, "-I", "-S", "-c", program, cwd=project).stdout.split()
-    assert "moonshine.engines.containers" in modules
+    assert "moonshine.containers.launcher" in modules

@@ -16,10 +16,10 @@ import yaml
 from safetensors.torch import load_file
 
 from imagenet_archives import Archives
-from moonshine.data.check import DIGITS_VALIDATION, ORIGINS, _asked
-from moonshine.data.sources.digits import DEFAULT_VALIDATION
-from moonshine.files import sha256
+from moonshine.checks.data import DIGITS_VALIDATION, ORIGINS, _asked
 from moonshine.params.schema import Dataset
+from moonshine.runtime.files import sha256
+from moonshine.sources.digits import DEFAULT_VALIDATION
 from small_data import write_cifar, write_fashion_mnist
 from support import ANOTHER_OWNER, ROOT, copy_finished, environment, moonshine, run, toy_params, write_params
 from test_agreement import (
@@ -148,7 +148,7 @@ def test_every_key_of_a_data_set_that_decides_bytes_is_compared() -> None:
     assert set(Dataset.model_fields) - asked == {"name", "files", "shared", "licensed"}
     assert DIGITS_VALIDATION == DEFAULT_VALIDATION
     for source, origin in ORIGINS.items():
-        assert f'"source": "{origin}"' in (ROOT / f"moonshine/data/sources/{source}.py").read_text()
+        assert f'"source": "{origin}"' in (ROOT / f"moonshine/sources/{source}.py").read_text()
 
 
 def test_data_of_other_params_made_by_hand_are_planned_by_both_engines(project: Path) -> None:

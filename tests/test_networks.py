@@ -11,12 +11,12 @@ from torch import nn
 from torchvision import models as torchvision_models
 from torchvision.models import list_models
 
+from moonshine.checks.networks import check_networks
+from moonshine.cost.counts import network_cost
 from moonshine.models.architecture import describe
 from moonshine.models.attention_points import attention_points
-from moonshine.models.check import check_networks
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import cheap_convolution
-from moonshine.models.cost import network_cost
 from moonshine.models.features import FeatureTap
 from moonshine.models.names import TORCHVISION
 from moonshine.models.networks import build_network, initialise, place

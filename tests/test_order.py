@@ -93,7 +93,7 @@ def test_evaluation_visits_every_image_once_in_order(digits: Path) -> None:
 
 
 def test_the_split_is_stratified_and_disjoint(digits: Path) -> None:
-    from moonshine.data.store import Split
+    from moonshine.images.store import Split
 
     train, val = Split(digits, "train"), Split(digits, "val")
     assert set(train.ids).isdisjoint(val.ids)

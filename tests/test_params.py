@@ -8,8 +8,8 @@ import pytest
 import yaml
 from dvc.utils.serialize import load_yaml
 
+from moonshine.checks.networks import check_batch_norms, check_networks
 from moonshine.errors import ParamsError
-from moonshine.models.check import check_batch_norms, check_networks
 from moonshine.params import Params, read_params
 from moonshine.params.read import read_yaml
 from support import ROOT, moonshine, toy_params, write_params
@@ -660,7 +660,7 @@ def test_a_row_or_seed_that_params_do_not_have_is_refused(tmp_path: Path) -> Non
 
 
 def test_the_schema_fills_in_nothing_that_changes_a_result() -> None:
-    """Defaults other than None live in `machine`, which no stage declares; so schema.py may be exempt."""
+    """Defaults other than None live in `machine`, which no stage declares; so params/ decides no bytes."""
     from pydantic import BaseModel
 
     from moonshine.params import schema

@@ -15,13 +15,14 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from imagenet_archives import ENCODINGS, KINDS, Archives, jpeg
-from moonshine.data import photographs
+from moonshine.data import crops
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
-from moonshine.data.photograph_store import Photograph, inspect
-from moonshine.data.store import Split
 from moonshine.errors import DataError
+from moonshine.images import photographs
+from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
+from moonshine.preparation.photograph_store import Photograph, inspect
 from support import moonshine, toy_params, write_params
 
 CPU = torch.device("cpu")
@@ -94,17 +95,17 @@ def test_the_pixels_are_those_of_torchvisions_pipeline(kind: str) -> None:
     for seed in range(30):
         encoded = jpeg(seed, width=30 + 7 * seed % 90, height=25 + 5 * seed % 80, kind=kind)
         theirs, ours = Image.open(io.BytesIO(encoded)).convert("RGB"), photographs.decode(encoded, "it")
-        left, top, right, bottom = photographs.draw_box(np.random.default_rng(seed), *ours.size, (0.08, 1.0))
+        left, top, right, bottom = crops.draw_box(np.random.default_rng(seed), *ours.size, (0.08, 1.0))
         crop = functional.resized_crop(theirs, top, left, bottom - top, right - left, [24, 24])
         assert np.array_equal(random_crop(encoded, seed, flip=False), np.asarray(crop))
         mirrored = random_crop(encoded, seed, flip=True)
         assert any(np.array_equal(mirrored, np.asarray(view)) for view in (crop, functional.hflip(crop)))
         pipeline = transforms.Compose([transforms.Resize(28), transforms.CenterCrop(24)])
-        assert np.array_equal(photographs.evaluation_pixels(ours, "it", 24, 28), np.asarray(pipeline(theirs)))
+        assert np.array_equal(crops.evaluation_pixels(ours, "it", 24, 28), np.asarray(pipeline(theirs)))
 
 
 def random_crop(encoded: bytes, seed: int, flip: bool = False) -> np.ndarray:
-    return photographs.training_pixels(encoded, "it", 24, (0.08, 1.0), flip, np.random.default_rng(seed))
+    return crops.training_pixels(encoded, "it", 24, (0.08, 1.0), flip, np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("kind", ["RGB", "4:2:2", "4:4:4", "restart markers"])
@@ -112,17 +113,17 @@ def random_crop(encoded: bytes, seed: int, flip: bool = False) -> np.ndarray:
 def test_upper_rows_are_decoded_as_in_the_whole_image(kind: str, height: int) -> None:
     """However few: the rows of colour below the last of them count too."""
     encoded = jpeg(3, width=45, height=height, kind=kind)
-    whole, frame = np.asarray(photographs.decode(encoded, "it")), photographs._frame(encoded)
+    whole, frame = np.asarray(photographs.decode(encoded, "it")), crops._frame(encoded)
     assert frame is not None
     assert (frame.width, frame.height) == (45, height)
     for rows in range(1, height + 1):
-        upper = photographs._upper_rows(encoded, "it", frame, rows)
+        upper = crops._upper_rows(encoded, "it", frame, rows)
         assert upper.height <= rows + 1
         assert np.array_equal(np.asarray(upper)[:rows], whole[:rows])
 
 
 def test_only_what_is_decoded_from_top_to_bottom_is_decoded_in_part() -> None:
-    whole = {kind for kind in (*KINDS, *ENCODINGS) if photographs._frame(jpeg(1, kind=kind)) is None}
+    whole = {kind for kind in (*KINDS, *ENCODINGS) if crops._frame(jpeg(1, kind=kind)) is None}
     assert whole == {"grey", "CMYK", "PNG", "progressive"}
 
 
@@ -140,7 +141,7 @@ def test_damaged_images_load_as_pillow_loads_them_or_are_refused() -> None:
         except DataError:
             seen.add(refused(encoded, seed))
         else:
-            crop = image.crop(photographs.draw_box(np.random.default_rng(seed), *image.size, (0.08, 1.0)))
+            crop = image.crop(crops.draw_box(np.random.default_rng(seed), *image.size, (0.08, 1.0)))
             expected = np.asarray(crop.resize((24, 24), Image.Resampling.BILINEAR))
             assert np.array_equal(random_crop(encoded, seed), expected)
     assert seen == {True, False}
@@ -277,14 +278,14 @@ def test_crops_are_distributed_as_torchvisions() -> None:
         blank = torch.empty(1, height, width)
         get = transforms.RandomResizedCrop.get_params
         theirs = np.array([get(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(4000)])
-        boxes = np.array([photographs.draw_box(random, width, height, (0.08, 1.0)) for _ in range(4000)])
+        boxes = np.array([crops.draw_box(random, width, height, (0.08, 1.0)) for _ in range(4000)])
         ours = np.stack([boxes[:, 1], boxes[:, 0], boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]], axis=1)
         assert (abs(ours.mean(0) - theirs.mean(0)) < 4 * theirs.std(0) / 4000**0.5 * 2**0.5 + 1e-9).all()
         assert (ours.min(0) >= theirs.min(0) - 2).all()
         assert (ours.max(0) <= theirs.max(0) + 2).all()
     for width, height in ((1000, 10), (10, 1000)):  # where no crop fits, the middle
         top, left, down, across = get(torch.empty(1, height, width), [0.9, 1.0], [3 / 4, 4 / 3])
-        assert photographs.draw_box(random, width, height, (0.9, 1.0)) == (left, top, left + across, top + down)
+        assert crops.draw_box(random, width, height, (0.9, 1.0)) == (left, top, left + across, top + down)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from support import ROOT, held, moonshine, run, start_until_paused, toy_params, write_params
 
 MODEL = "models/toy/train/teacher/seed0.safetensors"

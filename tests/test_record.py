@@ -59,7 +59,7 @@ def project(by_snakemake: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_run_for_one_target_records_just_what_ran(project: Path) -> None:
-    comment("moonshine/models/cost.py")(project)
+    comment("moonshine/cost/counts.py")(project)
     run("snakemake", "--cores", "1", "results/toy/metrics/train/teacher.json", cwd=project)
     assert listed(project) == {EVALUATE_DISTIL}
     moonshine("sync", cwd=project)
@@ -68,7 +68,7 @@ def test_a_run_for_one_target_records_just_what_ran(project: Path) -> None:
 
 def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> None:
     """It would take them for older than they are."""
-    comment("moonshine/models/cost.py")(project)
+    comment("moonshine/cost/counts.py")(project)
     lock = project / ".snakemake/locks/0.input.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text("x\n")
@@ -139,7 +139,7 @@ def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> N
     times = student.stat()
     student.write_bytes(b"not a model")
     os.utime(student, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that Snakemake does not see it and evaluates it
-    comment("moonshine/models/cost.py")(project)
+    comment("moonshine/cost/counts.py")(project)
     result = run("snakemake", "--cores", "1", cwd=project, check=False)
     assert result.returncode == 1
     assert "recorded 1 stages in dvc.lock" in result.stderr
@@ -242,7 +242,8 @@ CHECKED = "data/params-checked.txt"
 NOTE_INPUTS = """
 import sys
 from contextlib import suppress
-from moonshine import cli, unchanged
+from moonshine import cli
+from moonshine.checks import unchanged
 
 class Noted(BaseException): ...
 

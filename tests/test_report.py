@@ -19,15 +19,16 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from measured_project import TOP1, VALIDATION, metrics, params, write_metrics, write_project
-from moonshine import cli, signals
+from moonshine import cli
+from moonshine.drawing.style import Theme, render
 from moonshine.errors import Interrupted
 from moonshine.params import read_params
 from moonshine.report.comparison import Comparison, compare
 from moonshine.report.figures import FIGURES, Measured, figure_files
 from moonshine.report.rows import read_rows
-from moonshine.report.style import Theme, render
 from moonshine.report.tables import short_count
 from moonshine.report.web_page import web_page
+from moonshine.runtime import signals
 from support import files_below, write_params
 from support import moonshine as run_moonshine
 
@@ -50,8 +51,8 @@ Moonshine = Callable[..., Result]
 def moonshine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Moonshine:
     """The command line within this process and without figures, on which it would spend seconds each time."""
     monkeypatch.setattr(signals, "install_handlers", lambda: None)
-    monkeypatch.setattr("moonshine.report.report.figure_files", lambda measured: {})
-    monkeypatch.setattr("moonshine.report.report.web_page", lambda *pages: "")
+    monkeypatch.setattr("moonshine.stages.report.figure_files", lambda measured: {})
+    monkeypatch.setattr("moonshine.stages.report.web_page", lambda *pages: "")
 
     def run(*arguments: str, cwd: Path, fails: bool = False) -> Result:
         monkeypatch.chdir(cwd)
@@ -197,7 +198,7 @@ def test_what_is_refused_leaves_the_page_whole(project: Path, moonshine: Moonshi
 def test_a_stop_is_obeyed_before_anything_is_written(
     project: Path, moonshine: Moonshine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moonshine.report.report.table_csv", lambda *table: stop_is_requested(monkeypatch) or "")
+    monkeypatch.setattr("moonshine.stages.report.table_csv", lambda *table: stop_is_requested(monkeypatch) or "")
     result = moonshine("report", cwd=project, fails=True)
     assert (result.returncode, result.stderr) == (
         143,
@@ -521,7 +522,7 @@ def test_characters_that_the_font_lacks_are_said_in_one_line(
         figure.text(0, 0, "漢字 and 字")
         return figure
 
-    monkeypatch.setattr("moonshine.report.report.figure_files", lambda measured: render("drawing", draw))
+    monkeypatch.setattr("moonshine.stages.report.figure_files", lambda measured: render("drawing", draw))
     warnings = [line for line in moonshine("report", cwd=project).stderr.splitlines() if "arning" in line]
     lacked = "warning: figures show boxes for 字漢, which their font lacks; choose other titles or class names"
     assert warnings == [lacked]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moonshine.data.store import Split
+from moonshine.images.store import Split
 from small_data import cifar_members, write_cifar, write_fashion_mnist
 from support import ROOT, moonshine, read_params, write_params
 

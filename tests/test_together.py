@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from moonshine.training import memory
 from moonshine.training.memory import Need, groups_that_fit
 from support import moonshine, start_until_paused, toy_params, write_params

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from moonshine import processes
 from moonshine.data.loading import SmallImages
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherSignals
 from moonshine.models.architecture import describe
 from moonshine.params import read_params
+from moonshine.runtime import processes
 from moonshine.training.trainee import Trainee
 
 BATCH_SIZE = 100

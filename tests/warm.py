@@ -17,11 +17,11 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "moonshine.cli",
-        "moonshine.data.prepare",
-        "moonshine.data.sources.digits",
-        "moonshine.evaluation.evaluate",
-        "moonshine.report.report",
-        "moonshine.training.distil",
+        "moonshine.stages.prepare",
+        "moonshine.sources.digits",
+        "moonshine.stages.evaluate",
+        "moonshine.stages.report",
+        "moonshine.stages.distil",
         "moonshine.training.session",
         "moonshine.deployment.export",
         "dvc.cli",

@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from moonshine import processes
 from moonshine.data.augmentation import sent
+from moonshine.data.crops import evaluation_pixels, training_pixels
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import derived_seed, epoch_order
-from moonshine.data.photographs import decode, evaluation_pixels, training_pixels
-from moonshine.data.store import Split
+from moonshine.data.shares import share
 from moonshine.errors import DataError, MachineError
+from moonshine.images.photographs import decode
+from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
-from moonshine.signals import STOP_SIGNALS
+from moonshine.runtime import processes
+from moonshine.runtime.signals import STOP_SIGNALS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -53,13 +55,13 @@ class LargeImages:
         Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
         """
         several = epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
-        batches = [processes.share(indices) for indices in several]
+        batches = [share(indices) for indices in several]
         return self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
         several = torch.arange(len(self)).split(batch_size * processes.COUNT)
-        batches = [processes.share(indices) for indices in several]
+        batches = [share(indices) for indices in several]
         return self._normalised(batches, self._load(_EvaluationView(self._source), batches))
 
     def training_pixels(

@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 
-from moonshine import processes
-from moonshine.cpus import usable_cpus
 from moonshine.data.augmentation import EpochAugmentation, sent
 from moonshine.data.large_images import LargeImages
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order
-from moonshine.data.store import Split, read_manifest
+from moonshine.data.shares import share
+from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
+from moonshine.runtime import processes
+from moonshine.runtime.cpus import usable_cpus
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -42,7 +43,7 @@ class SmallImages:
         augment = EpochAugmentation(augmentation, seed, epoch, len(self))
         order = epoch_order(seed, epoch, len(self))
         for batch in order.split(batch_size)[first:]:
-            indices = processes.share(batch)
+            indices = share(batch)
             on_device = sent(indices, self.device)
             images = self._normalisation.channels_first(augment(self.images[on_device], indices))
             yield images, self.labels[on_device]
@@ -51,7 +52,7 @@ class SmallImages:
         """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
         several = batch_size * processes.COUNT
         for images, labels in zip(self.images.split(several), self.labels.split(several)):
-            yield self._normalisation.channels_first(processes.share(images)), processes.share(labels)
+            yield self._normalisation.channels_first(share(images)), share(labels)
 
 
 Images = SmallImages | LargeImages

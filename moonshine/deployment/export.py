@@ -12,16 +12,16 @@ import onnxruntime
 import torch
 from torch import nn
 
-from moonshine import artefacts
 from moonshine.data.loading import open_images
-from moonshine.data.store import read_manifest
 from moonshine.deployment.class_names import class_names
 from moonshine.deployment.images import load_images
 from moonshine.deployment.model import logits_of, refuse_folder
 from moonshine.errors import CheckpointError, DataError, ParamsError
-from moonshine.files import sha256, write_bytes
+from moonshine.images.store import read_manifest
 from moonshine.models.model_file import load_model
-from moonshine.progress import say
+from moonshine.project import artefacts
+from moonshine.runtime.files import sha256, write_bytes
+from moonshine.runtime.progress import say
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit."""

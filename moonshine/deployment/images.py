@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from moonshine.data.photographs import decode_eight_bits, evaluation_pixels
+from moonshine.data.crops import evaluation_pixels
 from moonshine.errors import DataError
-from moonshine.progress import printable
+from moonshine.images.photographs import decode_eight_bits
+from moonshine.runtime.progress import printable
 
 
 def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Tensor:

@@ -8,7 +8,7 @@ from moonshine.deployment.images import load_images
 from moonshine.deployment.model import logits_of, refuse_folder
 from moonshine.errors import DataError
 from moonshine.models.model_file import load_model
-from moonshine.progress import printable
+from moonshine.runtime.progress import printable
 
 SHOWN = 5
 

@@ -6,12 +6,12 @@ from typing import Any
 from dvc.repo import Repo
 
 from moonshine.engines.dvc_project import open_project
-from moonshine.engines.edits import only_layout_changed
+from moonshine.engines.edits import harmless_edits
 from moonshine.engines.record import commit
 from moonshine.engines.sync import sync
 from moonshine.errors import DataError, ParamsError
-from moonshine.progress import say
-from moonshine.suggest import suggest
+from moonshine.runtime.progress import say
+from moonshine.runtime.suggest import suggest
 
 
 def accept(named: Sequence[str], unproven: bool) -> None:
@@ -23,13 +23,12 @@ def accept(named: Sequence[str], unproven: bool) -> None:
     """
     with open_project() as repo:
         names = _resolve(repo, named)
-        edits = _edited_modules(repo, names)
-        if not unproven:
-            _require_harmless(edits)
+        edits = _edited_code(repo, names)
+        lines = [f"{path}: accepted on your word" for path in edits] if unproven else _proofs(edits)
         touched = [name for name in names if any(name in stages for stages in edits.values())]
         commit(repo, touched)
-    for module in edits:
-        say(f"{module}: {'accepted on your word' if unproven else 'only comments, docstrings or layout differ'}")
+    for line in lines:
+        say(line)
     say(f"accepted for {len(touched)} stages; commit dvc.lock together with the edit")
     sync()
 
@@ -43,8 +42,8 @@ def _resolve(repo: Repo, named: Sequence[str]) -> list[str]:
     return [each for each in known if each in named or each.split("@")[0] in named]
 
 
-def _edited_modules(repo: Repo, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Module -> {stage: md5 in dvc.lock}; DataError if more than code changed."""
+def _edited_code(repo: Repo, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Folder or file -> {stage: md5 in dvc.lock}; DataError if more than code changed."""
     status: dict[str, list[Any]] = repo.status(targets=names) if names else {}
     locked = {
         stage.addressing: {dep.def_path: dep.hash_info.value for dep in stage.deps} for stage in repo.index.stages
@@ -69,13 +68,20 @@ def _words(entry: Any) -> str:
     return "; ".join(f"{kind}: {', '.join(paths)}" for kind, paths in entry.items())
 
 
-def _require_harmless(edits: dict[str, dict[str, str]]) -> None:
+def _proofs(edits: dict[str, dict[str, str]]) -> list[str]:
+    """That each edited file differs in nothing that counts, a line each; DataError (exit code 3) if one does."""
+    lines = dict[str, None]()
     for path, stages in edits.items():
         for md5 in sorted(set(stages.values())):
-            harmless = only_layout_changed(path, "md5", md5)
-            if harmless is None:
+            files = harmless_edits(path, md5)
+            if files is None:
                 raise DataError(
                     f"{path}: the version in dvc.lock is not in git's history; run the stages, or --unproven"
                 )
-            if not harmless:
-                raise DataError(f"{path}: more than comments and docstrings changed; run the stages, or --unproven")
+            if harmful := [name for name, harmless in files.items() if not harmless]:
+                raise DataError(
+                    "\n".join(f"{name}: more than comments and docstrings changed" for name in harmful)
+                    + "; run the stages, or --unproven"
+                )
+            lines |= dict.fromkeys(f"{name}: only comments, docstrings or layout differ" for name in files)
+    return list(lines)

@@ -15,11 +15,13 @@ from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.utils.serialize import ParseError
 from dvc_data.hashfile.cache import DiskError, Timeout  # type: ignore[attr-defined]
+from dvc_data.hashfile.hash_info import HashInfo
+from dvc_data.hashfile.tree import Tree
 
-from moonshine.engines.lock_file import CURE, RECORD, has_conflict, require_whole_record
 from moonshine.errors import DataError, LockedError, MachineError, MoonshineError
 from moonshine.params.checked import mark_checked
-from moonshine.stages import CHECK
+from moonshine.project.graph import CHECK
+from moonshine.project.lock_file import CURE, RECORD, has_conflict, require_whole_record
 
 
 @contextmanager
@@ -107,6 +109,15 @@ def outputs(repo: Repo) -> dict[str, str]:
     """Output's path, relative to the working directory -> name of the stage of both engines that makes it."""
     stages = [stage for stage in repo.index.stages if not is_check(stage.addressing)]
     return {os.path.relpath(out.fs_path): stage.addressing for stage in stages for out in stage.outs}
+
+
+def hash_of_list(files: dict[tuple[str, ...], str]) -> str:
+    """What dvc.lock has for a folder: the hash of the list of its files, by their parts, and their md5s."""
+    tree = Tree()
+    for parts, md5 in files.items():
+        tree.add(parts, None, HashInfo("md5", md5))
+    tree.digest()
+    return str(tree.hash_info.value)
 
 
 def is_check(name: str) -> bool:

@@ -1,11 +1,58 @@
-"""What an edit of code amounts to, from the version in git that has a given hash."""
+"""What edits of code amount to, from the versions in git that have given hashes."""
 
 import ast
 import hashlib
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 
+from moonshine.engines.dvc_project import hash_of_list
 from moonshine.errors import DataError
-from moonshine.git import git
+from moonshine.project.git import git
+from moonshine.project.graph import is_code
+
+
+def harmless_edits(path: str, digest: str) -> dict[str, bool] | None:
+    """What differs between a file or folder of code and its version with this hash in dvc.lock.
+
+    File -> whether only comments, docstrings and layout do. None if git's history has no such version. Raises DataError
+    (exit code 3) as `only_layout_changed` does.
+    """
+    if not digest.endswith(".dir"):
+        harmless = only_layout_changed(path, "md5", digest)
+        return None if harmless is None else {path: harmless}
+    before = next((files for files in _folders(path) if hash_of_list(files) == digest), None)
+    if before is None:
+        return None
+    folder = Path(path)
+    found = {file.relative_to(folder).parts: file for file in folder.rglob("*") if is_code(file.relative_to(folder))}
+    now = {parts: _md5(file.read_bytes()) for parts, file in found.items()}
+    changed = sorted(parts for parts in before.keys() | now.keys() if before.get(parts) != now.get(parts))
+    return {
+        str(folder.joinpath(*parts)): parts in before
+        and parts in now
+        and bool(only_layout_changed(str(folder.joinpath(*parts)), "md5", before[parts]))
+        for parts in changed
+    }
+
+
+def _folders(path: str) -> Iterator[dict[tuple[str, ...], str]]:
+    """The versions of a folder in git, the newest first: file -> md5."""
+    known = dict[str, str]()  # most files are those of the revision before
+    for revision in _revisions(path):
+        listed = (git("ls-tree", "-r", "-z", f"{revision}:./{path}") or b"").decode().split("\0")[:-1]
+        blobs = {name: entry.split()[2] for entry, _, name in (line.partition("\t") for line in listed)}
+        files = {name: blob for name, blob in blobs.items() if is_code(PurePath(name))}
+        for blob in set(files.values()) - known.keys():
+            known[blob] = _md5(git("cat-file", "blob", blob) or b"")
+        yield {PurePath(name).parts: known[blob] for name, blob in files.items()}
+
+
+def _revisions(path: str) -> list[str]:
+    return (git("log", "--format=%H", "--", path) or b"").decode().split()
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def only_layout_changed(path: str, algorithm: str, digest: str) -> bool | None:
@@ -22,8 +69,7 @@ def only_layout_changed(path: str, algorithm: str, digest: str) -> bool | None:
 
 def _version(path: str, algorithm: str, digest: str) -> bytes | None:
     """The newest version of a file in git that has this hash."""
-    revisions = (git("log", "--format=%H", "--", path) or b"").decode().split()
-    versions = (git("show", f"{revision}:./{path}") or b"" for revision in revisions)
+    versions = (git("show", f"{revision}:./{path}") or b"" for revision in _revisions(path))
     return next((v for v in versions if hashlib.new(algorithm, v, usedforsecurity=False).hexdigest() == digest), None)
 
 

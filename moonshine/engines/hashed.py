@@ -15,8 +15,8 @@ from dvc.output import Output
 from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 
-from moonshine.files import write_json
-from moonshine.progress import say
+from moonshine.runtime.files import write_json
+from moonshine.runtime.progress import say
 
 MEMORY = Path(".dvc", "tmp", "moonshine-hashed.json")
 """Path -> the inode, modification time and size that a file had when it was hashed, and the hash."""

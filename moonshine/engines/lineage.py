@@ -8,18 +8,18 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
-from moonshine import artefacts
-from moonshine.data.check import data_problem
-from moonshine.differences import differences
+from moonshine.checks.data import data_problem
+from moonshine.checks.made_for import locked_stages, model_problem
 from moonshine.engines.dvc_project import open_project, outputs
 from moonshine.engines.edits import only_layout_changed
 from moonshine.errors import DataError, ParamsError
-from moonshine.files import sha256
-from moonshine.made_for import locked_stages, model_problem
 from moonshine.params import Params
+from moonshine.project import artefacts
 from moonshine.report.markdown import escape
-from moonshine.suggest import suggest
-from moonshine.training.identity import ENVIRONMENT, run_identity
+from moonshine.runs.identity import ENVIRONMENT, run_identity
+from moonshine.runtime.differences import differences
+from moonshine.runtime.files import sha256
+from moonshine.runtime.suggest import suggest
 
 SHOWN = 4
 """Changes of a stage that are told one by one."""

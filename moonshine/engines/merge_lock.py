@@ -9,11 +9,11 @@ from typing import Any
 
 from dvc.utils.serialize import ParseError, dumps_yaml, parse_yaml
 
-from moonshine.engines.lock_file import RECORD
 from moonshine.errors import DataError
-from moonshine.files import write_text
-from moonshine.git import git
-from moonshine.progress import say
+from moonshine.project.git import git
+from moonshine.project.lock_file import RECORD
+from moonshine.runtime.files import write_text
+from moonshine.runtime.progress import say
 
 Stages = dict[str, dict[str, Any]]
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from dvc.repo import Repo, lock_repo
 
-from moonshine import artefacts
-from moonshine.differences import differences
+from moonshine.checks.made_for import Mismatch, find_mismatches
 from moonshine.engines.dvc_project import downstream, is_check, open_project, outputs, staleness
 from moonshine.engines.snakemake_plan import Plan, memory, read_plan
 from moonshine.errors import DataError
-from moonshine.files import sha256
-from moonshine.made_for import Mismatch, find_mismatches
 from moonshine.params import Params, read_params
-from moonshine.progress import say
-from moonshine.training.identity import ENVIRONMENT, run_identity
+from moonshine.project import artefacts
+from moonshine.runs.identity import ENVIRONMENT, run_identity
+from moonshine.runtime.differences import differences
+from moonshine.runtime.files import sha256
+from moonshine.runtime.progress import say
 
 
 def record(named: Sequence[str]) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moonshine.artefacts import SNAKEMAKE_TIMESTAMP
+from moonshine.checks.made_for import find_mismatches
 from moonshine.errors import DataError, LockedError
-from moonshine.made_for import find_mismatches
 from moonshine.params import Params
+from moonshine.project.artefacts import SNAKEMAKE_TIMESTAMP
 
 METADATA = Path(".snakemake", "metadata")
 LONG_AGO = 1

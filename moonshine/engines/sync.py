@@ -6,17 +6,17 @@ from pathlib import Path
 
 from dvc.repo import Repo, lock_repo
 
-from moonshine import artefacts
+from moonshine.checks.made_for import Mismatch
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness, with_changed
 from moonshine.engines.hashed import hash_what_is_new, is_large, remember_large
+from moonshine.engines.leftovers import set_aside_leftovers
 from moonshine.engines.live import require_no_snakemake
 from moonshine.engines.record import mismatched_stages
 from moonshine.engines.snakemake_plan import Plan, make_stale, read_plan, snakemake
 from moonshine.errors import DataError
-from moonshine.leftovers import set_aside_leftovers
-from moonshine.made_for import Mismatch
 from moonshine.params import read_params
-from moonshine.progress import say
+from moonshine.project import artefacts
+from moonshine.runtime.progress import say
 
 
 def sync() -> None:

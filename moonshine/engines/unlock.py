@@ -15,17 +15,17 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.serialize import ParseError, dumps_yaml, parse_yaml
 from voluptuous import Invalid
 
-from moonshine import artefacts
 from moonshine.engines.dvc_project import conflict_in
+from moonshine.engines.leftovers import ASIDE, set_aside
 from moonshine.engines.live import SNAKEMAKE_LOCKS, live_engines
-from moonshine.engines.lock_file import RECORD, has_conflict, is_cut_off
 from moonshine.engines.record import record
 from moonshine.errors import DataError, LockedError, MoonshineError
-from moonshine.files import write_bytes, write_text
-from moonshine.git import git
-from moonshine.leftovers import ASIDE, set_aside
-from moonshine.locks import LOCK, is_held
-from moonshine.progress import say
+from moonshine.project import artefacts
+from moonshine.project.git import git
+from moonshine.project.lock_file import RECORD, has_conflict, is_cut_off
+from moonshine.runtime.files import write_bytes, write_text
+from moonshine.runtime.locks import LOCK, is_held
+from moonshine.runtime.progress import say
 
 DVC_LOCK = Path(".dvc", "tmp", "rwlock")
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from moonshine import processes
 from moonshine.data.loading import Images
+from moonshine.data.shares import summed
 from moonshine.errors import DataError
 
 BATCH_SIZE = 200
@@ -34,9 +34,9 @@ def measure(network: nn.Module, data: Images, before_each_batch: Callable[[], No
             totals += torch.stack([loss.double(), best[:, 0].sum().double(), best.sum().double()])
             count += len(labels)
     network.train(was_training)
-    count = int(processes.summed(torch.tensor(count)))
+    count = int(summed(torch.tensor(count)))
     expected = data.manifest["splits"]["val"]["count"]
     if count != expected:
         raise DataError(f"evaluated {count} images, but the manifest says {expected}")
-    loss, top1, top5 = (processes.summed(totals) / count).tolist()
+    loss, top1, top5 = (summed(totals) / count).tolist()
     return {"loss": loss, "top1": 100 * (1 - top1), "top5": 100 * (1 - top5), "n": count}

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from moonshine.suggest import suggest
+from moonshine.runtime.suggest import suggest
 
 KNOWN = ("S", "S-2x2", "G(4)", "G(N)", "G(N/8)", "B(2)", "BG(2,4)", "BG(2,M)", "BG(2,M/8)")
 _NUMBER = r"[1-9]\d{0,4}"

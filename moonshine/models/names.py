@@ -5,7 +5,7 @@ They are torchvision's classification networks by torchvision's names, and wide 
 
 import re
 
-from moonshine.suggest import suggest
+from moonshine.runtime.suggest import suggest
 
 _OF_TORCHVISION = """
 alexnet convnext_base convnext_large convnext_small convnext_tiny densenet121 densenet161 densenet169 densenet201

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from moonshine.compiler import leave_out_triton
 from moonshine.errors import ParamsError
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import substitute
 from moonshine.models.names import wide_resnet_shape
 from moonshine.models.torchvision_networks import torchvision_network
 from moonshine.models.wide_resnet import WideResNet
+from moonshine.runtime.compiler import leave_out_triton
 
 CONVOLUTIONS_OF_BLOCK = {"basic": 2, "single": 1}
 

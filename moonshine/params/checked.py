@@ -1,7 +1,7 @@
 """The file by which DVC's stages come after the one that checks params.yaml."""
 
-from moonshine import artefacts
-from moonshine.files import write_text
+from moonshine.project import artefacts
+from moonshine.runtime.files import write_text
 
 TEXT = "params.yaml is valid; every stage of dvc.yaml depends on this file\n"
 

@@ -11,7 +11,7 @@ from moonshine.errors import ParamsError
 from moonshine.params.order import in_order
 from moonshine.params.references import check_references
 from moonshine.params.schema import Params
-from moonshine.suggest import suggest
+from moonshine.runtime.suggest import suggest
 
 
 def read_params(path: Path) -> Params:

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from moonshine.artefacts import row_of
 from moonshine.models.attention_points import attention_points
 from moonshine.params.schema import PHOTOGRAPHS, Params
-from moonshine.suggest import suggest
+from moonshine.project.artefacts import row_of
+from moonshine.runtime.suggest import suggest
 
 OWN_COLUMNS = ("_std", "_minus_scratch", "_difference", "_p")
 """How columns of a table's CSV end that say more about another one."""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.names import check_architecture, is_torchvision_resnet, wide_resnet_shape
-from moonshine.urls import check_url
+from moonshine.params.urls import check_url
 
 # Names become folders, DVC parameters and Snakemake wildcards: no dots, slashes or blanks.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]

@@ -4,9 +4,9 @@ import json
 import math
 from dataclasses import dataclass
 
-from moonshine import artefacts
 from moonshine.errors import DataError
 from moonshine.params import Params
+from moonshine.project import artefacts
 
 CAPTION = (
     "Where the teacher, a student trained on the labels alone and the same student distilled look: the strength of the "

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 import altair as alt
 import pandas as pd
 
+from moonshine.drawing.style import KIND_NAMES
 from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
 from moonshine.report.figures import COST_NAMES, MOST_LABELS, Measured, drawable, pareto_front
-from moonshine.report.style import KIND_NAMES
 
 GREY = "#7d8590"
 KIND_COLOURS = {"fetch": GREY, "train": "#1f83c6", "distil": "#d36a00"}

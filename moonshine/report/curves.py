@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moonshine import artefacts
 from moonshine.errors import DataError
 from moonshine.params import Params
+from moonshine.project import artefacts
 
 ATTENTION = "attention_"
 SHOWN = ("epoch", "lr", "train_top1", "val_top1")

@@ -16,12 +16,12 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from moonshine import signals
+from moonshine.drawing.style import KIND_NAMES, MARKERS, Theme, render
 from moonshine.params.schema import Recipe
 from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
 from moonshine.report.rows import Row
-from moonshine.report.style import KIND_NAMES, MARKERS, Theme, render
 from moonshine.report.tables import short_count
+from moonshine.runtime import signals
 
 COST_NAMES = {"parameters": "parameters, with batch-norm statistics", "macs": "multiply-accumulates for one image"}
 ERROR_TICKS = [digit * decade for decade in (0.01, 0.1, 1, 10, 100) for digit in (1, 2, 5)]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from moonshine import artefacts
 from moonshine.params import Params
+from moonshine.project import artefacts
 from moonshine.report.rows import Row
 
 ROLES = {"teacher": "Teacher", "scratch": "Student from scratch", "distilled": "Student distilled"}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moonshine import artefacts
 from moonshine.errors import DataError
 from moonshine.params import Params
+from moonshine.project import artefacts
 
 ERRORS = ("top1", "top5")
 MEASURED = (*ERRORS, "loss")

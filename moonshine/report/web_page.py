@@ -8,10 +8,10 @@ from typing import Any
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from moonshine import artefacts
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.params.schema import Table
+from moonshine.project import artefacts
 from moonshine.report.attention import Attention
 from moonshine.report.charts import charts
 from moonshine.report.figures import FIGURES, Measured

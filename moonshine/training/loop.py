@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 
-from moonshine import processes, signals
 from moonshine.data.loading import Images
+from moonshine.data.shares import weight_of_share
 from moonshine.errors import DivergedError
 from moonshine.evaluation.measure import measure
 from moonshine.params.schema import Recipe
-from moonshine.progress import Progress, say
-from moonshine.training.checkpoints import save_checkpoint
-from moonshine.training.live import LiveRun
-from moonshine.training.run_folder import RunFolder
+from moonshine.runs.checkpoints import save_checkpoint
+from moonshine.runs.live import LiveRun
+from moonshine.runs.run_folder import RunFolder
+from moonshine.runtime import processes, signals
+from moonshine.runtime.progress import Progress, say
+from moonshine.training.publish import curve_csv
+from moonshine.training.replicas import share_statistics
 from moonshine.training.trainee import Trainee
 
 SECONDS_BETWEEN_NOTES = 1.0
@@ -83,7 +86,7 @@ class TrainingLoop:
             ready = [t for t in self.trainees if (t.epoch, t.batch) == (epoch, batch)]
             signals_of_teacher = self.teacher(images) if self.teacher else None
             for trainee in ready:
-                trainee.step(images, labels, signals_of_teacher, processes.weight_of_share(len(labels), size))
+                trainee.step(images, labels, signals_of_teacher, weight_of_share(len(labels), size))
             if (batch + 1) % STEPS_BETWEEN_CHECKS[self.train.device.type] == 0:
                 self._drop_diverged()
             progress.update(size, self._note(epoch))
@@ -95,7 +98,7 @@ class TrainingLoop:
         for trainee in list(self.trainees):
             if trainee.epoch != epoch:
                 continue
-            processes.share_statistics(trainee.network)
+            share_statistics(trainee.network)
             measured = measure(trainee.network, self.val, self._stay_safe)
             losses = {"validation loss": measured["loss"], "every step's loss": trainee.training_means()["loss"]}
             if wrong := [name for name, loss in losses.items() if not math.isfinite(loss)]:
@@ -103,7 +106,7 @@ class TrainingLoop:
                 continue
             trainee.finish_epoch(measured)
             last = trainee.history[-1]
-            self._live[trainee].finish_epoch(trainee.history)
+            self._live[trainee].finish_epoch(curve_csv(trainee.history))
             self._beat(trainee)
             say(
                 f"{trainee.row} seed {self.seed}: epoch {epoch}/{self.recipe.epochs} lr {last['lr']:g} "

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from moonshine import artefacts
-from moonshine.files import write_bytes, write_json, write_text
 from moonshine.params import Params
-from moonshine.progress import say
-from moonshine.training.run_folder import RunFolder
+from moonshine.project import artefacts
+from moonshine.runs.run_folder import RunFolder
+from moonshine.runtime.files import write_bytes, write_json, write_text
+from moonshine.runtime.progress import say
 
 
 def publish(params: Params, run: RunFolder) -> None:

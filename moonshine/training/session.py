@@ -6,20 +6,21 @@ from contextlib import contextmanager
 
 import torch
 
-from moonshine import artefacts, processes
 from moonshine.data.loading import Images, open_images
-from moonshine.device import choose_device, set_up
 from moonshine.errors import CheckpointError, MachineError, ParamsError
 from moonshine.models.model_file import describe_model, model_bytes
 from moonshine.models.networks import build_network
 from moonshine.params import Params
-from moonshine.progress import say
-from moonshine.training.checkpoints import load_newest_checkpoint, require_room
+from moonshine.project import artefacts
+from moonshine.runs.checkpoints import load_newest_checkpoint, require_room
+from moonshine.runs.provenance import provenance
+from moonshine.runs.run_folder import RunFolder
+from moonshine.runtime import processes
+from moonshine.runtime.device import choose_device, set_up
+from moonshine.runtime.progress import say
 from moonshine.training.loop import Teacher, TrainingLoop
 from moonshine.training.memory import free_bytes, groups_that_fit, measure_need
 from moonshine.training.objective import Objective
-from moonshine.training.provenance import provenance
-from moonshine.training.run_folder import RunFolder
 from moonshine.training.trainee import Trainee
 
 MakeObjective = Callable[[str], Objective]
@@ -33,7 +34,7 @@ def train_runs(
 
     `make_objective` gets a row, `make_teacher` the device.
     """
-    device = choose_device(params.machine)
+    device = choose_device(params.machine.device)
     set_up(params.recipe.threads)
     with processes.joined(device), _lack_of_memory_explained():
         _train_on(device, params, runs, make_objective, make_teacher)

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 
-from moonshine import processes
 from moonshine.data.order import derived_seed
+from moonshine.data.shares import summed
 from moonshine.errors import DivergedError
 from moonshine.models.networks import compile_network, initialise, place
 from moonshine.params.schema import Recipe
+from moonshine.runtime import processes
 from moonshine.training.objective import Objective
+from moonshine.training.replicas import replicated
 from moonshine.training.schedule import learning_rate
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,7 +40,7 @@ class Trainee:
         network = initialise(architecture, derived_seed("initialisation", seed))
         self.network = place(network, device).train()
         objective.attach(self.network)
-        replica = processes.replicated(self.network)
+        replica = replicated(self.network)
         self._forward = compile_network(replica) if recipe.compile else replica
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
@@ -89,7 +91,7 @@ class Trainee:
         """What the batch adds to the epoch's sums, over all processes."""
         correct = (logits.argmax(1) == labels).sum()
         of_share = [means * len(labels), correct.double()[None], correct.new_full((1,), len(labels))]
-        return processes.summed(torch.cat(of_share))
+        return summed(torch.cat(of_share))
 
     def _note_fault(self, batch_means: torch.Tensor) -> torch.Tensor:
         """1 if this step or one before was not finite, which tells the fused optimiser to leave the weights alone.
@@ -130,7 +132,7 @@ class Trainee:
         """Raise DivergedError (exit code 7) if a weight or a statistic is not finite. Waits for the device."""
         tensors = [tensor for tensor in self.network.state_dict().values() if tensor.is_floating_point()]
         largest = torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))
-        if not torch.isfinite(processes.summed(largest)):
+        if not torch.isfinite(summed(largest)):
             raise self.diverged("a weight")
 
     def training_means(self) -> dict[str, float]:

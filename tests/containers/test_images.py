@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from support import ROOT, copy_project, run, toy_params
 
 LOCK, SIF = ROOT / "requirements/runtime.lock", ROOT / "containers/moonshine.sif"

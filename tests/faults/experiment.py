@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from support import toy_params, write_params
 
 TRAIN = ("train", "teacher", "--seed", "0")

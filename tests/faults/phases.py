@@ -32,11 +32,11 @@ def steps(path: Path) -> int:
 
 def record(path: Path, pause: str | None = None) -> None:
     """From now on this process notes what it does in the file, and stops itself when it first enters `pause`."""
-    import moonshine.data.prepare
-    import moonshine.evaluation.evaluate
-    import moonshine.training.distil
+    import moonshine.stages.distil
+    import moonshine.stages.evaluate
+    import moonshine.stages.prepare
+    import moonshine.stages.train
     import moonshine.training.loop
-    import moonshine.training.train
     from moonshine.training.trainee import Trainee
 
     path.write_bytes(b"s\0")
@@ -65,12 +65,12 @@ def record(path: Path, pause: str | None = None) -> None:
 
         setattr(owner, name, wrapper)
 
-    note_calls(moonshine.data.prepare, "write_split", b"w")
+    note_calls(moonshine.stages.prepare, "write_split", b"w")
     note_calls(moonshine.training.loop, "save_checkpoint", b"c")
     note_calls(moonshine.training.loop, "measure", b"e")
-    note_calls(moonshine.evaluation.evaluate, "measure", b"e")
-    note_calls(moonshine.training.train, "publish", b"p")
-    note_calls(moonshine.training.distil, "publish", b"p")
+    note_calls(moonshine.stages.evaluate, "measure", b"e")
+    note_calls(moonshine.stages.train, "publish", b"p")
+    note_calls(moonshine.stages.distil, "publish", b"p")
     note_calls(Trainee, "step", b"t")
     note_calls(Trainee, "finish_epoch", b"f")
     enter(b"s")  # before any work

@@ -12,7 +12,7 @@ import pytest
 
 from faults.experiment import TRAIN, Experiment, Injections
 from faults.forked import command, start
-from moonshine.files import free_bytes
+from moonshine.runtime.files import free_bytes
 
 CHECKPOINT = 110_000
 """A little more than the bytes of one."""

@@ -9,7 +9,8 @@ import torch
 
 from faults.experiment import TRAIN, Experiment, Injections, artefacts, tiny_params
 from faults.forked import command
-from moonshine.training import live, loop
+from moonshine.runs import live
+from moonshine.training import loop
 from moonshine.training.objective import CrossEntropy
 from support import write_params
 

@@ -19,8 +19,8 @@ import torch
 
 from faults.experiment import TRAIN, Experiment, Injections, artefacts
 from faults.forked import command, start
-from moonshine.files import write_checked_json
 from moonshine.models.model_file import model_bytes
+from moonshine.runtime.files import write_checked_json
 
 MARKER = "executed"
 

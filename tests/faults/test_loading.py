@@ -20,8 +20,8 @@ from moonshine.data import large_images
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
 from moonshine.errors import DataError, MachineError
-from moonshine.files import sha256
 from moonshine.params.schema import Augmentation
+from moonshine.runtime.files import sha256
 from support import environment, files_below, is_stopped, moonshine, write_params
 from test_photographs import photograph_params
 
@@ -59,7 +59,7 @@ def wait_for(found: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
 HALF_MADE = """
 import os, signal
 from moonshine import cli
-from moonshine.data import store
+from moonshine.images import store
 
 batches, make_batch = 0, store._batch
 

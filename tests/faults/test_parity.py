@@ -18,7 +18,7 @@ import torch
 from faults.experiment import DISTIL, TRAIN, Experiment, artefacts, tiny_params
 from faults.forked import Command, command, start
 from faults.phases import stop_after_checkpoint
-from moonshine.files import read_checked_json, write_checked_json
+from moonshine.runtime.files import read_checked_json, write_checked_json
 from support import moonshine, start_until_paused, write_params
 
 POSITIONS = (1, 2, 3, 5, 6, 7)

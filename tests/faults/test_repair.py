@@ -14,7 +14,7 @@ import torch
 from faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefacts, tiny_params
 from faults.forked import command, start
 from faults.test_corruption import flip_a_bit
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from support import copy_project, moonshine, run
 
 
@@ -136,8 +136,8 @@ def test_unlock_leaves_live_owners_alone(project: Path, untrained: Path, injecte
 
 def edit_identity(folder: Path, change: str) -> Path:
     """Make the one run in the folder an older one, as if `change` (a dotted key) had been different."""
-    from moonshine.files import read_checked_json, write_checked_json
-    from moonshine.training.identity import identity_hash
+    from moonshine.runs.identity import identity_hash
+    from moonshine.runtime.files import read_checked_json, write_checked_json
 
     (path,) = folder.glob("runs/toy/*/**/identity.json")
     identity = read_checked_json(path, "")

@@ -12,7 +12,7 @@ import torch
 
 from faults.experiment import STAGES, TRAIN, Experiment, Injections, artefacts, tiny_params
 from faults.forked import command
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from moonshine.training.objective import CrossEntropy
 from support import copy_project, environment, moonshine, run
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
-from moonshine.files import sha256
+from moonshine.runtime.files import sha256
 from support import copy_project, is_stopped, moonshine, pausing, run, stages_in, toy_params, write_params
 
 HAS_CLUSTER = (

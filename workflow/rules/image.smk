@@ -1,6 +1,6 @@
 import os
 
-from moonshine.engines.containers import SIF, bound_folders
+from moonshine.containers.launcher import SIF, bound_folders
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 

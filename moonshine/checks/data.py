@@ -1,0 +1,96 @@
+"""What params.yaml says of the images, held against the prepared data as soon as they are there."""
+
+from typing import Any
+
+from moonshine.errors import DataError, ParamsError
+from moonshine.images.store import read_manifest
+from moonshine.params import Params
+from moonshine.params.schema import DATA_FILES, Dataset
+from moonshine.project import artefacts
+
+ORIGINS = {
+    "digits": "scikit-learn load_digits, digits.csv.gz",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "imagenet": "ILSVRC2012",
+    "imagenette": "Imagenette",
+    "folder": "folder",
+}
+"""Source -> what its module calls it in the manifest."""
+DIGITS_VALIDATION = 360
+"""The digits held out by default. Their module has the number as well, but importing it imports scikit-learn."""
+
+
+def check_images(params: Params) -> None:
+    """ParamsError (exit code 2) for attention_maps.images that do not exist; nothing where no data are prepared."""
+    if manifest := _manifest(params):
+        _require_positions(params, manifest)
+
+
+def check_data(params: Params) -> None:
+    """As `check_images`, and DataError (exit code 3) where the data were prepared for other params.
+
+    The engines prepare them again by themselves, single commands do not.
+    """
+    if problem := data_problem(params):
+        raise DataError(f"{artefacts.data_folder(params.dataset.name)}: {problem}; run `moonshine prepare`")
+    check_images(params)
+
+
+def data_problem(params: Params) -> str | None:
+    """How the prepared data differ from what params.yaml asks for; None where they do not, or none are prepared.
+
+    Every key of `dataset` that decides bytes is compared. Raises DataError for a damaged manifest.
+    """
+    if not (manifest := _manifest(params)):
+        return None
+    asked, prepared = _asked(params.dataset), _prepared(params.dataset, manifest)
+    differing = [key for key in asked if asked[key] != prepared[key]]
+    return "; ".join(f"prepared with dataset.{key} {prepared[key]}, not {asked[key]}" for key in differing) or None
+
+
+def _manifest(params: Params) -> dict[str, Any] | None:
+    prepared = artefacts.manifest(params.dataset.name).exists()
+    return read_manifest(artefacts.data_folder(params.dataset.name)) if prepared else None
+
+
+def _require_positions(params: Params, manifest: dict[str, Any]) -> None:
+    count = manifest["splits"]["val"]["count"]
+    if (last := max(params.attention_maps.images)) >= count:
+        raise ParamsError(f"attention_maps.images: {last}, but the last validation image is {count - 1}")
+
+
+def _asked(settings: Dataset) -> dict[str, Any]:
+    return {
+        "source": ORIGINS[settings.source],
+        "classes": settings.classes,
+        "channels": settings.channels,
+        "size": settings.size,
+        "evaluation": settings.evaluation.model_dump() if settings.evaluation else None,
+        "resize": settings.resize,
+        "training": settings.training,
+        "validation": (settings.validation or DIGITS_VALIDATION) if settings.source == "digits" else None,
+        **{
+            f"files.{role}": file.sha256 or file.md5 or file.content_sha256
+            for role, file in (settings.files or {}).items()
+        },
+    }
+
+
+def _prepared(settings: Dataset, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The same by the manifest. Files that are no archive of several are pinned in it by their sha256 alone."""
+    origin, splits = manifest["origin"], manifest["splits"]
+    channels, size, _ = manifest["shape"]
+    pins = origin.get("checksums") or origin.get("content_sha256") or {"archive": origin.get("sha256")}
+    return {
+        "source": origin["source"],
+        "classes": len(manifest["classes"]),
+        "channels": channels,
+        "size": size,
+        "evaluation": manifest.get("evaluation"),
+        "resize": origin.get("resize"),
+        "training": splits["train"]["count"] if "subset" in origin else None,
+        "validation": splits["val"]["count"] if origin["source"] == ORIGINS["digits"] else None,
+        **{f"files.{role}": pins.get(role) for role in DATA_FILES[settings.source]},
+    }

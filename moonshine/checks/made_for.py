@@ -1,0 +1,272 @@
+"""Whether data, models and results were made for the params, data and teacher that are here now.
+
+They say so themselves: the manifest, the record beside a model, the hashes in metrics. The engines go by hashes and
+times of what they ran, and know nothing of a command by hand, of `dvc commit` and of files put in place. What has no
+record cannot contradict. Code is not compared, for an edit that is accepted changes no result. Nothing here imports
+torch.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from moonshine.checks.data import data_problem
+from moonshine.checks.unchanged import values_at
+from moonshine.errors import DataError
+from moonshine.images.store import read_manifest
+from moonshine.models.architecture import describe
+from moonshine.params import Params
+from moonshine.params.read import read_yaml
+from moonshine.params.schema import Checkpoint
+from moonshine.project import artefacts
+from moonshine.project.lock_file import RECORD, read_stages
+from moonshine.runs.identity import identity_in_params
+from moonshine.runtime.differences import differences
+from moonshine.runtime.files import sha256
+
+DESCRIPTION = "moonshine"
+"""Where a model file has its description. models/model_file.py has the name as well, but imports torch."""
+
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
+"""What damaged records and models raise."""
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """An artefact that is not what params.yaml and the files here ask for."""
+
+    path: Path
+    problem: str
+    command: str
+    """That makes it again."""
+    of_params: bool = False
+    """Whether params.yaml alone contradicts it, and not the data, a teacher or another file as well."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}; run `{self.command}`, or an engine"
+
+
+def find_mismatches(params: Params) -> Iterator[Mismatch]:
+    """Everything of the experiment that says itself that it was made for something else."""
+    yield from _data(params)
+    for row in params.rows:
+        for seed in seeds_of(params, row):
+            yield from _model(params, row, seed)
+        yield from _metrics(params, row)
+    yield from _maps(params)
+
+
+def require_models(params: Params, models: Iterable[tuple[str, int | None]]) -> None:
+    """DataError (exit code 3) for models, by row and seed, that were made for something else or replaced since."""
+    _refuse([problem for row, seed in models for problem in _model(params, row, seed, hashed=True)])
+
+
+def require_results(params: Params, path: Path) -> None:
+    """DataError (exit code 3) for measured rows that are of something else than the params, whose file is `path`.
+
+    Where the records are not here, as in a clone without models, dvc.lock has the params that rows were made with.
+    """
+    _refuse([*find_mismatches(params), *_by_lock(params, read_yaml(path))])
+
+
+def _refuse(mismatches: list[Mismatch]) -> None:
+    if mismatches:
+        raise DataError("\n".join(map(str, dict.fromkeys(mismatches))))
+
+
+def seeds_of(params: Params, row: str) -> list[int | None]:
+    """One None for a fetched row, which has no seeds."""
+    return [None] if row.startswith("fetch/") else [*params.seeds]
+
+
+def model_problem(params: Params, row: str, seed: int | None, hashed: bool = False) -> str | None:
+    """How a model differs from what it has to be here, by its record; None where it does not, or lacks either.
+
+    `hashed` also reads the whole model, for its sha256.
+    """
+    path, record_path = artefacts.model(params.experiment, row, seed), artefacts.record(params.experiment, row, seed)
+    if not (path.exists() and record_path.exists()):
+        return None
+    try:
+        if changed := _changes(params, row, seed):
+            return f"outdated ({'; '.join(changed)})"
+        if hashed and seed is not None and _digest(path) != json.loads(record_path.read_text())["sha256"]:
+            return f"damaged or replaced, its sha256 is not that of {record_path}"
+    except UNREADABLE:
+        return f"its record {record_path}, or the file itself, is damaged"
+    if row.startswith("distil/"):
+        problem = model_problem(params, *artefacts.row_and_seed(params.teacher))
+        return f"its teacher {params.teacher} is {problem}" if problem else None
+    return None
+
+
+def _changes(params: Params, row: str, seed: int | None) -> list[str]:
+    record = json.loads(artefacts.record(params.experiment, row, seed).read_text())
+    return _changed_fetched(params, row, record) if seed is None else _changed(params, row, seed, record)
+
+
+def _changed(params: Params, row: str, seed: int, record: dict[str, Any]) -> list[str]:
+    """Of a model that was trained here."""
+    settings = params.dataset
+    now = {**identity_in_params(params, row, settings.classes, settings.channels), "seed": seed}
+    inputs = {"data": artefacts.manifest(settings.name)}
+    if row.startswith("distil/"):
+        inputs["teacher"] = artefacts.teacher_model(params.experiment, params.teacher)
+    now |= {part: _digest(path) for part, path in inputs.items() if path.exists()}
+    made = {part: record["identity"].get(part) for part in now}
+    return differences({"row": record["row"], **made}, {"row": row, **now})
+
+
+def _changed_fetched(params: Params, row: str, record: dict[str, Any]) -> list[str]:
+    network = row.removeprefix("fetch/")
+    noted = [key for key in Checkpoint.model_fields if key in record]
+    pinned = {key: value for key, value in params.fetch[network].model_dump().items() if key in noted}
+    with safe_open(artefacts.model(params.experiment, row), framework="numpy") as file:
+        network_made = json.loads(file.metadata()[DESCRIPTION])["architecture"]
+    network_now = describe(params.networks[network], params.dataset.classes, params.dataset.channels)
+    return differences(
+        {"fetch": {key: record[key] for key in noted}, "network": network_made},
+        {"fetch": pinned, "network": network_now},
+    )
+
+
+def _model(params: Params, row: str, seed: int | None, hashed: bool = False) -> Iterator[Mismatch]:
+    if problem := model_problem(params, row, seed, hashed):
+        path, of_params = artefacts.model(params.experiment, row, seed), _is_of_params(params, row, seed)
+        yield Mismatch(path, problem, _command(row, seed), of_params)
+
+
+def _is_of_params(params: Params, row: str, seed: int | None) -> bool:
+    """Whether params.yaml alone contradicts a model; of one that it does not contradict itself, its teacher."""
+    try:
+        changes = _changes(params, row, seed)
+    except UNREADABLE:
+        return False
+    if not changes and row.startswith("distil/"):
+        return _is_of_params(params, *artefacts.row_and_seed(params.teacher))
+    return bool(changes) and not any(line.startswith(("row: ", "data: ", "teacher: ")) for line in changes)
+
+
+def _command(row: str, seed: int | None) -> str:
+    stage, _, name = row.partition("/")
+    return f"moonshine {stage} {name}" + ("" if seed is None else f" --seed {seed}")
+
+
+def _data(params: Params) -> Iterator[Mismatch]:
+    path = artefacts.manifest(params.dataset.name)
+    try:
+        problem, of_params = data_problem(params), True
+    except DataError as error:
+        problem, of_params = str(error).removeprefix(f"{path}: ").partition(";")[0], False
+    if problem:
+        yield Mismatch(path, problem, "moonshine prepare", of_params)
+
+
+def _metrics(params: Params, row: str) -> Iterator[Mismatch]:
+    """Metrics whose models or images are no longer those that were measured."""
+    path = artefacts.metrics(params.experiment, row)
+    if not (content := _content(path)):
+        return
+    measured = content.get("seeds", {}) if isinstance(content.get("seeds", {}), dict) else {}
+    for seed in seeds_of(params, row):
+        about = content if seed is None else measured.get(str(seed))
+        expected, now = about.get("model_sha256") if isinstance(about, dict) else None, _published(params, row, seed)
+        if expected and now and expected != now:
+            model = artefacts.model(params.experiment, row, seed)
+            yield Mismatch(path, f"measured on another {model}", f"moonshine evaluate {row}")
+    yield from _images(params, path, content, f"moonshine evaluate {row}")
+
+
+def _maps(params: Params) -> Iterator[Mismatch]:
+    path = artefacts.attention_maps(params.experiment) / "distances.json"
+    if not (content := _content(path)):
+        return
+    for about in content["models"].values() if isinstance(content.get("models"), dict) else ():
+        if not isinstance(about, dict) or not isinstance(about.get("model"), str):
+            continue
+        row, seed = artefacts.row_and_seed(about["model"])
+        expected, now = about.get("sha256"), _published(params, row, seed)
+        if expected and now and expected != now:
+            model = artefacts.model(params.experiment, row, seed)
+            yield Mismatch(path, f"drawn of another {model}", "moonshine attention_maps")
+    yield from _images(params, path, content, "moonshine attention_maps")
+
+
+def _images(params: Params, path: Path, content: dict[str, Any], command: str) -> Iterator[Mismatch]:
+    data = artefacts.manifest(params.dataset.name)
+    expected = content["dataset"].get("sha256") if isinstance(content.get("dataset"), dict) else None
+    try:
+        now = read_manifest(data.parent)["splits"]["val"]["sha256"] if data.exists() else None
+    except DataError:
+        return  # the data are named
+    if expected and now and expected != now:
+        yield Mismatch(path, f"made of other images than {data.parent} has now", command)
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    """What a result says; None where it is not there or damaged, which its reader names."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _published(params: Params, row: str, seed: int | None) -> str | None:
+    """The sha256 of a model as its record has it; of a fetched one the file's, for its record has the original's."""
+    try:
+        if seed is None:
+            return _digest(artefacts.model(params.experiment, row))
+        return str(json.loads(artefacts.record(params.experiment, row, seed).read_text())["sha256"])
+    except UNREADABLE:
+        return None
+
+
+def _by_lock(params: Params, content: Any) -> Iterator[Mismatch]:
+    """Results that were made with other params as dvc.lock has them, of what has no record here."""
+    unrecorded = list(_unrecorded(params))
+    stages = locked_stages() if unrecorded else {}
+    for names, path, command in unrecorded:
+        for entry in (stages[name] for name in names if name in stages):
+            made = entry.get("params", {}).get("params.yaml", {})
+            if changed := differences(made, values_at(content, made)):
+                yield Mismatch(path, f"outdated, says {RECORD} ({'; '.join(changed)})", command)
+
+
+def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
+    """Names that a stage may have in dvc.lock, the results that come of it, and its command."""
+    experiment, dataset = params.experiment, params.dataset.name
+    if not artefacts.manifest(dataset).exists() and artefacts.all_metrics(experiment).exists():
+        names = [f"prepare@{dataset}", f"prepare_licensed@{dataset}"]
+        yield names, artefacts.all_metrics(experiment), "moonshine prepare"
+    for row in params.rows:
+        path = artefacts.metrics(experiment, row)
+        for seed in seeds_of(params, row) if path.exists() else ():
+            if not artefacts.record(experiment, row, seed).exists():
+                stage, *parts = row.split("/")
+                name = "-".join([experiment, *parts, *([] if seed is None else [str(seed)])])
+                yield [f"{stage}@{name}", f"{stage}_more@{name}"], path, _command(row, seed)
+
+
+def locked_stages() -> dict[str, Any]:
+    """What dvc.lock has of each stage, of all experiments; nothing where it is missing or damaged."""
+    try:
+        return {name: entry for name, entry in read_stages().items() if isinstance(entry, dict)}
+    except DataError:
+        return {}
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _hash(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1000)
+def _hash(path: Path, *stamp: int) -> str:
+    """Teachers and manifests are asked for again and again."""
+    return sha256(path)

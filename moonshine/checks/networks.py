@@ -1,0 +1,118 @@
+"""Whether the networks of params.yaml can be built and run, before anything is trained."""
+
+import difflib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from moonshine.errors import ParamsError
+from moonshine.models.architecture import describe
+from moonshine.models.attention_points import attention_points
+from moonshine.models.convolutions import reasons_to_keep
+from moonshine.models.networks import build_network
+from moonshine.params import Params
+from moonshine.runtime.suggest import suggest
+
+IMPOSSIBLE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
+"""What torch raises for layers of sizes that do not fit each other, the images or any memory."""
+
+
+def check_networks(params: Params) -> None:
+    """Build every network without weights and send the shape of an image through it.
+
+    Raises ParamsError (exit code 2) with one line for each network that cannot be built, has no such attention point,
+    has nothing to substitute, or cannot take the images.
+    """
+    dataset, learners = params.dataset, params.attention_students
+    mistakes: list[str] = []
+    for name, network in params.networks.items():
+        architecture = describe(network, dataset.classes, dataset.channels)
+        found = _mistakes(architecture, dataset.size, name in learners)
+        mistakes += (f"networks.{name}: {mistake}" for mistake in found)
+    if mistakes:
+        raise ParamsError("\n".join(mistakes))
+
+
+def check_batch_norms(params: Params) -> None:
+    """Raise ParamsError (exit code 2) if all batches leave a process one image, too few for a network's batch norm.
+
+    Whether the last batch alone does so is seen by the training, which knows how many images there are.
+    """
+    recipe, dataset = params.recipe, params.dataset
+    if recipe.batch_size // (recipe.processes or 1) > 1:
+        return
+    shared = f" for {recipe.processes} processes" if recipe.processes else ""
+    for name in dict.fromkeys(row.split("/")[-1] for row in params.seeded_rows):
+        network = build_network(describe(params.networks[name], dataset.classes, dataset.channels))
+        try:
+            with torch.no_grad():
+                network(torch.empty(1, dataset.channels, dataset.size, dataset.size, device="meta"))
+        except ValueError:
+            few = f"{recipe.batch_size}{shared}, too few for the batch norm of {name}"
+            raise ParamsError(f"recipe.batch_size: {few}; choose another") from None
+
+
+def _mistakes(architecture: dict[str, Any], size: int, learns: bool) -> Iterator[str]:
+    try:
+        network = build_network(architecture)
+    except ParamsError as error:
+        yield str(error)
+        return
+    except IMPOSSIBLE as error:
+        yield f"cannot be built: {_first_line(error)}"
+        return
+    points = attention_points(architecture)
+    paths = {path for path, _ in network.named_modules() if path}
+    if (conv := architecture.get("conv", "S")) != "S" and _substitutes_nothing(architecture):
+        why = f'`moonshine describe --arch {architecture["arch"]} --conv "{conv}"` shows why'
+        yield f"conv: {conv} takes the place of no convolution; leave it out ({why})"
+    unknown = [point for point in points if point not in paths]
+    for point in unknown:
+        yield f'points: "{point}" is no module of {architecture["arch"]}{_nearest(point, paths)}'
+    if not unknown:
+        yield from _refusal(network, points, architecture["in_channels"], size, learns)
+
+
+def _substitutes_nothing(architecture: dict[str, Any]) -> bool:
+    return all(reasons_to_keep(build_network({**architecture, "conv": "S"})).values())
+
+
+def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: int, learns: bool) -> Iterator[str]:
+    given: dict[str, tuple[torch.Tensor, int]] = {}
+
+    def note(point: str, module: nn.Module, inputs: object, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            given[point] = output, output._version
+
+    for point in points:
+        network.get_submodule(point).register_forward_hook(partial(note, point))
+    try:
+        with torch.no_grad():
+            network(torch.empty(2, channels, size, size, device="meta"))
+    except IMPOSSIBLE as error:
+        yield f"cannot take images of {channels} x {size} x {size}: {_first_line(error)}"
+        return
+    for point in points:
+        features, version = given.get(point, (None, 0))
+        if features is None:
+            yield f"points: {point} gives no tensor"
+        elif features.dim() != 4:
+            yield f"points: {point} gives no maps of (channels, height, width), but {tuple(features.shape[1:])}"
+        elif learns and features._version != version:  # a student's backward pass needs them as they were
+            yield (
+                f"points: {point} gives maps that the network overwrites in place, so that no student can learn them; "
+                "name a module after it"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _nearest(point: str, paths: set[str]) -> str:
+    """The likely path; without one, the modules at the top, for all of them are too many."""
+    close = difflib.get_close_matches(point, paths, n=1)
+    return suggest(point, close or {path for path in paths if "." not in path})

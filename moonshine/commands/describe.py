@@ -1,0 +1,110 @@
+"""`moonshine describe`: what networks cost, and what is substituted in them, without data or weights."""
+
+import pandas as pd
+from pydantic import ValidationError
+from torch import nn
+
+from moonshine.checks.networks import check_networks
+from moonshine.cost.counts import Cost, module_costs, network_cost
+from moonshine.errors import ParamsError
+from moonshine.models.architecture import describe
+from moonshine.models.convolutions import reasons_to_keep
+from moonshine.models.names import wide_resnet_shape
+from moonshine.models.networks import build_network, usual_block
+from moonshine.params import Network, Params
+from moonshine.runtime.suggest import suggest
+
+IMAGENET_SIDE, IMAGENET_CLASSES = 224, 1000
+
+
+def describe_architecture(arch: str, conv: str | None) -> None:
+    """Print the cost of one architecture on ImageNet, and with a convolution what it takes the place of."""
+    try:
+        network = Network(arch=arch, conv=conv)
+    except ValidationError as error:
+        raise ParamsError(str(error.errors()[0]["ctx"]["error"])) from None
+    _print_network(network, IMAGENET_CLASSES, 3, IMAGENET_SIDE)
+
+
+def describe_network(params: Params, name: str) -> None:
+    """Print the cost of one network of an experiment, and what is substituted in it.
+
+    Like the other, raises ParamsError (exit code 2) where a network of params.yaml cannot be built or run.
+    """
+    check_networks(params)
+    if name not in params.networks:
+        raise ParamsError(f'"{name}" is no network of params.yaml{suggest(name, params.networks)}')
+    dataset = params.dataset
+    _print_network(params.networks[name], dataset.classes, dataset.channels, dataset.size)
+
+
+def describe_experiment(params: Params) -> None:
+    """Print the cost of every network of an experiment, for its images."""
+    check_networks(params)
+    dataset = params.dataset
+    _print_images(dataset.classes, dataset.channels, dataset.size)
+    lines = []
+    for name, network in params.networks.items():
+        cost = network_cost(describe(network, dataset.classes, dataset.channels), dataset.size, dataset.size)
+        lines.append({"Network": name, "Arch": network.arch, "Conv": network.conv or "S", **_counts(cost)})
+    _print_table(lines, numbers=3)
+
+
+def _print_network(network: Network, classes: int, channels: int, side: int) -> None:
+    """The whole, then each layer that is substituted, then each that is not and why."""
+    conv = network.conv or "S"
+    block = network.block or usual_block(conv) if wide_resnet_shape(network.arch) else None
+    plain = describe(network.model_copy(update={"conv": "S", "block": block}), classes, channels)
+    before, after = (module_costs({**plain, "conv": each}, side, side) for each in ("S", conv))
+    _print_images(classes, channels, side)
+    compared = {"S": before, conv: after}
+    _print_table([{"Network": f"{network.arch} {each}", **_counts(costs[""])} for each, costs in compared.items()], 3)
+    if conv != "S":
+        _print_layers(build_network(plain), before, after)
+
+
+def _print_layers(plain: nn.Module, before: dict[str, Cost], after: dict[str, Cost]) -> None:
+    reasons = reasons_to_keep(plain)
+    substituted = [path for path, reason in reasons.items() if reason is None]
+    print(f"\nSubstituted: {len(substituted)} of {len(reasons)} convolutions.\n")
+    if substituted:
+        _print_table([_change(path, plain, before[path], after[path]) for path in substituted], numbers=4)
+    print(f"\nNot substituted: {len(reasons) - len(substituted)}.\n")
+    kept = {path: reason for path, reason in reasons.items() if reason}
+    _print_table([{"Layer": path, "Was": _shape(plain, path), "Why": why} for path, why in kept.items()], numbers=0)
+
+
+def _change(path: str, plain: nn.Module, before: Cost, after: Cost) -> dict[str, str]:
+    return {
+        "Layer": path,
+        "Was": _shape(plain, path),
+        "Params": f"{before.parameters:,}",
+        "Now": f"{after.parameters:,}",
+        "MACs": f"{before.macs:,}",
+        "MACs now": f"{after.macs:,}",
+    }
+
+
+def _shape(network: nn.Module, path: str) -> str:
+    layer = network.get_submodule(path)
+    assert isinstance(layer, nn.Conv2d)
+    stride = f", stride {layer.stride[0]}" if layer.stride[0] > 1 else ""
+    kernel = "x".join(map(str, layer.kernel_size))
+    return f"{kernel}, {layer.in_channels} -> {layer.out_channels}{stride}"
+
+
+def _counts(cost: Cost) -> dict[str, str]:
+    return {"No. Params": f"{cost.parameters:,}", "Learnable": f"{cost.learnable:,}", "MACs": f"{cost.macs:,}"}
+
+
+def _print_images(classes: int, channels: int, side: int) -> None:
+    print(
+        f"{classes} classes, {channels} x {side} x {side} pixels; No. Params counts batch norm's running statistics.\n"
+    )
+
+
+def _print_table(lines: list[dict[str, str]], numbers: int) -> None:
+    """`numbers` columns at the right are numbers."""
+    left = len(lines[0]) - numbers
+    alignment = ["left"] * left + ["right"] * numbers
+    print(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True, colalign=alignment))

@@ -1,0 +1,208 @@
+"""`moonshine status`: how far an experiment is, from what its runs leave in runs/ and models/, under either engine.
+
+Nothing is asked of the engines or of the machines that train, so it works from any machine that sees the folder. It
+holds what is there against params.yaml, the data and the teacher, but not against code: `dvc status` does.
+"""
+
+import csv
+import json
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from moonshine.checks.data import data_problem
+from moonshine.checks.made_for import model_problem, seeds_of
+from moonshine.errors import DataError
+from moonshine.params import Params
+from moonshine.project import artefacts
+from moonshine.runs.live import CURVE, HEARTBEAT
+from moonshine.runs.run_folder import RESULT_RECORD
+
+SECONDS_OF_SILENCE = 120.0
+"""After which a run elsewhere, which writes every ten seconds and after validation, has probably died."""
+
+MEANINGS = {
+    "done": "trained and published",
+    "outdated": "made for other params, data or another teacher than there are now",
+    "finished": "trained; its stage has still to publish it",
+    "running": "in training",
+    "silent": f"no sign of life for {SECONDS_OF_SILENCE:.0f} s",
+    "stopped": "its process has ended; the same command goes on from the last checkpoint",
+    "diverged": "the loss stopped being finite",
+    "waiting": "not begun",
+}
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One network of the experiment; `seed` is None for published weights, numbers are None where not known."""
+
+    row: str
+    seed: int | None
+    state: str
+    epoch: int | None = None
+    epochs: int | None = None
+    step: int | None = None
+    steps: int | None = None
+    top1: float | None = None
+    """Top-1 error in per cent on the validation images after the last epoch that is over."""
+    seconds_left: float | None = None
+    reason: str | None = None
+    """Why it is outdated."""
+
+
+def show_status(params: Params, as_json: bool, watch: float | None) -> None:
+    """Print the status once, or every `watch` seconds until nothing is left to train or the user has seen enough."""
+    while True:
+        runs = list(experiment_status(params))
+        text = _json(params, runs) if as_json else _table(params, runs)
+        clear = "\x1b[H\x1b[J" if watch and sys.stdout.isatty() else ""
+        print(clear + text, flush=True)
+        if not watch or all(run.state == "done" for run in runs):
+            return
+        try:
+            time.sleep(watch)
+        except KeyboardInterrupt:
+            return
+
+
+def experiment_status(params: Params) -> Iterator[RunStatus]:
+    """Every network of the experiment, in the order of its rows."""
+    of_data = _data_problem(params)
+    return (_run_status(params, row, seed, of_data) for row in params.rows for seed in seeds_of(params, row))
+
+
+def _run_status(params: Params, row: str, seed: int | None, of_data: str | None) -> RunStatus:
+    model, epochs = artefacts.model(params.experiment, row, seed), None if seed is None else params.recipe.epochs
+    folder, heartbeat = (None, None) if seed is None else _newest(artefacts.run_folder(params.experiment, row, seed))
+    if model.exists() and not (folder and heartbeat and _goes_on(params, row, seed, folder, heartbeat)):
+        problem = of_data or model_problem(params, row, seed)
+        epoch, error = (None, None) if seed is None else _last_epoch(artefacts.curve(params.experiment, row, seed))
+        return RunStatus(row, seed, "outdated" if problem else "done", epoch, epochs, top1=error, reason=problem)
+    if folder is None or heartbeat is None:
+        return RunStatus(row, seed, "waiting", epochs=epochs)
+    state = _state(folder, heartbeat)
+    return RunStatus(
+        row,
+        seed,
+        state,
+        min(heartbeat["epoch"], params.recipe.epochs),
+        params.recipe.epochs,
+        heartbeat["step"],
+        heartbeat["steps"],
+        _last_epoch(folder / CURVE)[1],
+        heartbeat["seconds_left"] if state == "running" else None,
+    )
+
+
+def _goes_on(params: Params, row: str, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
+    """Whether a run is newer than the published model, and not the one that it came from.
+
+    An older run, given up, may lie beside a model that was published later. Copies may keep whole seconds only.
+    """
+    model, record = (of(params.experiment, row, seed) for of in (artefacts.model, artefacts.record))
+    if (folder / RESULT_RECORD).exists() and _run_of(record) == folder.name:
+        return False
+    return int(heartbeat["written"]) > model.stat().st_mtime
+
+
+def _run_of(record: Path) -> str | None:
+    """The run that a published model came from."""
+    try:
+        return json.loads(record.read_text())["run"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _data_problem(params: Params) -> str | None:
+    try:
+        problem = data_problem(params)
+    except DataError as error:
+        return str(error)
+    return f"data/{params.dataset.name} is {problem}" if problem else None
+
+
+def _newest(parent: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """The run below `parent` that gave the last sign of life, and that sign."""
+    beats = []
+    for path in parent.glob(f"*/{HEARTBEAT}"):
+        try:
+            beat = json.loads(path.read_text())
+            beats.append((float(beat["written"]), path.parent, beat))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # replaced or removed while we looked
+    return max(beats, key=lambda each: each[0])[1:] if beats else (None, None)
+
+
+def _state(folder: Path, heartbeat: dict[str, Any]) -> str:
+    if "diverged" in heartbeat:
+        return "diverged"
+    if (folder / RESULT_RECORD).exists():
+        return "finished"
+    if heartbeat["host"] == socket.gethostname() and not _alive(heartbeat["process"]):
+        return "stopped"
+    return "silent" if time.time() - heartbeat["written"] > SECONDS_OF_SILENCE else "running"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's process
+    return True
+
+
+def _last_epoch(curve: Path) -> tuple[int | None, float | None]:
+    """Its number, and the error after it."""
+    try:
+        with curve.open() as file:
+            *_, last = csv.DictReader(file)
+            return int(last["epoch"]), float(last["val_top1"])
+    except (OSError, ValueError, KeyError):
+        return None, None
+
+
+def _summary(params: Params, runs: list[RunStatus]) -> str:
+    counts = Counter(run.state for run in runs)
+    parts = [f"{counts[state]} {state}" for state in MEANINGS if counts[state]]
+    measured = sum(artefacts.metrics(params.experiment, row).exists() for row in params.rows)
+    of_rows = f"{measured} of {len(params.rows)} rows measured"
+    return f"{params.experiment}: of {len(runs)} networks {', '.join(parts)}; {of_rows}"
+
+
+def _json(params: Params, runs: list[RunStatus]) -> str:
+    measured = [row for row in params.rows if artefacts.metrics(params.experiment, row).exists()]
+    content = {"experiment": params.experiment, "measured": measured, "runs": [asdict(run) for run in runs]}
+    return json.dumps(content, indent=2)
+
+
+def _table(params: Params, runs: list[RunStatus]) -> str:
+    lines = [
+        [
+            run.row,
+            "" if run.seed is None else run.seed,
+            run.state,
+            f"{run.epoch}/{run.epochs}" if run.epoch else "",
+            "" if run.top1 is None else f"{run.top1:.2f}",
+            "" if run.seconds_left is None else tqdm.format_interval(run.seconds_left),
+        ]
+        for run in runs
+    ]
+    headers = ["row", "seed", "state", "epoch", "error, %", "left"]
+    alignment = ["left", "right", "left", "right", "right", "right"]
+    table = tabulate(lines, headers, "simple", disable_numparse=True, colalign=alignment)
+    present = {run.state for run in runs}
+    meanings = [f"{state}: {meaning}" for state, meaning in MEANINGS.items() if state in present]
+    reasons = dict.fromkeys(f"{artefacts.model_name(run.row, run.seed)}: {run.reason}" for run in runs if run.reason)
+    return "\n".join([_summary(params, runs), "", table, "", *meanings, *reasons])

@@ -1,0 +1,41 @@
+"""`moonshine use`: put one of experiments/ in place as params.yaml."""
+
+import os
+from pathlib import Path
+
+from moonshine.errors import ParamsError
+from moonshine.params import read_params
+from moonshine.project.git import git
+from moonshine.runtime.files import write_text
+from moonshine.runtime.progress import say
+from moonshine.runtime.suggest import suggest
+
+FOLDER = Path("experiments")
+
+
+def use(name: str, target: Path) -> None:
+    """Check experiments/<name>.yaml and copy it to `target`.
+
+    ParamsError (exit code 2) where there is no such experiment or its file is wrong, or where neither git nor
+    experiments/ has what `target` holds; it then stays as it is.
+    """
+    if not FOLDER.is_dir():
+        raise ParamsError(f"{FOLDER}: no such folder; run this from the project's root")
+    path = FOLDER / f"{name}.yaml"
+    known = {file.stem for file in FOLDER.glob("*.yaml")}
+    if name not in known:
+        raise ParamsError(f'"{name}" is no experiment{suggest(name, known)}')
+    params = read_params(path)
+    _require_kept_elsewhere(target)
+    write_text(target, path.read_text(encoding="utf-8"))
+    say(f"{target}: now {path}, {len(params.rows)} rows, seeds {params.seeds}")
+
+
+def _require_kept_elsewhere(target: Path) -> None:
+    if not target.exists() or target.read_bytes() in [path.read_bytes() for path in FOLDER.glob("*.yaml")]:
+        return
+    if git("show", f"HEAD:./{os.path.relpath(target)}") != target.read_bytes():
+        raise ParamsError(
+            f"{target}: has changes that would be lost; commit them, or keep them as an experiment: "
+            f"cp {target} {FOLDER}/NAME.yaml"
+        )

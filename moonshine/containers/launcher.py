@@ -1,0 +1,144 @@
+"""Run a command in the project's image, by Docker or Apptainer; `containers/run` calls this for stages under DVC.
+
+Snakemake launches Apptainer itself and takes from here what the image must see. Of packages nothing but PyYAML, which
+DVC brings, is needed here: the machine's Python need not have the project's.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from moonshine.errors import MachineError, MoonshineError, ParamsError
+from moonshine.project.artefacts import GPU_CLAIMS, RUNS
+
+IMAGE, SIF = "moonshine", Path("containers/moonshine.sif")
+LABEL = "moonshine.runtime-lock"
+LOCK = Path("requirements/runtime.lock")
+GPU = Path("/dev/nvidiactl")
+PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+"""To Docker; Apptainer passes on the whole environment."""
+NOT_THE_HOSTS = ("--env", "PYTHONPATH=,PYTHONHOME=,PYTHONNOUSERSITE=1")
+"""For Apptainer: the image's packages and no others. The profiles say the same."""
+
+
+def main(command: Sequence[str]) -> NoReturn:
+    """Replace this process by the engine, or say in one line why not and exit (docs/errors.md has the codes)."""
+    engine = os.environ.get("MOONSHINE_ENGINE", "")
+    try:
+        if engine not in ENGINES:
+            raise ParamsError(f'MOONSHINE_ENGINE: "{engine}" is none of host, docker, apptainer')
+        words = ENGINES[engine](command)
+    except MoonshineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    os.execvp(words[0], words)  # noqa: S606 (a list of words)
+
+
+def bound_folders(params: Mapping[str, Any]) -> list[str]:
+    """Folders outside of the project that its stages read or write, from what params.yaml holds.
+
+    They are `machine.raw_data`, `machine.folders`, `machine.downloads` where there is one, and where a link at `runs`
+    leads. ParamsError (exit code 2) for `~`, which is another folder in a container, and for paths that would mount
+    something else.
+    """
+    machine = params.get("machine") or {}
+    keyed = [(f"raw_data.{source}", folder) for source, folder in (machine.get("raw_data") or {}).items()]
+    keyed += [("folders", folder) for folder in machine.get("folders") or []]
+    keyed += [("downloads", machine.get("downloads") or "downloads")]
+    for key, folder in keyed:
+        if folder.startswith("~"):
+            raise ParamsError(f"machine.{key}: {folder} would be another folder in a container; write the whole path")
+    named = [folder for key, folder in keyed if key != "downloads" or Path(folder).is_dir()]
+    paths = [Path(folder).resolve() for folder in named] + ([RUNS.resolve()] if RUNS.is_symlink() else [])
+    for path in paths:
+        _require_mountable(str(path))
+    return [str(path) for path in dict.fromkeys(paths)]
+
+
+def _require_mountable(path: str) -> None:
+    """Mounts are written FROM:TO, several with commas: /a:/b is two folders, of which params.yaml chose the second."""
+    if re.search(r"[:,\x00-\x1f\x7f]", path):
+        raise ParamsError(f"{path!r}: cannot be mounted into a container: no colons, commas or control characters")
+
+
+def _docker(command: Sequence[str]) -> list[str]:
+    _require("docker")
+    if _output("docker", "version") is None:
+        raise MachineError("docker: its engine does not answer; start it, or set MOONSHINE_ENGINE to apptainer or host")
+    found = _output("docker", "image", "inspect", IMAGE)
+    if found is None:
+        raise MachineError(f"docker: no image {IMAGE}; build it with `make image`")
+    _require_same_lock(f"docker image {IMAGE}", (json.loads(found)[0]["Config"]["Labels"] or {}).get(LABEL), "image")
+    here = os.getcwd()  # noqa: PTH109 (a text)
+    # the caller's user, and a name for it, which torch.compile asks for; room for loading workers to share tensors
+    words = ["docker", "run", "--rm", "--init", "--user", f"{os.getuid()}:{os.getgid()}", "--shm-size", "8g"]
+    words += ["--env", "USER=moonshine", "--env", "HOME=/tmp", "--workdir", here]
+    if GPU.exists():
+        GPU_CLAIMS.mkdir(mode=0o1777, exist_ok=True)
+        words += ["--gpus", "all", "--volume", f"{GPU_CLAIMS}:{GPU_CLAIMS}"]
+    _require_mountable(here)
+    for folder in (here, *_bound()):
+        words += ["--volume", f"{folder}:{folder}"]
+    for name in PASSED_ON:
+        words += ["--env", name] if name in os.environ else []
+    return [*words, "--entrypoint", command[0], IMAGE, *command[1:]]
+
+
+def _apptainer(command: Sequence[str]) -> list[str]:
+    program = "apptainer" if shutil.which("apptainer") else "singularity"
+    _require(program)
+    if not SIF.exists():
+        raise MachineError(f"{SIF}: missing; build it with `make sif`")
+    found = _output(program, "inspect", "--json", "--labels", str(SIF))
+    if found is None:
+        raise MachineError(f"{SIF}: {program} cannot read it; build it anew with `make sif`")
+    _require_same_lock(str(SIF), json.loads(found)["data"]["attributes"]["labels"].get(LABEL), "sif")
+    here = os.getcwd()  # noqa: PTH109
+    words = [program, "--silent", "exec", "--nv", "--home", here, *NOT_THE_HOSTS]
+    for folder in _bound():
+        words += ["--bind", folder]
+    return [*words, str(SIF), *command]
+
+
+ENGINES: dict[str, Callable[[Sequence[str]], list[str]]] = {"docker": _docker, "apptainer": _apptainer}
+
+
+def _bound() -> list[str]:
+    try:
+        import yaml
+    except ImportError:
+        raise MachineError("python3: has no PyYAML; activate the environment that DVC is installed in") from None
+    try:
+        params = yaml.safe_load(Path("params.yaml").read_text())
+        return bound_folders(params)
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError):
+        return []  # the command itself says what is wrong with it
+
+
+def _require(program: str) -> None:
+    if not shutil.which(program):
+        raise MachineError(
+            f"{program}: not installed here; install it, or set MOONSHINE_ENGINE to another engine or host"
+        )
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints, or None if it fails."""
+    result = subprocess.run(command, capture_output=True, text=True)
+    return result.stdout if result.returncode == 0 else None
+
+
+def _require_same_lock(image: str, found: str | None, target: str) -> None:
+    if found != hashlib.sha256(LOCK.read_bytes()).hexdigest():
+        raise MachineError(f"{image}: built from another {LOCK}; build it anew with `make {target}`")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

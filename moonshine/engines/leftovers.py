@@ -1,0 +1,76 @@
+"""What seeds and rows left behind that params.yaml no longer has, and whatever else lies among their files.
+
+DVC depends on whole folders where a stage gathers files of all seeds or rows, so any other file there would make that
+stage stale, or stand in dvc.lock and be missed in every clone.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from moonshine.errors import MachineError
+from moonshine.params import Params
+from moonshine.project import artefacts
+from moonshine.project.git import git
+from moonshine.runtime.files import is_temporary
+from moonshine.runtime.progress import say
+
+ASIDE = artefacts.RUNS / ".leftovers"
+
+
+def set_aside_leftovers(params: Params) -> None:
+    """Move such files to the same paths below runs/.leftovers, so that nothing is lost.
+
+    What git tracks stays: it would be missing from the working tree, and stop a rebase.
+    """
+    leftovers = sorted(_leftovers(params))
+    tracked = _tracked(leftovers)
+    for path in (path for path in leftovers if path not in tracked):
+        with contextlib.suppress(FileNotFoundError):  # another stage was first
+            set_aside(path)
+            say(f"{path}: of no seed or row of params.yaml, now in {ASIDE}")
+    if tracked:
+        names = " ".join(map(str, sorted(tracked)))
+        say(f"of no seed or row of params.yaml, but in git, and part of what the report depends on: `git rm {names}`")
+
+
+def set_aside(path: Path) -> None:
+    """Move a file of the project to the same path below runs/.leftovers, with a number where one lies there already."""
+    aside = ASIDE / path
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    numbered = (aside.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    while os.path.lexists(aside):
+        aside = next(numbered)
+    shutil.move(path, aside)
+
+
+def _tracked(paths: list[Path]) -> set[Path]:
+    """Those that the index of git has; where git does not work, all that may be in there."""
+    if not paths:
+        return set()
+    try:
+        listed = git("ls-files", "-z", "--", *map(str, paths)) or b""
+    except MachineError:
+        return {path for path in paths if path.parts[0] == "results"}
+    return {Path(os.fsdecode(name)) for name in listed.split(b"\0") if name}
+
+
+def _leftovers(params: Params) -> Iterator[Path]:
+    experiment = params.experiment
+    for row in params.seeded_rows:
+        models = {artefacts.model(experiment, row, seed) for seed in params.seeds}
+        yield from _files(artefacts.model(experiment, row, 0).parent) - models
+    curves = {artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds}
+    yield from _files(artefacts.all_curves(experiment)) - curves
+    for folder, file in ((artefacts.all_metrics, artefacts.metrics), (artefacts.all_scores, artefacts.scores)):
+        yield from _files(folder(experiment)) - {file(experiment, row) for row in params.rows}
+
+
+def _files(folder: Path) -> set[Path]:
+    """All that DVC would hash with the folder, but what is being written."""
+    found = {path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    own = (artefacts.SNAKEMAKE_TIMESTAMP, ".gitignore")  # the engines'
+    return {path for path in found if path.name not in own and not is_temporary(path)}

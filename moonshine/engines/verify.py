@@ -1,0 +1,165 @@
+"""`moonshine verify`: hash everything again that the project says it has.
+
+DVC trusts a read-only file in its cache without reading it, and Snakemake goes by times; this reads every byte.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from moonshine.checks.made_for import find_mismatches
+from moonshine.engines.dvc_project import hash_of_list, open_project
+from moonshine.errors import DataError, MachineError
+from moonshine.images.store import SPLITS, read_manifest, split_path
+from moonshine.params import Params
+from moonshine.project import artefacts
+from moonshine.project.git import git
+from moonshine.project.lock_file import RECORD, read_stages
+from moonshine.report.index import FILE as HEADLINE
+from moonshine.report.index import index_page
+from moonshine.runtime.files import sha256
+from moonshine.runtime.progress import say, tracked
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A file, or a folder of files, as dvc.lock has it."""
+
+    path: Path
+    md5: str
+    stage: str
+
+
+def verify(params: Params) -> None:
+    """Prepared data against its manifest, models against their records, all outputs against dvc.lock, and the index.
+
+    Also whether data, models and metrics were made for params.yaml as it is now, by what they say themselves.
+
+    Raises DataError (exit code 3): one line a file, with the command that repairs it. A dvc.lock that has nothing of
+    the experiment proves nothing and is such a file.
+    """
+    with open_project() as repo:
+        cache, present = Path(repo.cache.local.path), {stage.addressing for stage in repo.index.stages}
+    problems: dict[Path, str] = {}
+    recorded = [each for each in _recorded() if each.path.exists() or each.stage in present]
+    if not any(each.stage in present for each in recorded):
+        lack = f"has nothing of {params.experiment}" if RECORD.exists() else "missing"
+        problems[RECORD] = (
+            f"{lack}; repair: git checkout HEAD -- {RECORD}, moonshine record if Snakemake ran, or run it"
+        )
+    for output in tracked(recorded, "verify", len(recorded), "outputs"):
+        if damage := _problem(output):
+            problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
+    damaged = [*_data(params), *_models(params)]
+    for path, problem in [*damaged, *_index()]:
+        problems.setdefault(path, problem)
+    for each in () if damaged else find_mismatches(params):  # what is damaged contradicts all that was made of it
+        problems.setdefault(each.path, f"{each.problem}; repair: {each.command}, or an engine")
+    if problems:
+        raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
+    say(
+        f"{len(recorded)} outputs are what dvc.lock says, data and models are what their manifests say, "
+        f"and made for {artefacts.PARAMS}"
+    )
+
+
+def _recorded() -> Iterator[Recorded]:
+    """All outputs in dvc.lock, of every experiment."""
+    try:
+        for name, stage in read_stages().items():
+            for output in stage.get("outs", []):
+                yield Recorded(Path(output["path"]), output["md5"], name)
+    except (AttributeError, KeyError, TypeError) as error:
+        problem = " ".join(str(error).split())
+        raise DataError(f"{RECORD}: damaged ({problem}); repair: git checkout -- {RECORD}") from None
+
+
+def _problem(recorded: Recorded) -> str | None:
+    if not recorded.path.exists():
+        return "missing"
+    found = _folder_md5(recorded.path) if recorded.path.is_dir() else _md5(recorded.path)
+    return None if found == recorded.md5 else f"its md5 is not that of {recorded.stage} in {RECORD}"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _folder_md5(folder: Path) -> str:
+    """What dvc.lock has for a folder: the hash of the list of its files and their hashes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != artefacts.SNAKEMAKE_TIMESTAMP]
+    return hash_of_list({path.relative_to(folder).parts: _md5(path) for path in files})
+
+
+def _repair(recorded: Recorded, cache: Path) -> str:
+    """The command that brings the recorded content back: from the cache, a remote, git, or by the stage."""
+    if _md5_in_git(recorded.path) == recorded.md5:
+        return f"git checkout HEAD -- {recorded.path}"
+    again = f"dvc pull --force {recorded.path}, or dvc repro --force --single-item {recorded.stage}"
+    kept = cache / recorded.md5[:2] / recorded.md5[2:]
+    if not kept.is_file():
+        return again
+    if _md5(kept) != recorded.md5.removesuffix(".dir"):  # a checkout would trust it
+        return f"rm -f {kept} && {again}"
+    return f"dvc checkout --force {recorded.path}"
+
+
+def _md5_in_git(path: Path) -> str | None:
+    """As dvc.lock would have what the last commit has there; None where it has nothing, or git is not installed."""
+    try:
+        names = (git("ls-tree", "-r", "--name-only", "-z", "HEAD", "--", str(path)) or b"").decode().split("\0")[:-1]
+    except MachineError:
+        return None
+    contents = {Path(name): git("show", f"HEAD:./{name}") or b"" for name in names}
+    hashes = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in contents.items()}
+    if path in hashes:
+        return hashes[path]
+    return hash_of_list({name.relative_to(path).parts: md5 for name, md5 in hashes.items()}) if hashes else None
+
+
+def _data(params: Params) -> Iterator[tuple[Path, str]]:
+    folder = artefacts.data_folder(params.dataset.name)
+    if not folder.exists():
+        return
+    try:
+        manifest = read_manifest(folder)
+    except DataError as error:
+        named, _, problem = str(error).partition(": ")
+        yield Path(named), problem
+        return
+    for split in SPLITS:
+        path = split_path(folder, split)
+        if not path.is_file() or sha256(path) != manifest["splits"][split]["sha256"]:
+            yield path, "missing, or its sha256 is not the manifest's; repair: moonshine prepare"
+
+
+def _models(params: Params) -> Iterator[tuple[Path, str]]:
+    """Models of the experiment that were trained here, against the records beside them."""
+    base = Path("models", params.experiment)
+    trained = (path for folder in ("train", "distil") for path in (base / folder).rglob("*.safetensors"))
+    for path in sorted(trained):  # the record of a published network has the hash of the file that it was made from
+        record = (base / "records" / path.relative_to(base)).with_suffix(".json")
+        try:
+            matches = sha256(path) == json.loads(record.read_text())["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            yield record, "missing or damaged; repair: delete the model as well, and run its stage"
+            continue
+        if not matches:
+            yield path, f"its sha256 is not that of {record}; repair: delete it and run its stage"
+
+
+def _index() -> Iterator[tuple[Path, str]]:
+    """The page of all experiments, which is the output of none, against what it was made from."""
+    index = Path("results", "README.md")
+    try:
+        expected = index_page(index.parent)
+        if any(index.parent.glob(f"*/{HEADLINE}")) and (not index.exists() or index.read_text() != expected):
+            yield index, "not what the experiments' headlines say; repair: moonshine report"
+    except DataError as error:  # a headline
+        named, _, problem = str(error).partition(": ")
+        yield Path(named), problem
+    except (OSError, UnicodeDecodeError) as error:
+        yield index, f"cannot be read ({error}); repair: delete it, then moonshine report"

@@ -1,0 +1,229 @@
+"""Write photographs as they stream from a source, each decoded once to see that it can be."""
+
+import io
+import os
+import signal
+import struct
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from moonshine.errors import DataError, MachineError
+from moonshine.images.photographs import decode_eight_bits, resize_shorter_side, scaled_size
+from moonshine.images.store import SPLITS, write_split
+from moonshine.runtime.progress import Progress, say
+from moonshine.runtime.signals import STOP_SIGNALS
+
+BLOCK = 32
+"""Images that go to a decoding process at once."""
+QUALITY = 95
+"""Of the JPEG that an image becomes where it is scaled when it is prepared."""
+ORIENTATION = ExifTags.Base.Orientation
+TURNED = range(2, 9)
+"""Orientations other than as the pixels are stored."""
+KEEP_EXIF = ("JPEG", "MPO", "PNG", "WEBP")
+"""Formats whose pixels Pillow leaves as they are stored; TIFF it turns."""
+LISTED = 100
+"""Undecodable images that are named; more are counted."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One image as the source has it."""
+
+    encoded: bytes
+    label: int
+    id: str
+    jpeg: bool = True
+    """Whether its name says that it is one."""
+
+
+@dataclass(frozen=True)
+class PhotographSource:
+    """What the module of a source hands over; each split is read once, in its order."""
+
+    classes: list[str]
+    """Names by label."""
+    splits: Mapping[str, Iterable[Photograph]]
+    counts: Mapping[str, list[int]]
+    """How many images each class must have, by label, for each split."""
+    bytes: int
+    """About what the images take."""
+    origin: dict[str, Any]
+
+
+@dataclass
+class _Findings:
+    """What decoding found in one split."""
+
+    oddities: list[dict[str, Any]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+
+
+class _UnusableError(DataError):
+    """A split that was read to its end and cannot be used."""
+
+
+Inspection = tuple[bytes | None, str | None, str | None]
+"""The image scaled, where it was; what is odd about it; why it cannot be decoded or scaled."""
+Look = Callable[[Photograph], Inspection]
+
+
+def write_photographs(
+    folder: Path, source: PhotographSource, resize: int | None, evaluation: int, workers: int
+) -> dict[str, Any]:
+    """Write both splits; returns their entries in the manifest. `evaluation` is the shorter side that it scales to.
+
+    DataError (exit code 3) lists images that cannot be decoded, and classes without the images that they must have, of
+    both splits.
+    """
+    entries, problems, look = {}, [], partial(inspect, resize=resize, evaluation=evaluation)
+    for split in SPLITS:
+        findings = _Findings(counts=[0] * len(source.classes))
+        try:
+            with Progress(f"{folder}: {split}", sum(source.counts[split]), unit="images") as progress:
+                rows = _checked(source.splits[split], findings, look, workers, progress)
+                # a split that is not whole must not appear: the checks are part of the stream
+                entries[split] = write_split(folder, split, _then_judged(rows, findings, source, split), None)
+        except _UnusableError as error:
+            problems.append(str(error))
+            continue
+        except DataError as error:  # the source itself, of which no more can be read
+            problems.append(str(error))
+            break
+        entries[split]["oddities"] = findings.oddities
+        say(f"{folder}: {split}: {entries[split]['count']:,} images, {len(findings.oddities)} of them odd but readable")
+    if problems:
+        raise DataError("\n".join(problems))
+    return entries
+
+
+def _then_judged(
+    rows: Iterator[tuple[bytes, int, str]], findings: _Findings, source: PhotographSource, split: str
+) -> Iterator[tuple[bytes, int, str]]:
+    """The rows, and an error after the last where something was wrong with them."""
+    yield from rows
+    if findings.broken:
+        more = len(findings.broken) - LISTED
+        lines = findings.broken[:LISTED] + ([f"and {more:,} more images that cannot be decoded"] if more > 0 else [])
+        raise _UnusableError("\n".join(f"{split}: {line}" for line in lines))
+    wrong = [
+        f"{name} has {found:,} images, not {expected:,}"
+        for name, found, expected in zip(source.classes, findings.counts, source.counts[split])
+        if found != expected
+    ]
+    if wrong:
+        others = f" and {len(wrong) - 3} classes more" if len(wrong) > 3 else ""
+        raise _UnusableError(f"{split}: {'; '.join(wrong[:3])}{others}; get the images again")
+
+
+def _checked(
+    photographs: Iterable[Photograph], findings: _Findings, look: Look, workers: int, progress: Progress
+) -> Iterator[tuple[bytes, int, str]]:
+    """The rows to write, in order, and what was found on the way."""
+    for index, (photograph, (encoded, oddity, problem)) in enumerate(_inspected(photographs, look, workers)):
+        if problem:
+            findings.broken.append(f"{photograph.id}: {problem}")
+        if oddity:
+            findings.oddities.append({"index": index, "id": photograph.id, "kind": oddity})
+        findings.counts[photograph.label] += 1
+        progress.update()
+        yield encoded or photograph.encoded, photograph.label, photograph.id
+
+
+def _inspected(photographs: Iterable[Photograph], look: Look, workers: int) -> Iterator[tuple[Photograph, Inspection]]:
+    """Decode in worker processes, a bounded number of blocks ahead, in order."""
+    rows = iter(photographs)
+    if not workers:
+        yield from ((row, look(row)) for row in rows)
+        return
+    pending: deque[tuple[list[Photograph], Future[list[Inspection]]]] = deque()
+    pool = ProcessPoolExecutor(workers, get_context("fork"), _follow_the_main_process)
+    try:
+        while block := list(islice(rows, BLOCK)):
+            pending.append((block, pool.submit(_inspect_block, block, look)))
+            if len(pending) > 2 * workers:
+                yield from _done(*pending.popleft())
+        while pending:
+            yield from _done(*pending.popleft())
+    except BrokenProcessPool:
+        raise MachineError("a decoding process died; is memory full? Fewer machine.workers need less") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _done(block: list[Photograph], inspections: "Future[list[Inspection]]") -> Iterator[tuple[Photograph, Inspection]]:
+    return zip(block, inspections.result())
+
+
+def _follow_the_main_process() -> None:
+    """A stop is for the main process; this one ends when that has ended, also by kill -9."""
+    for stop_signal in STOP_SIGNALS:
+        signal.signal(stop_signal, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
+
+
+def _end_with_the_main_process() -> None:
+    main_process = parent_process()
+    assert main_process is not None
+    main_process.join()
+    os._exit(1)
+
+
+def _inspect_block(block: list[Photograph], look: Look) -> list[Inspection]:
+    return [look(photograph) for photograph in block]
+
+
+def inspect(photograph: Photograph, resize: int | None, evaluation: int) -> Inspection:
+    """Decode one image to its end, and scale it where its shorter side is longer than `resize`."""
+    try:
+        image = decode_eight_bits(photograph.encoded, "it")
+        scaled_size(image.size, "it", evaluation)
+        if resize is None or min(image.size) <= resize:
+            return None, _oddity(photograph), None
+        scaled, buffer = resize_shorter_side(image, "it", resize), io.BytesIO()
+    except DataError as error:
+        return None, None, str(error).removeprefix("it: ")
+    scaled.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue(), _oddity(photograph), None
+
+
+def _oddity(photograph: Photograph) -> str | None:
+    """What is unusual about an image that can be decoded, and what of it no network sees."""
+    broken, orientation, animated = False, None, False
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but nothing is broken
+        image = Image.open(io.BytesIO(photograph.encoded))
+        try:
+            orientation = image.getexif().get(ORIENTATION) if image.format in KEEP_EXIF else None
+            animated = getattr(image, "is_animated", False)
+        except (SyntaxError, ValueError, OSError, EOFError, KeyError, TypeError, struct.error):
+            broken = True
+    found = (
+        _odd_format(image, photograph.jpeg, broken or bool(complaints)),
+        "alpha" if image.has_transparency_data else None,
+        "several frames" if animated else None,
+        f"EXIF orientation {orientation}" if orientation in TURNED else None,
+    )
+    return ", ".join(filter(None, found)) or None
+
+
+def _odd_format(image: Image.Image, jpeg: bool, broken: bool) -> str | None:
+    if image.format != "JPEG":
+        return f"{image.format} under a JPEG's name" if jpeg else None
+    if image.mode not in ("RGB", "L"):
+        return image.mode
+    return "broken EXIF" if broken else None

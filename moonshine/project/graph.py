@@ -1,0 +1,82 @@
+"""What code and which params each stage is made of.
+
+A folder decides the bytes of results as a whole, or not at all. A stage declares the folders whose code can change its
+outputs, and its own file: both engines run it again when one of them changes, and its runs are identified by them.
+Folders that no stage declares change no byte of a result, whatever imports them. A test holds the imports against this,
+and dvc.yaml as well.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+PACKAGE = Path(__file__).parent.parent
+
+_TRAINING = ("data", "evaluation", "images", "models", "training")
+
+CODE: dict[str, tuple[str, ...]] = {
+    "check": ("models", "params"),
+    "prepare": ("images", "preparation", "stages/prepare.py"),
+    "fetch": ("images", "models", "stages/fetch.py"),
+    "train": (*_TRAINING, "stages/train.py"),
+    "distil": (*_TRAINING, "distillation", "stages/distil.py"),
+    "evaluate": ("cost", "data", "evaluation", "images", "models", "stages/evaluate.py"),
+    "attention_maps": (
+        "data",
+        "distillation",
+        "drawing",
+        "evaluation",
+        "images",
+        "models",
+        "stages/attention_maps.py",
+    ),
+    "report": ("drawing", "report", "stages/report.py"),
+}
+"""Folders and files of the package."""
+
+SOURCES = "sources/{source}.py"
+"""Code that `prepare` is made of as well: the module of the data set's source, and no other."""
+
+
+def code_files(declared: Iterable[str]) -> list[str]:
+    """All files that count of these folders and files, relative to the package."""
+    paths = [PACKAGE / name for name in declared]
+    files = {file for path in paths for file in ([path] if path.suffix else path.rglob("*"))}
+    return sorted(str(name) for name in (file.relative_to(PACKAGE) for file in files) if is_code(name))
+
+
+def is_code(path: PurePath) -> bool:
+    """Modules and templates, nothing of an editor's or a cache's; .dvcignore says so to DVC, which hashes folders."""
+    return path.suffix in (".py", ".html") and not any(part.startswith(".") for part in path.parts)
+
+
+PARAMS: dict[str, tuple[str, ...]] = {
+    "prepare": ("dataset",),
+    "fetch": ("fetch.{network}", "networks.{network}"),
+    "train": ("recipe", "networks.{network}"),
+    "distil": ("recipe", "networks.{network}", "methods.{method}"),
+    "evaluate": ("seeds", "recipe.threads"),
+    "attention_maps": ("teacher", "attention_maps", "titles", "recipe.threads"),
+    "report": (
+        "seeds",
+        "fetch",
+        "train",
+        "distil",
+        "distil_more",
+        "titles",
+        "tables",
+        "attention_maps",
+        "teacher",
+        "networks",
+        "methods",
+        "recipe",
+        "dataset",
+    ),
+}
+"""Keys of params.yaml that each stage goes by."""
+
+CHECK = "check"
+"""DVC's first stage, which every other depends on: it refuses a wrong params.yaml before DVC deletes an output or runs
+a command. Snakemake does without: it reads params.yaml by the same rules whenever it reads its Snakefile."""
+
+PLANNED = "MOONSHINE_PLANNED_PARAMS"
+"""Environment variable with the params that Snakemake planned by, as JSON."""

@@ -1,0 +1,69 @@
+"""The identity of a run: what determines its bytes, and nothing else.
+
+Not in it are paths, logging and checkpoint intervals, and the device: a finished run may be published where its GPU
+is not. The recipe has the number of processes, and torch's version is in it too, for each rounds differently; of
+photographs the versions of what decodes them and draws their crops. Nothing here imports torch.
+"""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from moonshine.errors import DataError
+from moonshine.images.store import read_manifest
+from moonshine.models.architecture import describe
+from moonshine.params import Params
+from moonshine.project import artefacts
+from moonshine.project.graph import CODE, PACKAGE, code_files
+from moonshine.runtime.files import sha256
+
+ENVIRONMENT = ("torch", "torchvision", "processes", "pillow", "jpeg", "numpy")
+"""Parts of a run's identity that belong to where it ran; this machine may be another."""
+
+
+def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
+    """All that determines the trained network of `row` with `seed`, as plain values."""
+    stage = row.partition("/")[0]
+    manifest = read_manifest(artefacts.data_folder(params.dataset.name))
+    identity: dict[str, Any] = {
+        **identity_in_params(params, row, len(manifest["classes"]), manifest["shape"][0]),
+        "seed": seed,
+        "data": sha256(artefacts.manifest(params.dataset.name)),
+        "code": {module: sha256(PACKAGE / module) for module in code_files(CODE[stage])},
+        "torch": version("torch"),
+        "torchvision": version("torchvision"),
+        **(_decoders() if manifest["encoding"] == "jpeg" else {}),
+    }
+    if stage == "distil":
+        identity["teacher"] = _teacher_hash(artefacts.teacher_model(params.experiment, params.teacher))
+    return identity
+
+
+def identity_in_params(params: Params, row: str, classes: int, in_channels: int) -> dict[str, Any]:
+    """The parts that params.yaml alone determines, for images of so many classes and channels."""
+    _, *method, network = row.split("/")
+    described = describe(params.networks[network], classes, in_channels)
+    parts = {"recipe": params.recipe.model_dump(), "network": described}
+    return {**parts, "method": params.methods[method[0]].model_dump()} if method else parts
+
+
+def _decoders() -> dict[str, str | None]:
+    """Versions of what makes pixels of photographs: Pillow, its JPEG library, and numpy, which draws the crops."""
+    from PIL import features
+
+    jpeg = features.version("libjpeg_turbo") or features.version("jpg")
+    return {"pillow": version("pillow"), "jpeg": jpeg, "numpy": version("numpy")}
+
+
+def _teacher_hash(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise DataError(f"{path}: no teacher there ({error.strerror}); run its stage or `dvc pull`") from None
+
+
+def identity_hash(identity: dict[str, Any]) -> str:
+    """16 hex digits that name the run's folder."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,182 @@
+"""Prepared data stay in runs/prepare/<dataset>/<identity>/, which no engine declares; data/<dataset>/ links to them.
+
+Engines delete what a stage declares before its job starts and again when it fails, and licensed data have no other
+copy: preparing ImageNet again takes hours. So new data are written beside those of before, which go only once the new
+ones are complete and published. The links are hard ones and take no room.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from PIL import features
+
+from moonshine.errors import DataError, MoonshineError
+from moonshine.images.store import SPLITS, read_manifest, split_path
+from moonshine.inputs.raw import raw_folder
+from moonshine.params.schema import Params
+from moonshine.project import artefacts
+from moonshine.project.graph import CODE, PACKAGE, SOURCES, code_files
+from moonshine.runtime import signals
+from moonshine.runtime.files import atomic_write, explain, make_folder, remove, sha256, sync_folder
+from moonshine.runtime.locks import hold_lock
+from moonshine.runtime.progress import say
+
+UNFINISHED = "unfinished"
+FILES = (*(f"{split}.arrow" for split in SPLITS), artefacts.MANIFEST)
+"""In the order in which they are published: a manifest means that all is there."""
+DECODERS = ("numpy", "pillow", "pyarrow", "scikit-learn")
+BLOCK = 1 << 24
+
+
+class KeptData:
+    """What has been prepared of one data set, locked from construction to the end of the process."""
+
+    def __init__(self, params: Params):
+        self.published = artefacts.data_folder(params.dataset.name)
+        self.parent = artefacts.RUNS / "prepare" / params.dataset.name
+        hold_lock(self.parent)
+        self.path = self.parent / _hash(_identity(params))
+
+    def is_complete(self) -> bool:
+        """Whether these very data have been prepared before and are undamaged; reads them to the end."""
+        if not (self.path / artefacts.MANIFEST).exists():
+            return False
+        if damaged := _damaged(self.path):
+            say(f"warning: {damaged}: damaged, so the data are prepared again")
+            return False
+        say(f"{self.path}: has these data already, and their checksums are right")
+        return True
+
+    @contextmanager
+    def written(self) -> Iterator[Path]:
+        """An empty folder to write them into, which counts once this has ended well.
+
+        After an error it is removed, and the data of before are published again where an engine has deleted them.
+        """
+        unfinished = self.parent / UNFINISHED
+        try:
+            remove(unfinished)  # of a process that was killed
+            yield unfinished
+            remove(self.path)
+            unfinished.rename(self.path)
+            sync_folder(self.parent)
+        except BaseException as error:
+            with suppress(OSError):
+                remove(unfinished)
+            self._bring_back()
+            if isinstance(error, OSError):
+                raise explain(error, unfinished) from error
+            raise
+
+    def publish(self) -> None:
+        """Put links to the data in their place, the manifest last, and let go of all others."""
+        _publish(self.path, self.published)
+        for other in self._folders():
+            if other != self.path:
+                remove(other)
+
+    def former(self) -> Path | None:
+        """The folder of the data prepared last, where there are any."""
+        complete = [
+            folder for folder in self._folders() if (folder / artefacts.MANIFEST).exists() and folder.name != UNFINISHED
+        ]
+        return max(complete, key=lambda folder: folder.stat().st_mtime, default=None)
+
+    def _folders(self) -> list[Path]:
+        return [path for path in self.parent.iterdir() if path.is_dir()]
+
+    def _bring_back(self) -> None:
+        if former := self.former():
+            with suppress(MoonshineError, OSError):  # the first error is the one to report
+                if not (self.published / artefacts.MANIFEST).exists():
+                    _publish(former, self.published)
+            say(f"{former}: keeps the data of before; `moonshine prepare` with their params and images restores them")
+
+
+def _publish(source: Path, target: Path) -> None:
+    """Links or copies are made beside the targets first, so that what can fail has failed before any is replaced."""
+    staged = {target / name: target / f".{name}.tmp-link" for name in FILES}
+    try:
+        make_folder(target)
+        for path, temporary in staged.items():
+            temporary.unlink(missing_ok=True)
+            _link_or_copy(source / path.name, temporary)
+        (target / artefacts.MANIFEST).unlink(missing_ok=True)
+        for path, temporary in staged.items():
+            temporary.replace(path)
+        sync_folder(target)
+    except OSError as error:
+        raise explain(error, target) from error
+    finally:
+        for temporary in staged.values():
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A copy across file systems, and of a file that DVC has made read-only, for its cache has a link to it."""
+    if source.stat().st_mode & 0o200:
+        with suppress(OSError):
+            target.hardlink_to(source)
+            return
+    with source.open("rb") as file, atomic_write(target, source.stat().st_size) as copy:
+        while block := file.read(BLOCK):
+            signals.poll()
+            copy.write(block)
+
+
+def _damaged(folder: Path) -> Path | None:
+    """The first file that is not what the manifest says."""
+    try:
+        splits = read_manifest(folder)["splits"]
+    except DataError:
+        return folder / artefacts.MANIFEST
+    wrong = (path for split in SPLITS if not _has_sha256(path := split_path(folder, split), splits[split]["sha256"]))
+    return next(wrong, None)
+
+
+def _has_sha256(path: Path, expected: str) -> bool:
+    try:
+        return sha256(path) == expected
+    except OSError:
+        return False
+
+
+def _identity(params: Params) -> dict[str, Any]:
+    """All that determines the bytes: settings, code, what decodes, and the photographs where no checksum pins them."""
+    settings = params.dataset.model_dump(exclude={"shared": True, "licensed": True, "files": {"__all__": {"url"}}})
+    modules = code_files([*CODE["prepare"], SOURCES.format(source=params.dataset.source)])
+    return {
+        "dataset": settings,
+        "code": {module: sha256(PACKAGE / module) for module in modules},
+        "versions": {name: version(name) for name in DECODERS},
+        "jpeg": [features.version(name) for name in ("jpg", "libjpeg_turbo")],
+        "images": _listing(raw_folder(params)) if params.dataset.source == "folder" else None,
+    }
+
+
+def _hash(identity: dict[str, Any]) -> str:
+    """16 hex digits that name the folder."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _listing(root: Path) -> str:
+    """A hash of the names, sizes and times of all photographs, which are not read.
+
+    The time of the last change of status counts too: an image may be replaced by one of equal size and date.
+    """
+    listing = hashlib.sha256()
+    for path in sorted(path for split in ("train", "val") for path in root.glob(f"{split}/*/[!.]*")):
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # the source says what is wrong with it
+        about = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        listing.update(repr((os.fsencode(path.relative_to(root)), *about)).encode())
+    return listing.hexdigest()

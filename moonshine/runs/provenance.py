@@ -1,0 +1,59 @@
+"""Where and how a network was trained."""
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moonshine.errors import MachineError
+from moonshine.project.git import git
+from moonshine.project.graph import PACKAGE
+from moonshine.runtime.files import sha256
+from moonshine.runtime.progress import say
+
+LOCK = PACKAGE.parent / "requirements" / "runtime.lock"
+
+
+def provenance(device: torch.device, started: float) -> dict[str, Any]:
+    """When, where and by which code; unlike the network's bytes, this differs from run to run.
+
+    What decides the bytes (torch, threads, ...) is in the run's identity, which lies beside it. `packages` is the
+    sha256 of the lock of packages, which images carry as a label.
+
+    `started` is a time.time().
+    """
+    accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": round(time.time() - started, 1),
+        "commit": _commit(),
+        "image": os.environ.get("MOONSHINE_IMAGE"),
+        "packages": sha256(LOCK) if LOCK.exists() else None,
+        "machine": {
+            "device": str(device),
+            "processor": _processor(),
+            "accelerator": accelerator,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's revision, with `-dirty` if files differ from it; None outside git, and where git refuses."""
+    try:
+        described = git("describe", "--always", "--dirty", "--abbrev=40")
+    except MachineError as error:
+        say(f"warning: the record will not name the commit: {error}")
+        return None
+    return described.decode().strip() if described else None
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
+    except OSError:
+        return platform.processor() or "unknown"

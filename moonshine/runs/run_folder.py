@@ -1,0 +1,91 @@
+"""The folder in which one training lives until it is published: runs/<experiment>/<row>/seed<k>/<identity>/."""
+
+from pathlib import Path
+from typing import Any
+
+from moonshine.errors import CheckpointError, DataError
+from moonshine.params import Params
+from moonshine.project import artefacts
+from moonshine.runs.identity import identity_hash, run_identity
+from moonshine.runtime import processes
+from moonshine.runtime.differences import differences
+from moonshine.runtime.files import read_checked_json, remove, sha256, write_bytes, write_checked_json
+from moonshine.runtime.locks import hold_lock
+from moonshine.runtime.progress import say
+
+IDENTITY, ADOPTED = "identity.json", "adopted.json"
+RESULT, RESULT_RECORD = "final.safetensors", "final.json"
+
+
+class RunFolder:
+    """One run, locked from construction to the end of the process."""
+
+    def __init__(self, params: Params, row: str, seed: int):
+        self.row, self.seed, self.identity = row, seed, run_identity(params, row, seed)
+        self.parent = artefacts.run_folder(params.experiment, row, seed)
+        self.path = self.parent / identity_hash(self.identity)
+        if not processes.FIRST:
+            return  # the first process holds the lock and writes for all
+        hold_lock(self.parent)
+        if not (self.path / IDENTITY).exists():
+            self._say_why_anew()
+            write_checked_json(self.path / IDENTITY, self.identity)
+
+    def _say_why_anew(self) -> None:
+        """Name what differs from the most similar of the older runs, if there are any."""
+        changes = [differences(identity, self.identity) for _, identity in older_runs(self.parent)]
+        if changes:
+            fewest = "; ".join(sorted(changes, key=len)[0])
+            say(f"{self.parent}: an older run is not resumed, for it differs in {fewest}")
+
+    def finish(self, model: bytes, record: dict[str, Any]) -> None:
+        """Keep the trained network and how it was made; the record is written last and makes it count."""
+        write_bytes(self.path / RESULT, model)
+        made = {**record, "run": self.path.name, "sha256": sha256(self.path / RESULT)}
+        if (self.path / ADOPTED).exists():
+            made["adopted"] = read_checked_json(self.path / ADOPTED, f"delete {self.path} to train again")
+        write_checked_json(self.path / RESULT_RECORD, made)
+        self._remove_checkpoints()
+
+    def note_adoption(self, origin: dict[str, Any]) -> None:
+        """Note an older run that this one goes on from; its record will say so."""
+        write_checked_json(self.path / ADOPTED, origin)
+
+    def finished(self) -> tuple[bytes, dict[str, Any]] | None:
+        """The trained network's file and its record, or None while the run is under way.
+
+        Raises DataError (exit code 3) where either is damaged, CheckpointError (8) where they are another run's.
+        """
+        found = self.finished_in(self.path)
+        if found:
+            self._remove_checkpoints()
+        return found
+
+    @staticmethod
+    def finished_in(folder: Path) -> tuple[bytes, dict[str, Any]] | None:
+        """The same of any run's folder."""
+        cure = f"delete {folder} to train again"
+        result = folder / RESULT
+        if not (folder / RESULT_RECORD).exists():
+            return None
+        record = read_checked_json(folder / RESULT_RECORD, cure)
+        if record.get("run") != folder.name:
+            raise CheckpointError(f"{folder / RESULT_RECORD}: belongs to run {record.get('run')}; {cure}")
+        if not result.is_file() or sha256(result) != record["sha256"]:
+            raise DataError(f"{result}: damaged after the run had finished; {cure}")
+        return result.read_bytes(), record
+
+    def _remove_checkpoints(self) -> None:
+        for path in [*self.path.glob("step-*"), *self.path.glob(".*.tmp-*")]:
+            remove(path)
+
+
+def older_runs(parent: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """(folder, identity) of each run of a row and seed whose identity is readable."""
+    found = []
+    for path in sorted(parent.glob(f"*/{IDENTITY}")):
+        try:
+            found.append((path.parent, read_checked_json(path, "delete its folder")))
+        except DataError as error:
+            say(f"warning: {error}")
+    return found

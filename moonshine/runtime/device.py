@@ -1,0 +1,84 @@
+"""The device that a stage computes on."""
+
+import functools
+import os
+
+import torch
+
+from moonshine.errors import MachineError
+from moonshine.runtime import processes
+from moonshine.runtime.gpu_claims import claim_free_gpus, claim_gpu, share_gpu
+
+CLAIMED = "MOONSHINE_GPUS_CLAIMED"
+"""Set for the processes of a training whose parent claimed the GPUs that they see."""
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that `machine.device` asks for.
+
+    `auto` takes a GPU if there is one, `cuda` insists: MachineError (exit code 5), never a silent CPU.
+
+    So does `auto` where a cluster or the user granted a GPU that this process cannot see, as in a container that was
+    started without its driver.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", _claimed_gpu())
+    cause = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
+    if wanted == "cuda":
+        raise MachineError(f"machine.device: cuda, but {cause}; set it to auto or cpu, or run where a GPU is")
+    if granted := _granted_gpus():
+        raise MachineError(f"{granted}, but {cause}; in a container, start it with --nv or --gpus, or set it empty")
+    return torch.device("cpu")
+
+
+def _granted_gpus() -> str | None:
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return f"CUDA_VISIBLE_DEVICES is {devices}" if devices not in ("", "-1", "NoDevFiles") else None
+
+
+def claim_gpus(wanted: str, count: int) -> None:
+    """Claim a GPU for each of `count` processes that this one starts, and let them see these and no others.
+
+    Nothing is claimed where they compute on the CPU; what is wrong where there is no GPU, they say themselves.
+    """
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return
+    uuids = _visible_gpus()
+    # CUDA numbers devices as the variable lists them; where it is unset, by indices that the processes count alike
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(len(uuids))] if given is None else given.split(",")
+    indices = claim_free_gpus(uuids, count)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[index].strip() for index in indices)
+    os.environ[CLAIMED] = "1"
+
+
+@functools.cache
+def _claimed_gpu() -> int:
+    uuids = _visible_gpus()
+    if processes.LOCAL_RANK is None:
+        (index,) = claim_free_gpus(uuids, 1)
+    else:
+        index = processes.LOCAL_RANK
+        if CLAIMED in os.environ:
+            share_gpu(uuids[index])
+        else:
+            claim_gpu(uuids, index)
+    torch.cuda.set_device(index)
+    return index
+
+
+def _visible_gpus() -> list[str]:
+    """The uuids of the devices that this process sees, in CUDA's order; NVML would count them in another one.
+
+    It makes no context on any device, so a process that only asks takes no memory there.
+    """
+    return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
+
+
+def set_up(threads: int) -> None:
+    """Make the arithmetic repeatable: a fixed number of CPU threads, deterministic kernels on the GPU."""
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False

@@ -1,0 +1,69 @@
+"""`moonshine distil`: networks that learn from the labels and from a teacher."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from moonshine.errors import DataError
+from moonshine.images.store import read_manifest
+from moonshine.params import Params
+from moonshine.project import artefacts
+from moonshine.runs.run_folder import RunFolder
+from moonshine.runtime import processes
+from moonshine.training.publish import publish
+
+
+def distil(params: Params, student: str, seed: int) -> None:
+    """Train one student, `<method>/<network>`, unless a finished run is there already, and publish it."""
+    (run,) = distil_together(params, [student], seed)
+    if processes.FIRST:
+        publish(params, run)
+
+
+def distil_together(params: Params, students: Iterable[str], seed: int) -> list[RunFolder]:
+    """Train students of one seed with one forward pass of the teacher a batch, and leave them finished in runs/.
+
+    Each has the bytes that it would have alone; its own stage then publishes it without torch, in a second.
+    """
+    runs = [RunFolder(params, f"distil/{student}", seed) for student in students]
+    if unfinished := [run for run in runs if not run.finished()]:
+        _train(params, unfinished)
+    return runs
+
+
+def _train(params: Params, runs: list[RunFolder]) -> None:
+    import torch
+
+    from moonshine.checks.networks import check_networks
+    from moonshine.distillation.objective import Distillation
+    from moonshine.distillation.teacher import Teacher
+    from moonshine.models.attention_points import attention_points
+    from moonshine.training.session import train_runs
+    from moonshine.training.trainee import PRECISIONS
+
+    check_networks(params)
+    points = {run.row: attention_points(run.identity["network"]) for run in runs}
+
+    def make_objective(row: str) -> Distillation:
+        return Distillation(params.methods[row.split("/")[1]], points[row])
+
+    def make_teacher(device: torch.device) -> Teacher:
+        path = artefacts.teacher_model(params.experiment, params.teacher)
+        recipe = params.recipe
+        teacher = Teacher(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
+        _refuse_stranger(params, runs, path, teacher.description)
+        return teacher
+
+    train_runs(params, runs, make_objective, make_teacher)
+
+
+def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher: dict[str, Any]) -> None:
+    """Raise DataError (exit code 3) for a teacher that cannot see these images, or whose logits mean other classes."""
+    dataset, manifest = params.dataset.name, read_manifest(artefacts.data_folder(params.dataset.name))
+    if teacher["input"][0] != manifest["shape"][0]:
+        raise DataError(
+            f"{path}: takes images of {teacher['input'][0]} channels, data/{dataset} has {manifest['shape'][0]}"
+        )
+    uses_logits = any(params.methods[run.row.split("/")[1]].alpha is not None for run in runs)
+    if uses_logits and teacher["classes"] != manifest["classes"]:
+        raise DataError(f"{path}: knows other classes than data/{dataset}; only attention can be transferred from it")

@@ -1,0 +1,167 @@
+"""`moonshine fetch`: a published checkpoint as a model of the experiment."""
+
+import pickle
+import pickletools
+import struct
+import tarfile
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from moonshine.errors import CheckpointError, DataError, SecurityError
+from moonshine.images.store import read_manifest
+from moonshine.inputs.download import download
+from moonshine.models.architecture import describe
+from moonshine.models.model_file import check_state, describe_model, model_bytes
+from moonshine.models.networks import build_network
+from moonshine.params import Params
+from moonshine.params.schema import Checkpoint
+from moonshine.project import artefacts
+from moonshine.runtime.files import sha256, write_bytes, write_json
+from moonshine.runtime.progress import say
+
+COUNTER = "num_batches_tracked"
+"""The buffer of batch norm that files of 2017 lack."""
+SAVE_INSTEAD = "if you trust it, load it with the program that made it and save its state_dict() with torch.save"
+VARIANCE = "running_var"
+"""The buffer of batch norm of whose values a network takes the root."""
+TORCHSCRIPT = "constants.pkl"
+"""In archives of TorchScript and in no others."""
+
+
+def fetch(params: Params, network: str) -> None:
+    """Publish a checkpoint of `params.fetch`, its checksum checked, as models/<experiment>/fetch/<network>.safetensors.
+
+    Raises DataError (exit code 3) for another file than the one pinned, SecurityError (4) for one that is more than
+    tensors, CheckpointError (8) for one that does not fit the network. Nothing is written then.
+    """
+    checkpoint, row = params.fetch[network], f"fetch/{network}"
+    manifest = read_manifest(artefacts.data_folder(params.dataset.name))
+    path = _file(checkpoint, Path(params.machine.downloads).expanduser(), params.machine.download_seconds)
+    architecture = describe(params.networks[network], len(manifest["classes"]), manifest["shape"][0])
+    built = build_network(architecture)
+    state = _complete(read_state(path), built.state_dict())
+    check_state(built, state, path)
+    converted = _converted(state, built.state_dict(), path)
+    _require_usable(converted, path)
+    built.load_state_dict(converted, assign=True)
+    content = model_bytes(built, describe_model(row, architecture, manifest))
+    write_json(
+        artefacts.record(params.experiment, row),
+        {"row": row, "url": checkpoint.url, "sha256": checkpoint.sha256, "bytes": path.stat().st_size},
+    )
+    target = artefacts.model(params.experiment, row)
+    write_bytes(target, content)
+    say(f"{target}: {len(state)} tensors of {path}, sha256 {checkpoint.sha256[:16]}")
+
+
+def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
+    """The checked file: a local one as it lies, a remote one downloaded once, under a name that has its hash."""
+
+    def check(path: Path) -> None:
+        if (found := sha256(path)) != checkpoint.sha256:
+            what = "an HTML page" if path.read_bytes()[:64].lstrip().startswith(b"<") else "another file"
+            raise DataError(
+                f"{checkpoint.url}: {what} than params.yaml pins: sha256 {found}, not {checkpoint.sha256}; {path} is it"
+            )
+
+    if "://" not in checkpoint.url:
+        path = Path(checkpoint.url).expanduser()
+        if not path.is_file():
+            raise DataError(f"{path}: no such file; correct fetch in params.yaml")
+    else:
+        name = Path(urlsplit(checkpoint.url).path).name[-200:]  # without a signature, which may be long
+        path = folder / f"{checkpoint.sha256[:16]}-{name}"
+        if not path.exists():
+            download(checkpoint.url, path, check, seconds)
+            return path
+    check(path)
+    return path
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a PyTorch checkpoint, of today's zip format or of the older pickle one; nothing in it is run.
+
+    Weights of another precision become float32, which the networks compute in.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what matters is said below
+            state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        if not zipfile.is_zipfile(path) and not _is_pickle(path):
+            raise DataError(f"{path}: no PyTorch checkpoint, neither an archive nor a pickle") from None
+        raise SecurityError(
+            f"{path}: holds more than tensors, which could run code; it was not loaded: {SAVE_INSTEAD}"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        if other := _other_format(path):
+            raise CheckpointError(f"{path}: is {other}, which could run code; {SAVE_INSTEAD}") from None
+        reason = str(error).partition("\n")[0] or "it ends early"
+        if "weights_only" in reason:  # torch advises to run what the file says
+            reason = "torch cannot read it as tensors alone"
+        raise DataError(f"{path}: no PyTorch checkpoint ({reason})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: not a mapping of names to tensors; a state dict is needed")
+    if unfit := [str(name) for name, tensor in state.items() if not _is_plain(tensor)]:
+        raise CheckpointError(
+            f"{path}: {unfit[0]} is sparse, quantised, nested or without values; save it as a dense tensor"
+        )
+    tensors = {str(name): tensor.detach() for name, tensor in state.items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _other_format(path: Path) -> str | None:
+    """What the file is, if PyTorch writes or wrote such files but they are not read here."""
+    try:
+        if tarfile.is_tarfile(path):
+            return "a tar file as PyTorch wrote them until 2016"
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile):
+        return None
+    return "a TorchScript archive" if any(Path(name).name == TORCHSCRIPT for name in names) else None
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether it is an array of numbers in memory."""
+    return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_nested or tensor.is_meta)
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins with a whole pickle, which is read without running it."""
+    try:
+        return all(pickletools.genops(path.read_bytes()))
+    except ValueError:
+        return False
+
+
+def _complete(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state with the counters of batch norm that it lacks, which evaluation does not use."""
+    counters = {name: torch.tensor(0) for name in expected if name.endswith(COUNTER) and name not in state}
+    return {**state, **counters}
+
+
+def _converted(
+    state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path
+) -> dict[str, torch.Tensor]:
+    """Tensors of the network's own types, each in a memory of its own, which two names of a checkpoint may share.
+
+    Raises CheckpointError (exit code 8) for one whose type cannot be a weight's.
+    """
+    for name, tensor in state.items():
+        if tensor.is_complex() or (expected[name].is_floating_point() and not tensor.is_floating_point()):
+            raise CheckpointError(f"{path}: {name} is {tensor.dtype}, the network computes in floats; save it as such")
+    return {name: tensor.to(expected[name].dtype, copy=True) for name, tensor in state.items()}
+
+
+def _require_usable(state: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise CheckpointError (exit code 8) for values with which a network computes nothing but NaN."""
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name} has values that are not finite in {tensor.dtype}; pin a sound file")
+        if name.endswith(VARIANCE) and (tensor < 0).any():
+            raise CheckpointError(f"{path}: {name} has negative variances; pin a sound file")

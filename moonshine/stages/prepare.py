@@ -1,0 +1,152 @@
+"""`moonshine prepare`: make data/<name>/{train.arrow, val.arrow, manifest.json} from a source."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from moonshine.errors import DataError, ParamsError
+from moonshine.images.store import SPLITS, write_split
+from moonshine.inputs.raw import find_files
+from moonshine.params.schema import PHOTOGRAPHS, Dataset, Params
+from moonshine.preparation.photograph_store import PhotographSource, write_photographs
+from moonshine.preparation.prepared import Prepared
+from moonshine.runs.kept_data import KeptData
+from moonshine.runtime.cpus import usable_cpus
+from moonshine.runtime.files import require_room, write_checked_json
+from moonshine.runtime.progress import say
+
+SUBSET_SEED = 0
+IMAGENET_NORMALISATION = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+"""What torchvision's published networks were trained with, so that they fit; by channel, on the scale 0..1."""
+
+
+def prepare(params: Params) -> None:
+    """Prepare params.dataset; the manifest is written last, so that its presence means that all is there."""
+    kept = KeptData(params)
+    if not kept.is_complete():
+        with kept.written() as folder:
+            _write(params, folder)
+    kept.publish()
+
+
+def _write(params: Params, folder: Path) -> None:
+    settings = params.dataset
+    source = importlib.import_module(f"moonshine.sources.{settings.source}")
+    write = _photographs if settings.source in PHOTOGRAPHS else _small_images
+    manifest = {"format": 1, "name": settings.name, **write(params, source, folder)}
+    write_checked_json(folder / "manifest.json", manifest)
+
+
+def _small_images(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
+    """Write the splits from memory; returns the rest of the manifest."""
+    settings = params.dataset
+    prepared: Prepared = source.prepare(settings, find_files(params))
+    _check(prepared, settings)
+    if settings.training:
+        prepared = _subset(prepared, settings.training)
+    images = {split: _resized(prepared.images[split], settings.size) for split in SPLITS}
+    shape = list(images["train"].shape[1:])
+    require_room(folder, sum(array.nbytes for array in images.values()), "the prepared images")
+    splits = {}
+    for split in SPLITS:
+        labels, ids = prepared.labels[split], prepared.ids[split]
+        rows = ((image.tobytes(), int(label), id_) for image, label, id_ in zip(images[split], labels, ids))
+        splits[split] = write_split(folder, split, rows, images[split][0].size)
+        say(f"{folder}: {split}: {len(labels):,} images of {shape} (channels, height, width)")
+    mean, std = _normalisation(images["train"])
+    return {
+        "classes": prepared.classes,
+        "encoding": "raw",
+        "shape": shape,
+        "normalisation": {"mean": mean, "std": std},
+        "splits": splits,
+        "origin": prepared.origin,
+    }
+
+
+def _photographs(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
+    """Write the splits as they stream from the source; returns the rest of the manifest."""
+    settings = params.dataset
+    photographs: PhotographSource = source.open_source(params)
+    _require_as_params_say(settings, len(photographs.classes), 3)
+    if settings.resize is None:
+        require_room(folder, photographs.bytes, "the prepared images")
+    workers = usable_cpus() if params.machine.workers is None else params.machine.workers
+    assert settings.evaluation is not None
+    splits = write_photographs(folder, photographs, settings.resize, settings.evaluation.resize, workers)
+    return {
+        "classes": photographs.classes,
+        "encoding": "jpeg",
+        "shape": [3, settings.size, settings.size],
+        "evaluation": settings.evaluation.model_dump(),
+        "normalisation": IMAGENET_NORMALISATION,
+        "splits": splits,
+        "origin": {**photographs.origin, "resize": settings.resize},
+    }
+
+
+def _subset(prepared: Prepared, count: int) -> Prepared:
+    """`count` training images, each class in its share; the validation split stays whole."""
+    labels = prepared.labels["train"]
+    if count > len(labels):
+        raise ParamsError(f"dataset.training: {count}, but there are {len(labels)} training images")
+    classes = len(prepared.classes)
+    if len(labels) - classes < count < len(labels):
+        raise ParamsError(
+            f"dataset.training: {count} of {len(labels)} images leave out fewer than there are classes; "
+            f"{classes}..{len(labels) - classes} are possible, and {len(labels)}"
+        )
+    kept = np.arange(len(labels))
+    if count < len(labels):
+        kept = np.sort(train_test_split(kept, train_size=count, stratify=labels, random_state=SUBSET_SEED)[0])
+    return dataclasses.replace(
+        prepared,
+        images={**prepared.images, "train": prepared.images["train"][kept]},
+        labels={**prepared.labels, "train": labels[kept]},
+        ids={**prepared.ids, "train": [prepared.ids["train"][index] for index in kept]},
+        origin={**prepared.origin, "subset": f"{count} of {len(labels)} training images, seed {SUBSET_SEED}"},
+    )
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    """(images, channels, height, width) uint8 at another side, by Pillow's bilinear filter, antialiased."""
+    if images.shape[2:] == (size, size):
+        return images
+    planes = images.reshape(-1, *images.shape[2:])
+    scaled = [np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(scaled).reshape(*images.shape[:2], size, size)
+
+
+def _require_as_params_say(settings: Dataset, classes: int, channels: int) -> None:
+    """From params.yaml networks are described without data, so what it says of the images must be true."""
+    for key, expected, found in (("classes", settings.classes, classes), ("channels", settings.channels, channels)):
+        if found != expected:
+            raise ParamsError(f"dataset.{key}: {expected}, but {settings.source} has {found}")
+
+
+def _check(prepared: Prepared, settings: Dataset) -> None:
+    """Labels within the classes, every class in both splits, no id twice."""
+    name = settings.name
+    _require_as_params_say(settings, len(prepared.classes), prepared.images["train"].shape[1])
+    for split in SPLITS:
+        labels = prepared.labels[split]
+        if labels.min() < 0 or labels.max() >= len(prepared.classes):
+            raise DataError(f"{name}: {split}: a label lies outside 0..{len(prepared.classes) - 1}")
+        absent = sorted(set(range(len(prepared.classes))) - set(labels.tolist()))
+        if absent:
+            raise DataError(f"{name}: {split}: no image of class {prepared.classes[absent[0]]!r}")
+        if len(set(prepared.ids[split])) != len(labels):
+            raise DataError(f"{name}: {split}: an id is used twice")
+
+
+def _normalisation(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of the training pixels, on the scale 0..1."""
+    mean = [float(images[:, channel].mean(dtype=np.float64)) / 255 for channel in range(images.shape[1])]
+    std = [float(images[:, channel].std(dtype=np.float64)) / 255 for channel in range(images.shape[1])]
+    return [round(value, 6) for value in mean], [round(value, 6) for value in std]

@@ -1,0 +1,67 @@
+"""`moonshine report`: results/<experiment>/README.md, its tables and its figures."""
+
+from pathlib import Path
+
+from moonshine.params import Params
+from moonshine.project import artefacts
+from moonshine.report.attention import read_attention
+from moonshine.report.curves import read_curves
+from moonshine.report.figures import Measured, figure_files
+from moonshine.report.headline import headline
+from moonshine.report.index import FILE as HEADLINE
+from moonshine.report.index import index_page
+from moonshine.report.page import markdown_page
+from moonshine.report.rows import Row, read_rows
+from moonshine.report.tables import table_csv
+from moonshine.report.web_page import web_page
+from moonshine.runtime import signals
+from moonshine.runtime.files import remove, write_bytes, write_json, write_text
+from moonshine.runtime.progress import say
+
+
+def report(params: Params, partial: bool = False) -> None:
+    """Write the page that a reviewer reads; the same metrics and params give the same bytes.
+
+    `partial` writes it with rows that have not run, which the page then says. Raises DataError (exit code 3) for
+    metrics, curves or attention maps that are missing or damaged, Interrupted for a stop before anything is written.
+    """
+    rows = read_rows(params, partial)
+    measured = _measured(params, rows, partial)
+    attention = read_attention(params, partial)
+    folder = artefacts.results_folder(params.experiment)
+    # all is made before anything is written: what is refused leaves the old page whole
+    pages = {"README.md": markdown_page, "report.html": web_page}
+    texts = {name: page(params, rows, measured, attention) for name, page in pages.items()}
+    figures = figure_files(measured)
+    tables = {f"{table.name}.csv": table_csv(table, rows).encode() for table in params.tables}
+    signals.poll()  # for the last time: what is begun to be written is written to its end
+    _write_folder(folder / "tables", tables)
+    _write_folder(folder / "figures", figures)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    shown = {"experiment": params.experiment, "data": params.dataset.name, "rows": headline(params, rows)}
+    write_json(folder / HEADLINE, shown)
+    write_text(folder.parent / "README.md", index_page(folder.parent))
+    missing = sum(row.metrics is None for row in rows.values())
+    say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows, {missing} not run")
+
+
+def _measured(params: Params, rows: dict[str, Row], partial: bool) -> Measured:
+    row_of_teacher, seed = artefacts.row_and_seed(params.teacher)
+    teacher = rows.get(row_of_teacher)
+    return Measured(
+        rows=[row for row in rows.values() if row.metrics],
+        curves=read_curves(params, partial),
+        teacher=teacher if teacher and teacher.metrics else None,
+        teacher_seed=None if seed is None else str(seed),
+        recipe=params.recipe,
+    )
+
+
+def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """Make the folder hold these files and no others, such as the table of a name that params no longer have."""
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    for path in folder.glob("*"):
+        if path.name not in files and path.name != artefacts.SNAKEMAKE_TIMESTAMP:
+            remove(path)
