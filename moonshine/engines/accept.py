@@ -42,19 +42,19 @@ def _resolve(repo: Repo, named: Sequence[str]) -> list[str]:
     return [each for each in known if each in named or each.split("@")[0] in named]
 
 
-def _edited_code(repo: Repo, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Folder or file -> {stage: md5 in dvc.lock}; DataError if more than code changed."""
+def _edited_code(repo: Repo, names: Sequence[str]) -> dict[str, dict[str, str | None]]:
+    """Folder or file -> {stage: md5 in dvc.lock, None if it has none}; DataError if more than code changed."""
     status: dict[str, list[Any]] = repo.status(targets=names) if names else {}
     locked = {
         stage.addressing: {dep.def_path: dep.hash_info.value for dep in stage.deps} for stage in repo.index.stages
     }
-    edits: dict[str, dict[str, str]] = {}
+    edits: dict[str, dict[str, str | None]] = {}
     for name, entries in status.items():
         for entry in entries:
             if not isinstance(entry, dict) or set(entry) != {"changed deps"}:
                 raise DataError(f"{name}: not only code changed ({_words(entry)}); run it")
             for path, kind in entry["changed deps"].items():
-                if kind != "modified" or not path.startswith(("moonshine/", "requirements/")):
+                if kind not in ("modified", "new") or not path.startswith(("moonshine/", "requirements/")):
                     raise DataError(f"{name}: not only code changed ({path} is {kind}); run it, or accept that first")
                 edits.setdefault(path, {})[name] = locked[name][path]
     if not edits:
@@ -68,16 +68,15 @@ def _words(entry: Any) -> str:
     return "; ".join(f"{kind}: {', '.join(paths)}" for kind, paths in entry.items())
 
 
-def _proofs(edits: dict[str, dict[str, str]]) -> list[str]:
+def _proofs(edits: dict[str, dict[str, str | None]]) -> list[str]:
     """That each edited file differs in nothing that counts, a line each; DataError (exit code 3) if one does."""
     lines = dict[str, None]()
     for path, stages in edits.items():
-        for md5 in sorted(set(stages.values())):
+        for md5 in sorted({md5 or "" for md5 in stages.values()}):
             files = harmless_edits(path, md5)
             if files is None:
-                raise DataError(
-                    f"{path}: the version in dvc.lock is not in git's history; run the stages, or --unproven"
-                )
+                lack = "the version in dvc.lock is not in git's history" if md5 else "dvc.lock has no version of it"
+                raise DataError(f"{path}: {lack}; run the stages, or --unproven")
             if harmful := [name for name, harmless in files.items() if not harmless]:
                 raise DataError(
                     "\n".join(f"{name}: more than comments and docstrings changed" for name in harmful)
