@@ -53,17 +53,17 @@ def _describe(params: Params) -> None:
     manifest = artefacts.manifest(params.dataset.name)
     write_checked_json(manifest, _manifest(params))
     for row in params.rows:
-        if row.startswith("fetch/"):
-            network = describe(params.networks[row.removeprefix("fetch/")], params.dataset.classes, 3)
+        if row.stage == "fetch":
+            network = describe(params.networks[row.network], params.dataset.classes, params.dataset.channels)
             metadata = {DESCRIPTION: json.dumps({"architecture": network})}
             save_file({"weight": np.zeros(1)}, artefacts.model(params.experiment, row), metadata)
             write_json(artefacts.record(params.experiment, row), {})
-    inputs = {"data": sha256(manifest), "teacher": sha256(artefacts.teacher_model(params.experiment, params.teacher))}
+    inputs = {"data": sha256(manifest), "teacher": sha256(artefacts.named_model(params.experiment, params.teacher))}
     for row in params.seeded_rows:
         for seed in seeds_of(params, row):
-            identity = {**identity_in_params(params, row, params.dataset.classes, 3), **inputs, "seed": seed}
+            identity = {**identity_in_params(params, row, params.dataset.classes, params.dataset.channels), **inputs, "seed": seed}
             model = sha256(artefacts.model(params.experiment, row, seed))
-            record = {"row": row, "sha256": model, "identity": identity}
+            record = {"row": row.name, "sha256": model, "identity": identity}
             write_json(artefacts.record(params.experiment, row, seed), record)
 
 

@@ -85,6 +85,7 @@ def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
     from moonshine.distillation.objective import Distillation
     from moonshine.models.attention_points import attention_points
     from moonshine.params.schema import Method, Recipe
+    from moonshine.project.rows import Row
     from moonshine.training.trainee import Trainee
 
     architecture = description(student, pixels)
@@ -102,7 +103,7 @@ def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
         threads=torch.get_num_threads(),
     )
     objective = Distillation(Method(beta=750.0, groups=[1, 2, 3, 4]), attention_points(architecture))
-    return Trainee(student, architecture, objective, recipe, 0, torch.device("cpu"))
+    return Trainee(Row("distil", student, "at"), architecture, objective, recipe, 0, torch.device("cpu"))
 
 
 def ours(pixels: str, *students: str, compiled: bool = False) -> Round:

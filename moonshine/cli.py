@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from moonshine.errors import (
     DataError,
@@ -26,9 +26,14 @@ from moonshine.errors import (
     WriteError,
 )
 from moonshine.project import artefacts
+from moonshine.project.rows import parse_model
 from moonshine.runtime import processes, progress
 from moonshine.runtime.compiler import import_compiler_when_used
 from moonshine.runtime.files import explain
+
+if TYPE_CHECKING:
+    from moonshine.params import Params
+    from moonshine.project.rows import Row
 
 
 def run() -> NoReturn:
@@ -229,7 +234,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _read(options: argparse.Namespace) -> Params:
     from moonshine.params import read_params
 
     return read_params(options.params)
@@ -310,46 +315,44 @@ def _train(options: argparse.Namespace) -> None:
 
 def _distil(options: argparse.Namespace) -> None:
     params = _read(options)
-    every = [row.removeprefix("distil/") for row in params.rows if row.startswith("distil/")]
+    every = [row.argument for row in params.rows if row.stage == "distil"]
     students = options.students or (every if options.together else [])
     if not students or (len(students) > 1 and not options.together):
         raise ParamsError("distil takes one METHOD/NETWORK, or --together and any number of them")
     students = list(dict.fromkeys(students))  # a lock cannot tell a student from itself
-    for student in students:
-        _require_row(params, f"distil/{student}", options.seed)
+    rows = [_require_row(params, f"distil/{student}", options.seed) for student in students]
     _in_processes(params)
     from moonshine.stages.distil import distil, distil_together
 
     _check_data(params)
     if options.together:
         _start(f"{params.experiment}/distil/together/seed{options.seed}")
-        _check_models(params, [artefacts.row_and_seed(params.teacher)])
-        for run in distil_together(params, students, options.seed):
+        _check_models(params, [parse_model(params.teacher)])
+        for run in distil_together(params, rows, options.seed):
             progress.say(f"{run.row} seed {options.seed}: finished in {run.path}, to be published by its own stage")
     else:
         _start(f"{params.experiment}/distil/{students[0]}/seed{options.seed}")
-        method, network = students[0].split("/")
-        inputs = [artefacts.manifest(params.dataset.name), artefacts.teacher_model(params.experiment, params.teacher)]
-        with _unchanged(options, "distil", inputs, method=method, network=network):
-            _check_models(params, [artefacts.row_and_seed(params.teacher)])
-            distil(params, students[0], options.seed)
+        inputs = [artefacts.manifest(params.dataset.name), artefacts.named_model(params.experiment, params.teacher)]
+        with _unchanged(options, "distil", inputs, method=str(rows[0].method), network=rows[0].network):
+            _check_models(params, [parse_model(params.teacher)])
+            distil(params, rows[0], options.seed)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     params = _read(options)
-    _require_row(params, options.row)
-    _start(f"{params.experiment}/evaluate/{options.row}")
+    row = _require_row(params, options.row)
+    _start(f"{params.experiment}/evaluate/{row}")
     from moonshine.checks.made_for import seeds_of
     from moonshine.engines.leftovers import set_aside_leftovers
     from moonshine.stages.evaluate import evaluate
 
     _check_data(params)
-    seeds = seeds_of(params, options.row)
-    models = [artefacts.model(params.experiment, options.row, seed) for seed in seeds]
+    seeds = seeds_of(params, row)
+    models = [artefacts.model(params.experiment, row, seed) for seed in seeds]
     with _unchanged(options, "evaluate", [artefacts.manifest(params.dataset.name), *models]):
-        _check_models(params, [(options.row, seed) for seed in seeds])
+        _check_models(params, [(row, seed) for seed in seeds])
         set_aside_leftovers(params)
-        evaluate(params, options.row)
+        evaluate(params, row)
 
 
 def _attention_maps(options: argparse.Namespace) -> None:
@@ -359,10 +362,10 @@ def _attention_maps(options: argparse.Namespace) -> None:
 
     _check_data(params)
     names = (params.teacher, params.attention_maps.scratch, params.attention_maps.distilled)
-    models = [artefacts.model(params.experiment, name) for name in names]
+    models = [artefacts.named_model(params.experiment, name) for name in names]
     inputs = [artefacts.manifest(params.dataset.name), *models]
     with _unchanged(options, "attention_maps", inputs), progress.missing_glyphs_said_once():
-        _check_models(params, map(artefacts.row_and_seed, names))
+        _check_models(params, map(parse_model, names))
         attention_maps(params)
 
 
@@ -457,10 +460,10 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _adopt(options: argparse.Namespace) -> None:
     params = _read(options)
-    _require_row(params, options.row, options.seed)
+    row = _require_row(params, options.row, options.seed)
     from moonshine.commands.adopt import adopt
 
-    adopt(params, options.row, options.seed, options.older)
+    adopt(params, row, options.seed, options.older)
 
 
 def _unlock(options: argparse.Namespace) -> None:
@@ -488,16 +491,18 @@ def _sync(options: argparse.Namespace) -> None:
     sync()
 
 
-def _require_row(params, row: str, seed: int | None = None) -> None:  # type: ignore[no-untyped-def]
+def _require_row(params: Params, name: str, seed: int | None = None) -> Row:
     from moonshine.runtime.suggest import suggest
 
-    if row not in params.rows:
-        raise ParamsError(f'"{row}" is no row of params.yaml{suggest(row, params.rows)}')
+    rows = {row.name: row for row in params.rows}
+    if name not in rows:
+        raise ParamsError(f'"{name}" is no row of params.yaml{suggest(name, rows)}')
     if seed is not None and seed not in params.seeds:
         raise ParamsError(f"--seed {seed}: params.yaml has seeds {params.seeds}")
+    return rows[name]
 
 
-def _in_processes(params) -> None:  # type: ignore[no-untyped-def]
+def _in_processes(params: Params) -> None:
     """Go on in as many processes as the recipe says, and there only; torchrun may have started them already."""
     count = params.recipe.processes or 1
     if processes.LOCAL_RANK is None and count > 1:
@@ -508,13 +513,13 @@ def _in_processes(params) -> None:  # type: ignore[no-untyped-def]
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 
 
-def _check_data(params) -> None:  # type: ignore[no-untyped-def]
+def _check_data(params: Params) -> None:
     from moonshine.checks.data import check_data
 
     check_data(params)
 
 
-def _check_models(params, models: Iterable[tuple[str, int | None]]) -> None:  # type: ignore[no-untyped-def]
+def _check_models(params: Params, models: Iterable[tuple[Row, int | None]]) -> None:
     from moonshine.checks.made_for import require_models
 
     require_models(params, models)

@@ -27,6 +27,7 @@ from moonshine.models.model_file import describe_model, load_model, model_bytes
 from moonshine.models.networks import initialise
 from moonshine.params import read_params
 from moonshine.params.schema import DataFile, Network
+from moonshine.project.rows import Row
 from moonshine.runtime.files import sha256
 from moonshine.stages.evaluate import evaluate
 from moonshine.stages.fetch import fetch as publish_fetched
@@ -253,7 +254,7 @@ def test_of_a_published_network_that_overflows_another_checkpoint_is_asked_for(
     torch.save({**state, "fc.weight": state["fc.weight"] * 3e38}, tmp_path / "net.pth")
     fetch_here(project, tmp_path, monkeypatch)
     with pytest.raises(DataError, match=r"loss on data/digits is not finite; pin a sound checkpoint in fetch.teacher$"):
-        evaluate(read_params(Path("params.yaml")), "fetch/teacher")
+        evaluate(read_params(Path("params.yaml")), Row.parse("fetch/teacher"))
     assert not (tmp_path / "results").exists()
 
 

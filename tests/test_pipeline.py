@@ -21,6 +21,7 @@ from moonshine.models.model_file import load_model, model_bytes
 from moonshine.models.networks import initialise
 from moonshine.params import Params
 from moonshine.project.graph import CODE, PACKAGE, SOURCES, code_files
+from moonshine.project.rows import Row
 from moonshine.runs.identity import identity_hash, run_identity
 from moonshine.runtime.files import read_checked_json, sha256, write_checked_json
 from moonshine.stages.attention_maps import attention_maps
@@ -151,7 +152,7 @@ def test_a_run_is_told_apart_by_all_that_determines_its_bytes(
     part: str, by_snakemake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(by_snakemake)
-    identity = run_identity(Params.model_validate(toy_params()), "distil/at/student", 0)
+    identity = run_identity(Params.model_validate(toy_params()), Row.parse("distil/at/student"), 0)
     assert identity_hash({**identity, part: "another"}) != identity_hash(identity)
 
 

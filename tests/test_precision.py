@@ -12,6 +12,7 @@ from moonshine.distillation.teacher import TeacherSignals
 from moonshine.models.architecture import describe
 from moonshine.params import Params
 from moonshine.params.schema import Method
+from moonshine.project.rows import Row
 from moonshine.training.trainee import Trainee
 from support import toy_params
 
@@ -37,7 +38,7 @@ def one_step(**recipe: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     points = ("layer1", "layer2", "layer3", "layer4")
     architecture = describe(params.networks["student"], 10, 1)
     objective = Distillation(params.methods["at"], points)
-    trainee = Trainee("distil/at/student", architecture, objective, settings, 0, torch.device("cpu"))
+    trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, settings, 0, torch.device("cpu"))
     images = torch.randn(32, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     maps = [torch.nn.functional.normalize(images.abs().mean(1)[:, :side, :side], dim=(1, 2)) for side in (12, 6, 3, 2)]
     trainee.step(images, torch.arange(32) % 10, TeacherSignals(images.new_zeros(0), maps))
@@ -100,7 +101,7 @@ def test_compiled_networks_of_one_architecture_have_their_own_graphs(monkeypatch
     with torch._dynamo.config.patch(recompile_limit=2):
         for method in methods:
             objective = Distillation(method, ("group1", "group2", "group3"))
-            trainee = Trainee("distil/at/student", architecture, objective, recipe, 0, torch.device("cpu"))
+            trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))
             trainee.step(images, labels, said)
     torch.compiler.reset()
     assert len(runs) == len(set(runs)) == len(methods)

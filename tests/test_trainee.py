@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from moonshine.models.architecture import describe
 from moonshine.params import Network, Params, Recipe
+from moonshine.project.rows import Row
 from moonshine.training.objective import CrossEntropy
 from moonshine.training.schedule import learning_rate
 from moonshine.training.trainee import Trainee
@@ -30,7 +31,7 @@ def test_a_step_is_that_of_pytorchs_sgd() -> None:
     """Two steps, so that momentum and cleared gradients count."""
     architecture = describe(TOY.networks["teacher"], 10, 1)
     settings = recipe(lr=0.1, momentum=0.9, weight_decay=0.01)
-    trainee = Trainee("train/teacher", architecture, CrossEntropy(), settings, 0, CPU)
+    trainee = Trainee(Row.parse("train/teacher"), architecture, CrossEntropy(), settings, 0, CPU)
     twin = copy.deepcopy(trainee.network)
     optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
     labels, wrong = torch.arange(16) % 10, 0
@@ -52,7 +53,7 @@ def test_what_dropout_drops_depends_on_the_step_alone() -> None:
 
     def weights(disturb: bool) -> torch.Tensor:
         architecture = describe(Network(arch="mobilenet_v2"), 10, 3)
-        trainee = Trainee("train/a", architecture, CrossEntropy(), recipe(), 0, CPU)
+        trainee = Trainee(Row.parse("train/a"), architecture, CrossEntropy(), recipe(), 0, CPU)
         for _ in range(2):
             if disturb:
                 torch.rand(7)

@@ -15,6 +15,7 @@ from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherSignals
 from moonshine.models.architecture import describe
 from moonshine.params import read_params
+from moonshine.project.rows import Row
 from moonshine.runtime import processes
 from moonshine.training.trainee import Trainee
 
@@ -37,7 +38,7 @@ def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, tor
     architecture = describe(params.networks["student"], 10, 1)
     objective = Distillation(params.methods["at"], ("layer1", "layer2", "layer3", "layer4"))
     recipe = params.recipe.model_copy(update={"weight_decay": 0.0})
-    trainee = Trainee("distil/at/student", architecture, objective, recipe, 0, torch.device("cpu"))
+    trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))
     trainee.network.eval()
     images, labels = next(data.training_batches(params.recipe.augmentation, 0, 1, size))
     maps = [images.abs().mean(1)[:, :side, :side] for side in (12, 6, 3, 2)]

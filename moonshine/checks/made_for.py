@@ -25,6 +25,7 @@ from moonshine.params.read import read_yaml
 from moonshine.params.schema import Checkpoint
 from moonshine.project import artefacts
 from moonshine.project.lock_file import RECORD, read_stages
+from moonshine.project.rows import Row, parse_model
 from moonshine.runs.identity import identity_in_params
 from moonshine.runtime.differences import differences
 from moonshine.runtime.files import sha256
@@ -61,7 +62,7 @@ def find_mismatches(params: Params) -> Iterator[Mismatch]:
     yield from _maps(params)
 
 
-def require_models(params: Params, models: Iterable[tuple[str, int | None]]) -> None:
+def require_models(params: Params, models: Iterable[tuple[Row, int | None]]) -> None:
     """DataError (exit code 3) for models, by row and seed, that were made for something else or replaced since."""
     _refuse([problem for row, seed in models for problem in _model(params, row, seed, hashed=True)])
 
@@ -79,12 +80,12 @@ def _refuse(mismatches: list[Mismatch]) -> None:
         raise DataError("\n".join(map(str, dict.fromkeys(mismatches))))
 
 
-def seeds_of(params: Params, row: str) -> list[int | None]:
+def seeds_of(params: Params, row: Row) -> list[int | None]:
     """One None for a fetched row, which has no seeds."""
-    return [None] if row.startswith("fetch/") else [*params.seeds]
+    return [None] if row.stage == "fetch" else [*params.seeds]
 
 
-def model_problem(params: Params, row: str, seed: int | None, hashed: bool = False) -> str | None:
+def model_problem(params: Params, row: Row, seed: int | None, hashed: bool = False) -> str | None:
     """How a model differs from what it has to be here, by its record; None where it does not, or lacks either.
 
     `hashed` also reads the whole model, for its sha256.
@@ -99,62 +100,60 @@ def model_problem(params: Params, row: str, seed: int | None, hashed: bool = Fal
             return f"damaged or replaced, its sha256 is not that of {record_path}"
     except UNREADABLE:
         return f"its record {record_path}, or the file itself, is damaged"
-    if row.startswith("distil/"):
-        problem = model_problem(params, *artefacts.row_and_seed(params.teacher))
+    if row.stage == "distil":
+        problem = model_problem(params, *parse_model(params.teacher))
         return f"its teacher {params.teacher} is {problem}" if problem else None
     return None
 
 
-def _changes(params: Params, row: str, seed: int | None) -> list[str]:
+def _changes(params: Params, row: Row, seed: int | None) -> list[str]:
     record = json.loads(artefacts.record(params.experiment, row, seed).read_text())
     return _changed_fetched(params, row, record) if seed is None else _changed(params, row, seed, record)
 
 
-def _changed(params: Params, row: str, seed: int, record: dict[str, Any]) -> list[str]:
+def _changed(params: Params, row: Row, seed: int, record: dict[str, Any]) -> list[str]:
     """Of a model that was trained here."""
     settings = params.dataset
     now = {**identity_in_params(params, row, settings.classes, settings.channels), "seed": seed}
     inputs = {"data": artefacts.manifest(settings.name)}
-    if row.startswith("distil/"):
-        inputs["teacher"] = artefacts.teacher_model(params.experiment, params.teacher)
+    if row.stage == "distil":
+        inputs["teacher"] = artefacts.named_model(params.experiment, params.teacher)
     now |= {part: _digest(path) for part, path in inputs.items() if path.exists()}
     made = {part: record["identity"].get(part) for part in now}
-    return differences({"row": record["row"], **made}, {"row": row, **now})
+    return differences({"row": record["row"], **made}, {"row": row.name, **now})
 
 
-def _changed_fetched(params: Params, row: str, record: dict[str, Any]) -> list[str]:
-    network = row.removeprefix("fetch/")
+def _changed_fetched(params: Params, row: Row, record: dict[str, Any]) -> list[str]:
     noted = [key for key in Checkpoint.model_fields if key in record]
-    pinned = {key: value for key, value in params.fetch[network].model_dump().items() if key in noted}
+    pinned = {key: value for key, value in params.fetch[row.network].model_dump().items() if key in noted}
     with safe_open(artefacts.model(params.experiment, row), framework="numpy") as file:
         network_made = json.loads(file.metadata()[DESCRIPTION])["architecture"]
-    network_now = describe(params.networks[network], params.dataset.classes, params.dataset.channels)
+    network_now = describe(params.networks[row.network], params.dataset.classes, params.dataset.channels)
     return differences(
         {"fetch": {key: record[key] for key in noted}, "network": network_made},
         {"fetch": pinned, "network": network_now},
     )
 
 
-def _model(params: Params, row: str, seed: int | None, hashed: bool = False) -> Iterator[Mismatch]:
+def _model(params: Params, row: Row, seed: int | None, hashed: bool = False) -> Iterator[Mismatch]:
     if problem := model_problem(params, row, seed, hashed):
         path, of_params = artefacts.model(params.experiment, row, seed), _is_of_params(params, row, seed)
         yield Mismatch(path, problem, _command(row, seed), of_params)
 
 
-def _is_of_params(params: Params, row: str, seed: int | None) -> bool:
+def _is_of_params(params: Params, row: Row, seed: int | None) -> bool:
     """Whether params.yaml alone contradicts a model; of one that it does not contradict itself, its teacher."""
     try:
         changes = _changes(params, row, seed)
     except UNREADABLE:
         return False
-    if not changes and row.startswith("distil/"):
-        return _is_of_params(params, *artefacts.row_and_seed(params.teacher))
+    if not changes and row.stage == "distil":
+        return _is_of_params(params, *parse_model(params.teacher))
     return bool(changes) and not any(line.startswith(("row: ", "data: ", "teacher: ")) for line in changes)
 
 
-def _command(row: str, seed: int | None) -> str:
-    stage, _, name = row.partition("/")
-    return f"moonshine {stage} {name}" + ("" if seed is None else f" --seed {seed}")
+def _command(row: Row, seed: int | None) -> str:
+    return f"moonshine {row.stage} {row.argument}" + ("" if seed is None else f" --seed {seed}")
 
 
 def _data(params: Params) -> Iterator[Mismatch]:
@@ -167,7 +166,7 @@ def _data(params: Params) -> Iterator[Mismatch]:
         yield Mismatch(path, problem, "moonshine prepare", of_params)
 
 
-def _metrics(params: Params, row: str) -> Iterator[Mismatch]:
+def _metrics(params: Params, row: Row) -> Iterator[Mismatch]:
     """Metrics whose models or images are no longer those that were measured."""
     path = artefacts.metrics(params.experiment, row)
     if not (content := _content(path)):
@@ -189,7 +188,7 @@ def _maps(params: Params) -> Iterator[Mismatch]:
     for about in content["models"].values() if isinstance(content.get("models"), dict) else ():
         if not isinstance(about, dict) or not isinstance(about.get("model"), str):
             continue
-        row, seed = artefacts.row_and_seed(about["model"])
+        row, seed = parse_model(about["model"])
         expected, now = about.get("sha256"), _published(params, row, seed)
         if expected and now and expected != now:
             model = artefacts.model(params.experiment, row, seed)
@@ -217,7 +216,7 @@ def _content(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _published(params: Params, row: str, seed: int | None) -> str | None:
+def _published(params: Params, row: Row, seed: int | None) -> str | None:
     """The sha256 of a model as its record has it; of a fetched one the file's, for its record has the original's."""
     try:
         if seed is None:
@@ -248,9 +247,9 @@ def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
         path = artefacts.metrics(experiment, row)
         for seed in seeds_of(params, row) if path.exists() else ():
             if not artefacts.record(experiment, row, seed).exists():
-                stage, *parts = row.split("/")
-                name = "-".join([experiment, *parts, *([] if seed is None else [str(seed)])])
-                yield [f"{stage}@{name}", f"{stage}_more@{name}"], path, _command(row, seed)
+                parts = [row.argument.replace("/", "-"), *([] if seed is None else [str(seed)])]
+                name = "-".join([experiment, *parts])
+                yield [f"{row.stage}@{name}", f"{row.stage}_more@{name}"], path, _command(row, seed)
 
 
 def locked_stages() -> dict[str, Any]:

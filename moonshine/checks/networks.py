@@ -45,7 +45,7 @@ def check_batch_norms(params: Params) -> None:
     if recipe.batch_size // (recipe.processes or 1) > 1:
         return
     shared = f" for {recipe.processes} processes" if recipe.processes else ""
-    for name in dict.fromkeys(row.split("/")[-1] for row in params.seeded_rows):
+    for name in dict.fromkeys(row.network for row in params.seeded_rows):
         network = build_network(describe(params.networks[name], dataset.classes, dataset.channels))
         try:
             with torch.no_grad():

@@ -9,6 +9,7 @@ from typing import Any
 
 from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.params import Params
+from moonshine.project.rows import Row
 from moonshine.runs.checkpoints import has_checkpoint, load_newest_with_step, save_checkpoint
 from moonshine.runs.identity import ENVIRONMENT
 from moonshine.runs.run_folder import RESULT, RunFolder, older_runs
@@ -20,7 +21,7 @@ MAY_DIFFER = ("code.", *ENVIRONMENT, "recipe.compile", "recipe.processes", "reci
 """What changes no more than rounding, if anything; another recipe, network, seed or data is another run."""
 
 
-def adopt(params: Params, row: str, seed: int, chosen: str | None) -> None:
+def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
     """Copy the work of an older run of `row` and `seed` into the present one's folder.
 
     `chosen` begins the name of the older run's folder; it may be left out where there is only one. Raises ParamsError

@@ -24,6 +24,7 @@ from moonshine.checks.made_for import model_problem, seeds_of
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row, model_name
 from moonshine.runs.live import CURVE, HEARTBEAT
 from moonshine.runs.run_folder import RESULT_RECORD
 
@@ -46,7 +47,7 @@ MEANINGS = {
 class RunStatus:
     """One network of the experiment; `seed` is None for published weights, numbers are None where not known."""
 
-    row: str
+    row: Row
     seed: int | None
     state: str
     epoch: int | None = None
@@ -81,7 +82,7 @@ def experiment_status(params: Params) -> Iterator[RunStatus]:
     return (_run_status(params, row, seed, of_data) for row in params.rows for seed in seeds_of(params, row))
 
 
-def _run_status(params: Params, row: str, seed: int | None, of_data: str | None) -> RunStatus:
+def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None) -> RunStatus:
     model, epochs = artefacts.model(params.experiment, row, seed), None if seed is None else params.recipe.epochs
     folder, heartbeat = (None, None) if seed is None else _newest(artefacts.run_folder(params.experiment, row, seed))
     if model.exists() and not (folder and heartbeat and _goes_on(params, row, seed, folder, heartbeat)):
@@ -104,7 +105,7 @@ def _run_status(params: Params, row: str, seed: int | None, of_data: str | None)
     )
 
 
-def _goes_on(params: Params, row: str, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
+def _goes_on(params: Params, row: Row, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
     """Whether a run is newer than the published model, and not the one that it came from.
 
     An older run, given up, may lie beside a model that was published later. Copies may keep whole seconds only.
@@ -182,15 +183,19 @@ def _summary(params: Params, runs: list[RunStatus]) -> str:
 
 
 def _json(params: Params, runs: list[RunStatus]) -> str:
-    measured = [row for row in params.rows if artefacts.metrics(params.experiment, row).exists()]
-    content = {"experiment": params.experiment, "measured": measured, "runs": [asdict(run) for run in runs]}
+    measured = [row.name for row in params.rows if artefacts.metrics(params.experiment, row).exists()]
+    content = {
+        "experiment": params.experiment,
+        "measured": measured,
+        "runs": [{**asdict(run), "row": run.row.name} for run in runs],
+    }
     return json.dumps(content, indent=2)
 
 
 def _table(params: Params, runs: list[RunStatus]) -> str:
     lines = [
         [
-            run.row,
+            run.row.name,
             "" if run.seed is None else run.seed,
             run.state,
             f"{run.epoch}/{run.epochs}" if run.epoch else "",
@@ -204,5 +209,5 @@ def _table(params: Params, runs: list[RunStatus]) -> str:
     table = tabulate(lines, headers, "simple", disable_numparse=True, colalign=alignment)
     present = {run.state for run in runs}
     meanings = [f"{state}: {meaning}" for state, meaning in MEANINGS.items() if state in present]
-    reasons = dict.fromkeys(f"{artefacts.model_name(run.row, run.seed)}: {run.reason}" for run in runs if run.reason)
+    reasons = dict.fromkeys(f"{model_name(run.row, run.seed)}: {run.reason}" for run in runs if run.reason)
     return "\n".join([_summary(params, runs), "", table, "", *meanings, *reasons])

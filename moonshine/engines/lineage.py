@@ -15,6 +15,7 @@ from moonshine.engines.edits import only_layout_changed
 from moonshine.errors import DataError, ParamsError
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row, parse_model
 from moonshine.report.markdown import escape
 from moonshine.runs.identity import ENVIRONMENT, run_identity
 from moonshine.runtime.differences import differences
@@ -37,7 +38,7 @@ def lineage(params: Params, target: str) -> None:
     with open_project() as repo:
         chain = _Chain(params, repo.status(), outputs(repo))
     try:
-        if seed is None and not row.startswith("fetch/"):
+        if seed is None and row.stage != "fetch":
             chain.row(row)
         else:
             chain.model(row, seed, 0)
@@ -51,17 +52,18 @@ def lineage(params: Params, target: str) -> None:
     print(f"all {chain.links} links hold")
 
 
-def _resolve(params: Params, target: str) -> tuple[str, int | None]:
+def _resolve(params: Params, target: str) -> tuple[Row, int | None]:
     """The row and, for a single model, the seed that a path or a name means."""
     if target.endswith(".safetensors"):  # a path, however it is written
         target = os.path.relpath(target)
     name = target.removeprefix(f"models/{params.experiment}/").removesuffix(".safetensors")
     parts = re.fullmatch(r"(.+?)(?:/seed(\d+))?", name)
-    row, seed = (parts[1], parts[2]) if parts else (name, None)
-    if row not in params.rows or (seed and int(seed) not in params.seeds):
-        known = [*params.rows, *(f"{row}/seed{seed}" for row in params.rows for seed in params.seeds)]
+    named, seed = (parts[1], parts[2]) if parts else (name, None)
+    rows = {row.name: row for row in params.rows}
+    if named not in rows or (seed and int(seed) not in params.seeds):
+        known = [*rows, *(f"{row}/seed{seed}" for row in rows for seed in params.seeds)]
         raise ParamsError(f'"{target}" is no row or model of {params.experiment}{suggest(name, known)}')
-    return row, int(seed) if seed else None
+    return rows[named], int(seed) if seed else None
 
 
 class _Chain:
@@ -72,14 +74,14 @@ class _Chain:
         self._recorded = locked_stages()
         self.links = self.broken = 0
 
-    def row(self, row: str) -> None:
+    def row(self, row: Row) -> None:
         path = artefacts.metrics(self._params.experiment, row)
         metrics = _read(path)
         number = f"{metrics['top1']['mean']:.2f}"
         print(f"{row}: top-1 error {number} %, top-5 error {metrics['top5']['mean']:.2f} %")
         page = artefacts.results_folder(self._params.experiment) / "README.md"
-        if any(row in table.rows and "top1" in table.columns for table in self._params.tables):
-            title = self._params.titles.get(row, row)
+        if any(row.name in table.rows and "top1" in table.columns for table in self._params.tables):
+            title = self._params.title(row)
             self._link(1, f'{page}: shows {number} for "{title}"', _shows(page, title, number))
         self._made_by_its_stage(1, page)
         self._made_by_its_stage(1, path)
@@ -93,7 +95,7 @@ class _Chain:
         for seed, measured in (seeds or {None: metrics}).items():  # a published network has no seeds
             self.model(row, None if seed is None else int(seed), 1, measured["model_sha256"])
 
-    def model(self, row: str, seed: int | None, depth: int, expected: str | None = None) -> None:
+    def model(self, row: Row, seed: int | None, depth: int, expected: str | None = None) -> None:
         """A model and what made it, down to its teacher; `expected` is its sha256 as somebody else noted it."""
         path = artefacts.model(self._params.experiment, row, seed)
         digest = _sha256(path)
@@ -113,7 +115,7 @@ class _Chain:
             problem = model_problem(self._params, row, seed)
             self._link(depth, problem or "is what params.yaml pins and describes", not problem)
 
-    def _identity(self, depth: int, row: str, seed: int, made_by: dict[str, Any], clean: bool) -> None:
+    def _identity(self, depth: int, row: Row, seed: int, made_by: dict[str, Any], clean: bool) -> None:
         now = run_identity(self._params, row, seed)
         for part in made_by:
             found = differences({part: made_by[part]}, {part: now.get(part)})
@@ -127,7 +129,7 @@ class _Chain:
             else:
                 self._link(depth, f"{label}: {'; '.join(found) or 'as it is now'}", not found)
         if "teacher" in made_by:
-            self.model(*artefacts.row_and_seed(self._params.teacher), depth, made_by["teacher"])
+            self.model(*parse_model(self._params.teacher), depth, made_by["teacher"])
 
     def data(self) -> None:
         """The prepared data and the hashes of what it was made from."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from moonshine.params.schema import DATA_FILES, Params
+from moonshine.project.rows import Row
 
 Value = TypeVar("Value")
 
@@ -14,10 +15,11 @@ def in_order(params: Params) -> Params:
     Published networks are ordered as the tables name them, networks and methods as the rows do, files as their source
     lists them; whatever is in none of these follows in alphabetical order.
     """
-    named = [row.removeprefix("fetch/") for table in params.tables for row in table.rows if row.startswith("fetch/")]
+    rows = [Row.parse(name) for table in params.tables for name in table.rows]
+    named = [row.network for row in rows if row.stage == "fetch"]
     params = params.model_copy(update={"fetch": _ordered(params.fetch, named)})
     update: dict[str, object] = {
-        "networks": _ordered(params.networks, [row.split("/")[-1] for row in params.rows]),
+        "networks": _ordered(params.networks, [row.network for row in params.rows]),
         "methods": _ordered(params.methods, [*params.distil.methods, *params.distil_more.methods]),
     }
     if files := params.dataset.files:

@@ -6,7 +6,7 @@ from typing import Any
 
 from moonshine.models.attention_points import attention_points
 from moonshine.params.schema import PHOTOGRAPHS, Params
-from moonshine.project.artefacts import row_of
+from moonshine.project.rows import Row, model_name, parse_model
 from moonshine.runtime.suggest import suggest
 
 OWN_COLUMNS = ("_std", "_minus_scratch", "_difference", "_p")
@@ -36,8 +36,9 @@ def check_references(params: Params) -> Iterator[str]:
     yield from _models(params)
     yield from _attention(params)
     yield from _augmentation(params)
-    yield from _unknown("titles", params.titles, "row", params.rows)
-    titles = [params.titles.get(row, row) for row in params.rows]
+    names_of_rows = [row.name for row in params.rows]
+    yield from _unknown("titles", params.titles, "row", names_of_rows)
+    titles = [params.title(row) for row in params.rows]
     yield from (f'titles: "{title}" is of two rows' for title in sorted({t for t in titles if titles.count(t) > 1}))
     names = [table.name for table in params.tables]
     yield from (f"tables: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
@@ -50,7 +51,7 @@ def check_references(params: Params) -> Iterator[str]:
         for key, counts in (("rows", Counter(table.rows)), ("columns", Counter[str](table.columns))):
             for repeated in sorted(name for name, count in counts.items() if count > 1):
                 yield f"tables.{table.name}.{key}: {repeated} is named twice"
-        yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", params.rows)
+        yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", names_of_rows)
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"
             yield from _unknown(key, published.values, "row of this table", table.rows)
@@ -69,16 +70,16 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
 
 def _stage_names(params: Params) -> Iterator[str]:
     """DVC names a stage by method and network, joined with hyphens, which names may contain as well."""
-    rows: dict[str, str] = {}
+    rows: dict[str, Row] = {}
     for row in dict.fromkeys(params.rows):
-        name = "-".join(row.split("/")[1:]) if row.startswith("distil/") else row
+        name = f"{row.method}-{row.network}" if row.method else row.name
         if name in rows:
             yield f"distil: {rows[name]} and {row} would be one stage, distil@{params.experiment}-{name}; rename one"
         rows[name] = row
 
 
 def _models(params: Params) -> Iterator[str]:
-    produced = [f"{row}/seed{seed}" for row in params.seeded_rows for seed in params.seeds]
+    produced = [model_name(row, seed) for row in params.seeded_rows for seed in params.seeds]
     produced += [f"fetch/{network}" for network in params.fetch]
     undistilled = [model for model in produced if not model.startswith("distil/")]
     distilled = [model for model in produced if model.startswith("distil/")]
@@ -106,7 +107,7 @@ def _attention(params: Params) -> Iterator[str]:
     methods = [*params.distil.methods, *params.distil_more.methods]
     used = [name for name in methods if name in params.methods and params.methods[name].groups]
     shown = params.attention_maps
-    teacher, *others = (row_of(model).split("/")[-1] for model in (params.teacher, shown.scratch, shown.distilled))
+    teacher, *others = (parse_model(model)[0].network for model in (params.teacher, shown.scratch, shown.distilled))
     names = [name for name in dict.fromkeys([teacher, *params.attention_students, *others]) if name in params.networks]
     if teacher not in names:
         return

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.names import check_architecture, is_torchvision_resnet, wide_resnet_shape
 from moonshine.params.urls import check_url
+from moonshine.project.rows import Row
 
 # Names become folders, DVC parameters and Snakemake wildcards: no dots, slashes or blanks.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
@@ -407,22 +408,25 @@ class Params(Section):
     machine: Machine = Machine()
 
     @property
-    def rows(self) -> list[str]:
-        """Every row of the experiment, as `train/<network>` and so on."""
-        fetched = [f"fetch/{network}" for network in self.fetch]
-        trained = [f"train/{network}" for network in self.train]
+    def rows(self) -> list[Row]:
+        """Every row of the experiment: what is fetched, what is trained, what is distilled."""
+        fetched = [Row("fetch", network) for network in self.fetch]
+        trained = [Row("train", network) for network in self.train]
         distilled = [
-            f"distil/{method}/{network}"
+            Row("distil", network, method)
             for group in (self.distil, self.distil_more)
             for method in group.methods
             for network in group.networks
         ]
         return fetched + trained + distilled
 
+    def title(self, row: Row) -> str:
+        return self.titles.get(row.name, row.name)
+
     @property
-    def seeded_rows(self) -> list[str]:
+    def seeded_rows(self) -> list[Row]:
         """The rows that are trained here, a network for each seed."""
-        return [row for row in self.rows if not row.startswith("fetch/")]
+        return [row for row in self.rows if row.stage != "fetch"]
 
     @property
     def attention_students(self) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import parse_model
 
 CAPTION = (
     "Where the teacher, a student trained on the labels alone and the same student distilled look: the strength of the "
@@ -45,6 +46,6 @@ def read_attention(params: Params, partial: bool = False) -> Attention | None:
         raise DataError(f"{path}: made of other models than params.yaml names; {again}")
     if not all(math.isfinite(value) for of_role in distances.values() for value in of_role):
         raise DataError(f"{path}: a value is not finite; {again}")
-    rows = {role: artefacts.row_and_seed(model)[0] for role, model in models.items()}
-    titles = {role: params.titles.get(row, row) for role, row in rows.items()}
+    rows = {role: parse_model(model)[0] for role, model in models.items()}
+    titles = {role: params.title(row) for role, row in rows.items()}
     return Attention(titles, distances, images, CAPTION.format(count=count))

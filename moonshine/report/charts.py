@@ -195,7 +195,7 @@ def _curves(measured: Measured) -> Any:
     frames = [
         over_seeds(curve, column)
         .reset_index()
-        .assign(row=measured.title(row), kind=KIND_NAMES[row.split("/")[0]], images=images)
+        .assign(row=measured.title(row), kind=KIND_NAMES[row.stage], images=images)
         for row, curve in measured.curves.items()
         for column, images in columns.items()
     ]

@@ -8,21 +8,20 @@ import pandas as pd
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row
 
 ATTENTION = "attention_"
 SHOWN = ("epoch", "lr", "train_top1", "val_top1")
 
 
-def read_curves(params: Params, partial: bool = False) -> dict[str, pd.DataFrame]:
+def read_curves(params: Params, partial: bool = False) -> dict[Row, pd.DataFrame]:
     """Row -> its history, a line for each seed and epoch; published rows have none.
 
     `partial` lets curves be absent. Raises DataError (exit code 3) for a curve that is absent otherwise, damaged, not
     finite, or of another number of epochs than the recipe's.
     """
     curves = {}
-    for row in params.rows:
-        if row.startswith("fetch/"):
-            continue
+    for row in params.seeded_rows:
         paths = {seed: artefacts.curve(params.experiment, row, seed) for seed in params.seeds}
         if partial and not all(path.exists() for path in paths.values()):
             continue

@@ -18,8 +18,9 @@ from matplotlib.transforms import Bbox
 
 from moonshine.drawing.style import KIND_NAMES, MARKERS, Theme, render
 from moonshine.params.schema import Recipe
+from moonshine.project.rows import Row
 from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
-from moonshine.report.rows import Row
+from moonshine.report.rows import ResultRow
 from moonshine.report.tables import short_count
 from moonshine.runtime import signals
 
@@ -36,16 +37,16 @@ PANELS_A_LINE = 4
 class Measured:
     """All that the figures of an experiment are drawn from."""
 
-    rows: list[Row]
+    rows: list[ResultRow]
     """Those that have run."""
-    curves: dict[str, pd.DataFrame]
-    teacher: Row | None
+    curves: dict[Row, pd.DataFrame]
+    teacher: ResultRow | None
     teacher_seed: str | None
     """Of the trained model that taught; None for published weights."""
     recipe: Recipe
 
-    def title(self, row: str) -> str:
-        return next((each.title for each in self.rows if each.name == row), row)
+    def title(self, row: Row) -> str:
+        return next((each.title for each in self.rows if each.row == row), row.name)
 
     @property
     def of_several_seeds(self) -> bool:
@@ -59,13 +60,13 @@ class Measured:
         return errors[self.teacher_seed] if self.teacher_seed else self.teacher.mean("top1")
 
     @property
-    def attention_curves(self) -> dict[str, pd.DataFrame]:
+    def attention_curves(self) -> dict[Row, pd.DataFrame]:
         return {row: curve for row, curve in self.curves.items() if attention_groups(curve)}
 
 
-def pareto_front(rows: Iterable[Row], cost: str) -> list[Row]:
+def pareto_front(rows: Iterable[ResultRow], cost: str) -> list[ResultRow]:
     """The rows than which no other is both cheaper, or as cheap, and better; cheapest first."""
-    front: list[Row] = []
+    front: list[ResultRow] = []
     for row in sorted(rows, key=lambda row: (row.cost(cost), row.rank("top1"))):
         if not front or row.rank("top1") < front[-1].rank("top1"):
             front.append(row)
@@ -112,7 +113,7 @@ def training_curves(measured: Measured, theme: Theme) -> Figure:
     """A panel a row: training and validation error, means over seeds in bands from the least to the greatest."""
     figure, panels = _panels(len(measured.curves))
     for axes, (row, curve) in zip(panels, measured.curves.items()):
-        colour = theme.kinds[row.split("/")[0]]
+        colour = theme.kinds[row.stage]
         for column, line in (("train_top1", ":"), ("val_top1", "-")):
             _band(axes, over_seeds(curve, column), colour, line)
         _mark_steps(axes, measured.recipe, theme)
@@ -309,7 +310,7 @@ def _error_scale(panels: Sequence[Axes]) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _deviations(rows: Iterable[Row]) -> list[float]:
+def _deviations(rows: Iterable[ResultRow]) -> list[float]:
     """Over seeds; NaN, which draws no bar, for a single value."""
     return [math.nan if (deviation := row.deviation("top1")) is None else deviation for row in rows]
 

@@ -10,7 +10,7 @@ from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures import FIGURES, Measured, drawable
 from moonshine.report.markdown import escape, prose
-from moonshine.report.rows import Row
+from moonshine.report.rows import ResultRow
 from moonshine.report.tables import Cell, table_columns
 
 INTERACTIVE = "The same with sortable tables and interactive figures: [report.html](report.html), one file to open."
@@ -20,7 +20,7 @@ NOT_RUN_YET = (
 )
 
 
-def markdown_page(params: Params, rows: dict[str, Row], measured: Measured, attention: Attention | None) -> str:
+def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured, attention: Attention | None) -> str:
     """The page as Markdown."""
     blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows), INTERACTIVE]
     for table in params.tables:
@@ -35,7 +35,7 @@ def markdown_page(params: Params, rows: dict[str, Row], measured: Measured, atte
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
-def notice(params: Params, rows: dict[str, Row]) -> str:
+def notice(params: Params, rows: dict[str, ResultRow]) -> str:
     """What to say at the top of a page with rows that have not run, else nothing."""
     missing = any(row.metrics is None for row in rows.values())
     return NOT_RUN_YET.format(experiment=params.experiment) if missing else ""
@@ -64,7 +64,7 @@ def picture(path: str, text: str) -> str:
     )
 
 
-def protocol(params: Params, rows: dict[str, Row]) -> str:
+def protocol(params: Params, rows: dict[str, ResultRow]) -> str:
     """On what, how often and by which recipe everything below was measured."""
     recipe = params.recipe
     measured = next((row.metrics for row in rows.values() if row.metrics), None)
@@ -92,7 +92,7 @@ def explanation(params: Params) -> str:
     )
 
 
-def _table(table: Table, rows: dict[str, Row]) -> list[str]:
+def _table(table: Table, rows: dict[str, ResultRow]) -> list[str]:
     columns = table_columns(table, rows)
     lines = zip(*([_markdown(cell) for cell in column.cells] for column in columns))
     markdown = tabulate(

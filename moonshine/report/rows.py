@@ -10,6 +10,7 @@ from typing import Any
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row, Stage
 
 ERRORS = ("top1", "top5")
 MEASURED = (*ERRORS, "loss")
@@ -21,21 +22,24 @@ def rank(value: float) -> float:
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One row of the tables: its title, and its metrics or None where it has not run."""
 
-    name: str
+    row: Row
     title: str
     metrics: dict[str, Any] | None
 
     @property
-    def kind(self) -> str:
-        """`fetch`, `train` or `distil`."""
-        return self.name.split("/")[0]
+    def name(self) -> str:
+        return self.row.name
+
+    @property
+    def kind(self) -> Stage:
+        return self.row.stage
 
     @property
     def network(self) -> str:
-        return self.name.split("/")[-1]
+        return self.row.network
 
     def by_seed(self, key: str) -> dict[str, float]:
         """Seed -> top1, top5 or loss; a published network, which has no seed, is under "published"."""
@@ -68,7 +72,7 @@ class Row:
         return statistics.mean(sizes) if sizes else self.metrics.get("model_bytes")
 
 
-def read_rows(params: Params, partial: bool = False) -> dict[str, Row]:
+def read_rows(params: Params, partial: bool = False) -> dict[str, ResultRow]:
     """Every row that params name, never one that only lies about in the folder.
 
     `partial` lets rows be absent, which then have no metrics. Raises DataError (exit code 3) for an absent row
@@ -76,12 +80,12 @@ def read_rows(params: Params, partial: bool = False) -> dict[str, Row]:
     were measured on different images.
     """
     rows = {}
-    for name in params.rows:
-        path = artefacts.metrics(params.experiment, name)
+    for row in params.rows:
+        path = artefacts.metrics(params.experiment, row)
         absent = partial and not path.exists()
-        metrics = None if absent else _checked(params, name, path)
-        rows[name] = Row(name, params.titles.get(name, name), metrics)
-    protocols = {(m["dataset"]["sha256"], m["n"]) for row in rows.values() if (m := row.metrics)}
+        metrics = None if absent else _checked(params, row, path)
+        rows[row.name] = ResultRow(row, params.title(row), metrics)
+    protocols = {(m["dataset"]["sha256"], m["n"]) for each in rows.values() if (m := each.metrics)}
     if len(protocols) > 1:
         raise DataError(
             f"results/{params.experiment}/metrics: rows were measured on different images; evaluate them again"
@@ -89,18 +93,18 @@ def read_rows(params: Params, partial: bool = False) -> dict[str, Row]:
     return rows
 
 
-def scratch_partner(row: Row, rows: dict[str, Row]) -> Row | None:
+def scratch_partner(row: ResultRow, rows: dict[str, ResultRow]) -> ResultRow | None:
     """The same network without a teacher, trained here or published; None for a row that is that itself."""
     if row.kind != "distil":
         return None
     return rows.get(f"train/{row.network}") or rows.get(f"fetch/{row.network}")
 
 
-def _checked(params: Params, name: str, path: Path) -> dict[str, Any]:
-    again = f"run `moonshine evaluate {name}`"
+def _checked(params: Params, named: Row, path: Path) -> dict[str, Any]:
+    again = f"run `moonshine evaluate {named}`"
     try:
         metrics: dict[str, Any] = json.loads(path.read_text())
-        row = Row(name, name, metrics)
+        row = ResultRow(named, named.name, metrics)
         seeds = [int(seed) for seed in metrics.get("seeds", {})]
         numbers = [metrics[key] for key in ("n", *COSTS)]
         numbers += [value for key in MEASURED for value in row.by_seed(key).values()]

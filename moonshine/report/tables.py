@@ -9,7 +9,7 @@ import pandas as pd
 
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.rows import COSTS, ERRORS, Row, rank, scratch_partner
+from moonshine.report.rows import COSTS, ERRORS, ResultRow, rank, scratch_partner
 
 NOT_RUN = "not run"
 HEADINGS = {
@@ -43,7 +43,7 @@ class Column:
     """Whether the smallest value is the best one of the table."""
 
 
-def table_columns(table: Table, rows: dict[str, Row]) -> list[Column]:
+def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
     """One table: the models, then for each of its columns what was measured and what stands beside it."""
     chosen = [rows[name] for name in table.rows]
     columns = [Column("Model", "title", [Cell(row.title) for row in chosen], ranked=False)]
@@ -54,7 +54,7 @@ def table_columns(table: Table, rows: dict[str, Row]) -> list[Column]:
     return [_mark_best(column) if column.ranked else column for column in columns]
 
 
-def _beside(table: Table, key: str, chosen: list[Row], rows: dict[str, Row]) -> Iterator[Column]:
+def _beside(table: Table, key: str, chosen: list[ResultRow], rows: dict[str, ResultRow]) -> Iterator[Column]:
     """The columns that put an error into proportion: against the row from scratch, and published values."""
     if any(scratch_partner(row, rows) for row in chosen):
         cells = [_to_scratch(row, key, rows) for row in chosen]
@@ -66,11 +66,11 @@ def _beside(table: Table, key: str, chosen: list[Row], rows: dict[str, Row]) -> 
             yield Column(f"{SHORT[key]}, {published.name}", f"{key}_{published.name}", cells, ranked=False)
 
 
-def _published_value(published: Published, row: Row, key: str) -> float | None:
+def _published_value(published: Published, row: ResultRow, key: str) -> float | None:
     return next((value for name, value in published.values.get(row.name, {}).items() if name == key), None)
 
 
-def _measured(row: Row, key: str) -> Cell:
+def _measured(row: ResultRow, key: str) -> Cell:
     if row.metrics is None:
         return Cell(NOT_RUN)
     if key == "size":
@@ -83,7 +83,7 @@ def _measured(row: Row, key: str) -> Cell:
     return Cell(f"{row.mean(key):.2f}{spread}", row.mean(key))
 
 
-def _to_scratch(row: Row, key: str, rows: dict[str, Row]) -> Cell:
+def _to_scratch(row: ResultRow, key: str, rows: dict[str, ResultRow]) -> Cell:
     scratch = scratch_partner(row, rows)
     if not scratch or not row.metrics or not scratch.metrics:
         return Cell("")
@@ -91,7 +91,7 @@ def _to_scratch(row: Row, key: str, rows: dict[str, Row]) -> Cell:
     return Cell(str(comparison), comparison.difference, comparison=comparison)
 
 
-def _published(row: Row, key: str, value: float | None) -> Cell:
+def _published(row: ResultRow, key: str, value: float | None) -> Cell:
     """The published error, and in brackets the measured one minus it."""
     if value is None:
         return Cell("")
@@ -110,7 +110,7 @@ def _mark_best(column: Column) -> Column:
     return dataclasses.replace(column, cells=cells)
 
 
-def table_csv(table: Table, rows: dict[str, Row]) -> str:
+def table_csv(table: Table, rows: dict[str, ResultRow]) -> str:
     """The table as CSV with full numbers: means, deviations, differences and their p-values."""
     chosen = [rows[name] for name in table.rows]
     frame = pd.DataFrame(

@@ -17,14 +17,14 @@ from moonshine.report.charts import charts
 from moonshine.report.figures import FIGURES, Measured
 from moonshine.report.headline import ROLES, headline
 from moonshine.report.page import explanation, notice, protocol, sources
-from moonshine.report.rows import Row
+from moonshine.report.rows import ResultRow
 from moonshine.report.tables import NOT_RUN, short_count, table_columns
 
 VEGA = "window.vegaEmbed = vegaEmbed;"
 """What the page needs of the bundled libraries."""
 
 
-def web_page(params: Params, rows: dict[str, Row], measured: Measured, attention: Attention | None) -> str:
+def web_page(params: Params, rows: dict[str, ResultRow], measured: Measured, attention: Attention | None) -> str:
     """The page as HTML; the same metrics and params give the same text."""
     specifications = charts(measured)
     template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
@@ -50,7 +50,7 @@ def web_page(params: Params, rows: dict[str, Row], measured: Measured, attention
     )
 
 
-def _cards(params: Params, rows: dict[str, Row]) -> list[dict[str, str]]:
+def _cards(params: Params, rows: dict[str, ResultRow]) -> list[dict[str, str]]:
     cards = []
     for role, summary in headline(params, rows).items():
         error, cost = NOT_RUN, ""
@@ -62,7 +62,7 @@ def _cards(params: Params, rows: dict[str, Row]) -> list[dict[str, str]]:
     return cards
 
 
-def _table(table: Table, rows: dict[str, Row]) -> dict[str, Any]:
+def _table(table: Table, rows: dict[str, ResultRow]) -> dict[str, Any]:
     columns = table_columns(table, rows)
     return {
         "name": table.name,
@@ -93,7 +93,7 @@ def _embedded(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error.strerror}); run `moonshine attention_maps`") from None
 
 
-def _recipe(params: Params, rows: dict[str, Row]) -> list[tuple[str, str]]:
+def _recipe(params: Params, rows: dict[str, ResultRow]) -> list[tuple[str, str]]:
     recipe = {f"recipe.{key}": value for key, value in params.recipe.model_dump().items()}
     measured = next((row.metrics for row in rows.values() if row.metrics), None)
     images = {"sha256 of the validation images": measured["dataset"]["sha256"]} if measured else {}
@@ -113,7 +113,7 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).strip("{}[]").replace('"', "")
 
 
-def _model(row: Row) -> dict[str, Any]:
+def _model(row: ResultRow) -> dict[str, Any]:
     seeds = row.metrics.get("seeds", {}) if row.metrics else {}
     return {
         "title": row.title,

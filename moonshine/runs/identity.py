@@ -17,36 +17,35 @@ from moonshine.models.architecture import describe
 from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.graph import CODE, PACKAGE, code_files
+from moonshine.project.rows import Row
 from moonshine.runtime.files import sha256
 
 ENVIRONMENT = ("torch", "torchvision", "processes", "pillow", "jpeg", "numpy")
 """Parts of a run's identity that belong to where it ran; this machine may be another."""
 
 
-def run_identity(params: Params, row: str, seed: int) -> dict[str, Any]:
+def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
     """All that determines the trained network of `row` with `seed`, as plain values."""
-    stage = row.partition("/")[0]
     manifest = read_manifest(artefacts.data_folder(params.dataset.name))
     identity: dict[str, Any] = {
         **identity_in_params(params, row, len(manifest["classes"]), manifest["shape"][0]),
         "seed": seed,
         "data": sha256(artefacts.manifest(params.dataset.name)),
-        "code": {module: sha256(PACKAGE / module) for module in code_files(CODE[stage])},
+        "code": {module: sha256(PACKAGE / module) for module in code_files(CODE[row.stage])},
         "torch": version("torch"),
         "torchvision": version("torchvision"),
         **(_decoders() if manifest["encoding"] == "jpeg" else {}),
     }
-    if stage == "distil":
-        identity["teacher"] = _teacher_hash(artefacts.teacher_model(params.experiment, params.teacher))
+    if row.stage == "distil":
+        identity["teacher"] = _teacher_hash(artefacts.named_model(params.experiment, params.teacher))
     return identity
 
 
-def identity_in_params(params: Params, row: str, classes: int, in_channels: int) -> dict[str, Any]:
+def identity_in_params(params: Params, row: Row, classes: int, in_channels: int) -> dict[str, Any]:
     """The parts that params.yaml alone determines, for images of so many classes and channels."""
-    _, *method, network = row.split("/")
-    described = describe(params.networks[network], classes, in_channels)
+    described = describe(params.networks[row.network], classes, in_channels)
     parts = {"recipe": params.recipe.model_dump(), "network": described}
-    return {**parts, "method": params.methods[method[0]].model_dump()} if method else parts
+    return {**parts, "method": params.methods[row.method].model_dump()} if row.method else parts
 
 
 def _decoders() -> dict[str, str | None]:

@@ -6,6 +6,7 @@ from typing import Any
 from moonshine.errors import CheckpointError, DataError
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row
 from moonshine.runs.identity import identity_hash, run_identity
 from moonshine.runtime import processes
 from moonshine.runtime.differences import differences
@@ -20,7 +21,7 @@ RESULT, RESULT_RECORD = "final.safetensors", "final.json"
 class RunFolder:
     """One run, locked from construction to the end of the process."""
 
-    def __init__(self, params: Params, row: str, seed: int):
+    def __init__(self, params: Params, row: Row, seed: int):
         self.row, self.seed, self.identity = row, seed, run_identity(params, row, seed)
         self.parent = artefacts.run_folder(params.experiment, row, seed)
         self.path = self.parent / identity_hash(self.identity)

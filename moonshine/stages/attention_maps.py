@@ -15,6 +15,7 @@ from moonshine.models.model_file import load_model
 from moonshine.models.networks import place
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import parse_model
 from moonshine.runtime import signals
 from moonshine.runtime.device import choose_device, set_up
 from moonshine.runtime.files import sha256, write_bytes, write_json
@@ -39,7 +40,7 @@ def attention_maps(params: Params) -> None:
         raise ParamsError("attention_maps: the networks differ in their number of groups")
     examples, means = _compare(lookers, data, settings.images)
     folder = artefacts.attention_maps(params.experiment)
-    titles = {role: params.titles.get(looker.row, looker.row) for role, looker in lookers.items()}
+    titles = {role: params.title(looker.row) for role, looker in lookers.items()}
     for name, content in attention_figure("maps", examples, titles).items():
         write_bytes(folder / name, content)
     split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
@@ -64,11 +65,11 @@ class Looker:
     """A published model whose attention maps are read."""
 
     def __init__(self, params: Params, model: str, data: Images, device: torch.device):
-        path = artefacts.model(params.experiment, model)
+        path = artefacts.named_model(params.experiment, model)
         network, description = load_model(path, model)
         if description["input"] != data.manifest["shape"]:
             raise DataError(f"{path}: made for other images than data/{params.dataset.name}; make it again")
-        self.row, self.sha256 = artefacts.row_and_seed(model)[0], sha256(path)
+        self.row, self.sha256 = parse_model(model)[0], sha256(path)
         self.points = attention_points(description["architecture"])
         self._network = place(network, device)
         self._tap = FeatureTap(self._network, self.points, attention_map)

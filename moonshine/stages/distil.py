@@ -6,26 +6,27 @@ from typing import Any
 
 from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
-from moonshine.params import Params
+from moonshine.params import Method, Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import processes
 from moonshine.training.publish import publish
 
 
-def distil(params: Params, student: str, seed: int) -> None:
-    """Train one student, `<method>/<network>`, unless a finished run is there already, and publish it."""
+def distil(params: Params, student: Row, seed: int) -> None:
+    """Train one student unless a finished run is there already, and publish it."""
     (run,) = distil_together(params, [student], seed)
     if processes.FIRST:
         publish(params, run)
 
 
-def distil_together(params: Params, students: Iterable[str], seed: int) -> list[RunFolder]:
+def distil_together(params: Params, students: Iterable[Row], seed: int) -> list[RunFolder]:
     """Train students of one seed with one forward pass of the teacher a batch, and leave them finished in runs/.
 
     Each has the bytes that it would have alone; its own stage then publishes it without torch, in a second.
     """
-    runs = [RunFolder(params, f"distil/{student}", seed) for student in students]
+    runs = [RunFolder(params, student, seed) for student in students]
     if unfinished := [run for run in runs if not run.finished()]:
         _train(params, unfinished)
     return runs
@@ -44,17 +45,22 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     check_networks(params)
     points = {run.row: attention_points(run.identity["network"]) for run in runs}
 
-    def make_objective(row: str) -> Distillation:
-        return Distillation(params.methods[row.split("/")[1]], points[row])
+    def make_objective(row: Row) -> Distillation:
+        return Distillation(_method(params, row), points[row])
 
     def make_teacher(device: torch.device) -> Teacher:
-        path = artefacts.teacher_model(params.experiment, params.teacher)
+        path = artefacts.named_model(params.experiment, params.teacher)
         recipe = params.recipe
         teacher = Teacher(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
         _refuse_stranger(params, runs, path, teacher.description)
         return teacher
 
     train_runs(params, runs, make_objective, make_teacher)
+
+
+def _method(params: Params, row: Row) -> Method:
+    assert row.method is not None
+    return params.methods[row.method]
 
 
 def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher: dict[str, Any]) -> None:
@@ -64,6 +70,6 @@ def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher:
         raise DataError(
             f"{path}: takes images of {teacher['input'][0]} channels, data/{dataset} has {manifest['shape'][0]}"
         )
-    uses_logits = any(params.methods[run.row.split("/")[1]].alpha is not None for run in runs)
+    uses_logits = any(_method(params, run.row).alpha is not None for run in runs)
     if uses_logits and teacher["classes"] != manifest["classes"]:
         raise DataError(f"{path}: knows other classes than data/{dataset}; only attention can be transferred from it")

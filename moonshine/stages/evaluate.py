@@ -12,6 +12,7 @@ from moonshine.models.model_file import load_model
 from moonshine.models.networks import place
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row, model_name
 from moonshine.runtime import signals
 from moonshine.runtime.device import choose_device, set_up
 from moonshine.runtime.files import sha256, write_json
@@ -20,18 +21,18 @@ from moonshine.runtime.progress import say
 ERRORS = ("top1", "top5", "loss")
 
 
-def evaluate(params: Params, row: str) -> None:
+def evaluate(params: Params, row: Row) -> None:
     """Write results/<experiment>/metrics/<row>.json, and the same numbers alone, flat, to .../scores/<row>.json."""
     device = choose_device(params.machine.device)
     set_up(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     networks: list[dict[str, Any]] = []
-    published = row.startswith("fetch/")
+    published = row.stage == "fetch"
     seeds: list[int | None] = [None] if published else [*params.seeds]
-    cure = f"pin a sound checkpoint in {row.replace('/', '.')}" if published else "train it again"
+    cure = f"pin a sound checkpoint in {row.name.replace('/', '.')}" if published else "train it again"
     for seed in seeds:
         path = artefacts.model(params.experiment, row, seed)
-        network, description = load_model(path, artefacts.model_name(row, seed))
+        network, description = load_model(path, model_name(row, seed))
         if description["classes"] != data.manifest["classes"] or description["input"] != data.manifest["shape"]:
             raise DataError(f"{path}: made for other classes or images than data/{params.dataset.name}; make it again")
         measured = {key: round(value, 6) for key, value in measure(place(network, device), data, signals.poll).items()}
@@ -46,7 +47,7 @@ def evaluate(params: Params, row: str) -> None:
     split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
     file = {key: networks[0][key] for key in ("model_sha256", "model_bytes")}
     of_each = file if seeds == [None] else {"seeds": dict(zip(map(str, seeds), networks))}
-    whole = {"row": row, "dataset": split, "n": len(data), **size, **errors, **of_each}
+    whole = {"row": row.name, "dataset": split, "n": len(data), **size, **errors, **of_each}
     write_json(artefacts.metrics(params.experiment, row), whole)
     means = {key: round(errors[key]["mean"], 4) for key in ERRORS}
     write_json(artefacts.scores(params.experiment, row), {**means, **size})

@@ -21,6 +21,7 @@ from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.params.schema import Checkpoint
 from moonshine.project import artefacts
+from moonshine.project.rows import Row
 from moonshine.runtime.files import sha256, write_bytes, write_json
 from moonshine.runtime.progress import say
 
@@ -39,7 +40,7 @@ def fetch(params: Params, network: str) -> None:
     Raises DataError (exit code 3) for another file than the one pinned, SecurityError (4) for one that is more than
     tensors, CheckpointError (8) for one that does not fit the network. Nothing is written then.
     """
-    checkpoint, row = params.fetch[network], f"fetch/{network}"
+    checkpoint, row = params.fetch[network], Row("fetch", network)
     manifest = read_manifest(artefacts.data_folder(params.dataset.name))
     path = _file(checkpoint, Path(params.machine.downloads).expanduser(), params.machine.download_seconds)
     architecture = describe(params.networks[network], len(manifest["classes"]), manifest["shape"][0])
@@ -49,10 +50,10 @@ def fetch(params: Params, network: str) -> None:
     converted = _converted(state, built.state_dict(), path)
     _require_usable(converted, path)
     built.load_state_dict(converted, assign=True)
-    content = model_bytes(built, describe_model(row, architecture, manifest))
+    content = model_bytes(built, describe_model(row.name, architecture, manifest))
     write_json(
         artefacts.record(params.experiment, row),
-        {"row": row, "url": checkpoint.url, "sha256": checkpoint.sha256, "bytes": path.stat().st_size},
+        {"row": row.name, "url": checkpoint.url, "sha256": checkpoint.sha256, "bytes": path.stat().st_size},
     )
     target = artefacts.model(params.experiment, row)
     write_bytes(target, content)

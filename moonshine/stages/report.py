@@ -4,6 +4,7 @@ from pathlib import Path
 
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import parse_model
 from moonshine.report.attention import read_attention
 from moonshine.report.curves import read_curves
 from moonshine.report.figures import Measured, figure_files
@@ -11,7 +12,7 @@ from moonshine.report.headline import headline
 from moonshine.report.index import FILE as HEADLINE
 from moonshine.report.index import index_page
 from moonshine.report.page import markdown_page
-from moonshine.report.rows import Row, read_rows
+from moonshine.report.rows import ResultRow, read_rows
 from moonshine.report.tables import table_csv
 from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
@@ -46,9 +47,9 @@ def report(params: Params, partial: bool = False) -> None:
     say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows, {missing} not run")
 
 
-def _measured(params: Params, rows: dict[str, Row], partial: bool) -> Measured:
-    row_of_teacher, seed = artefacts.row_and_seed(params.teacher)
-    teacher = rows.get(row_of_teacher)
+def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Measured:
+    row_of_teacher, seed = parse_model(params.teacher)
+    teacher = rows.get(row_of_teacher.name)
     return Measured(
         rows=[row for row in rows.values() if row.metrics],
         curves=read_curves(params, partial),

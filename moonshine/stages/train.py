@@ -1,6 +1,7 @@
 """`moonshine train`: a network from scratch, on the labels alone."""
 
 from moonshine.params import Params
+from moonshine.project.rows import Row
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import processes
 from moonshine.training.publish import publish
@@ -8,7 +9,7 @@ from moonshine.training.publish import publish
 
 def train(params: Params, network: str, seed: int) -> None:
     """Train unless a finished run is there already, and publish. Only training imports torch."""
-    run = RunFolder(params, f"train/{network}", seed)
+    run = RunFolder(params, Row("train", network), seed)
     if not run.finished():
         from moonshine.checks.networks import check_networks
         from moonshine.training.objective import CrossEntropy

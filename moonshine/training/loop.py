@@ -66,7 +66,7 @@ class TrainingLoop:
         start, batch = min((trainee.epoch, trainee.batch) for trainee in self.trainees)
         total = self.recipe.epochs * len(self.train)
         done = (start - 1) * len(self.train) + batch * self.recipe.batch_size
-        title = ", ".join(trainee.row for trainee in self.trainees) + f" seed {self.seed}"
+        title = ", ".join(trainee.row.name for trainee in self.trainees) + f" seed {self.seed}"
         with Progress(title, total, done, unit="images") as progress:
             for epoch in range(start, self.recipe.epochs + 1):
                 if not self.trainees:

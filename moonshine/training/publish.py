@@ -17,7 +17,7 @@ def publish(params: Params, run: RunFolder) -> None:
     experiment, row, seed = params.experiment, run.row, run.seed
     write_text(artefacts.curve(experiment, row, seed), curve_csv(record["history"]))
     made = {key: value for key, value in record.items() if key != "history"}
-    write_json(artefacts.record(experiment, row, seed), {"row": row, **made, "identity": run.identity})
+    write_json(artefacts.record(experiment, row, seed), {"row": row.name, **made, "identity": run.identity})
     path = artefacts.model(experiment, row, seed)
     write_bytes(path, model)
     say(f"{path}: val top-1 error {record['history'][-1]['val_top1']:.2f} %, sha256 {record['sha256'][:16]}")

@@ -12,6 +12,7 @@ from moonshine.models.model_file import describe_model, model_bytes
 from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row, model_name
 from moonshine.runs.checkpoints import load_newest_checkpoint, require_room
 from moonshine.runs.provenance import provenance
 from moonshine.runs.run_folder import RunFolder
@@ -23,7 +24,7 @@ from moonshine.training.memory import free_bytes, groups_that_fit, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.trainee import Trainee
 
-MakeObjective = Callable[[str], Objective]
+MakeObjective = Callable[[Row], Objective]
 MakeTeacher = Callable[[torch.device], Teacher]
 
 
@@ -77,7 +78,7 @@ def _train_on(
         failures += loop.run()
         for trainee in loop.trainees:
             if processes.FIRST:
-                name = artefacts.model_name(trainee.row, trainee.seed)
+                name = model_name(trainee.row, trainee.seed)
                 model = model_bytes(trainee.network, describe_model(name, trainee.architecture, train.manifest))
                 trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
     if failures:
@@ -149,7 +150,7 @@ def _announce(params: Params, trainees: Iterable[Trainee], device: torch.device)
     """What a reader of the log needs to repeat the run."""
     recipe = params.recipe
     for trainee in trainees:
-        method = params.methods[trainee.row.split("/")[1]] if trainee.row.startswith("distil/") else None
+        method = params.methods[trainee.row.method] if trainee.row.method else None
         distilled = f", teacher {params.teacher}, {method.model_dump(exclude_none=True)}" if method else ""
         say(
             f"{trainee.row}: seed {trainee.seed}, global batch size {recipe.batch_size}, {recipe.epochs} epochs, "

@@ -10,6 +10,7 @@ from moonshine.data.shares import summed
 from moonshine.errors import DivergedError
 from moonshine.models.networks import compile_network, initialise, place
 from moonshine.params.schema import Recipe
+from moonshine.project.rows import Row
 from moonshine.runtime import processes
 from moonshine.training.objective import Objective
 from moonshine.training.replicas import replicated
@@ -28,7 +29,7 @@ class Trainee:
 
     def __init__(
         self,
-        row: str,
+        row: Row,
         architecture: dict[str, Any],
         objective: Objective,
         recipe: Recipe,

@@ -1,0 +1,51 @@
+"""What the rows of results tables are called, and the models that belong to one."""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+Stage = Literal["fetch", "train", "distil"]
+"""The stages that make models."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a results table: a network, and the stage that makes its models, by which method if it distils.
+
+    Its name is `fetch/<network>`, `train/<network>` or `distil/<method>/<network>`, in params.yaml as well as in the
+    paths of artefacts.
+    """
+
+    stage: Stage
+    network: str
+    method: str | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> "Row":
+        """The row of a name that params.yaml has been checked for."""
+        stage, *method, network = name.split("/")
+        return cls(cast(Stage, stage), network, method[0] if method else None)
+
+    @property
+    def name(self) -> str:
+        return "/".join(part for part in (self.stage, self.method, self.network) if part)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def argument(self) -> str:
+        """What the command of its stage is given: `<network>` or `<method>/<network>`."""
+        return self.name.removeprefix(f"{self.stage}/")
+
+
+def model_name(row: Row, seed: int | None = None) -> str:
+    """What a model is called within its experiment, as params name the teacher: `train/resnet34/seed0`."""
+    return row.name if seed is None else f"{row}/seed{seed}"
+
+
+def parse_model(name: str) -> tuple[Row, int | None]:
+    """The row and the seed of a model's name; a fetched one has no seed. Networks' names may begin with `seed`, too."""
+    if name.startswith("fetch/"):
+        return Row.parse(name), None
+    row, _, seed = name.rpartition("/seed")
+    return Row.parse(row), int(seed)
