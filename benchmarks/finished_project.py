@@ -61,7 +61,11 @@ def _describe(params: Params) -> None:
     inputs = {"data": sha256(manifest), "teacher": sha256(artefacts.named_model(params.experiment, params.teacher))}
     for row in params.seeded_rows:
         for seed in seeds_of(params, row):
-            identity = {**identity_in_params(params, row, params.dataset.classes, params.dataset.channels), **inputs, "seed": seed}
+            identity = {
+                **identity_in_params(params, row, params.dataset.classes, params.dataset.channels),
+                **inputs,
+                "seed": seed,
+            }
             model = sha256(artefacts.model(params.experiment, row, seed))
             record = {"row": row.name, "sha256": model, "identity": identity}
             write_json(artefacts.record(params.experiment, row, seed), record)

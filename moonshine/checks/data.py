@@ -7,6 +7,7 @@ from moonshine.images.store import read_manifest
 from moonshine.params import Params
 from moonshine.params.schema import DATA_FILES, Dataset
 from moonshine.project import artefacts
+from moonshine.project.records import Manifest
 
 ORIGINS = {
     "digits": "scikit-learn load_digits, digits.csv.gz",
@@ -50,12 +51,12 @@ def data_problem(params: Params) -> str | None:
     return "; ".join(f"prepared with dataset.{key} {prepared[key]}, not {asked[key]}" for key in differing) or None
 
 
-def _manifest(params: Params) -> dict[str, Any] | None:
+def _manifest(params: Params) -> Manifest | None:
     prepared = artefacts.manifest(params.dataset.name).exists()
     return read_manifest(artefacts.data_folder(params.dataset.name)) if prepared else None
 
 
-def _require_positions(params: Params, manifest: dict[str, Any]) -> None:
+def _require_positions(params: Params, manifest: Manifest) -> None:
     count = manifest["splits"]["val"]["count"]
     if (last := max(params.attention_maps.images)) >= count:
         raise ParamsError(f"attention_maps.images: {last}, but the last validation image is {count - 1}")
@@ -78,7 +79,7 @@ def _asked(settings: Dataset) -> dict[str, Any]:
     }
 
 
-def _prepared(settings: Dataset, manifest: dict[str, Any]) -> dict[str, Any]:
+def _prepared(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
     """The same by the manifest. Files that are no archive of several are pinned in it by their sha256 alone."""
     origin, splits = manifest["origin"], manifest["splits"]
     channels, size, _ = manifest["shape"]

@@ -25,6 +25,7 @@ from moonshine.params.read import read_yaml
 from moonshine.params.schema import Checkpoint
 from moonshine.project import artefacts
 from moonshine.project.lock_file import RECORD, read_stages
+from moonshine.project.records import RunRecord
 from moonshine.project.rows import Row, parse_model
 from moonshine.runs.identity import identity_in_params
 from moonshine.runtime.differences import differences
@@ -111,7 +112,7 @@ def _changes(params: Params, row: Row, seed: int | None) -> list[str]:
     return _changed_fetched(params, row, record) if seed is None else _changed(params, row, seed, record)
 
 
-def _changed(params: Params, row: Row, seed: int, record: dict[str, Any]) -> list[str]:
+def _changed(params: Params, row: Row, seed: int, record: RunRecord) -> list[str]:
     """Of a model that was trained here."""
     settings = params.dataset
     now = {**identity_in_params(params, row, settings.classes, settings.channels), "seed": seed}

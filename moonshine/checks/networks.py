@@ -14,6 +14,7 @@ from moonshine.models.attention_points import attention_points
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
 from moonshine.params import Params
+from moonshine.project.records import Architecture
 from moonshine.runtime.suggest import suggest
 
 IMPOSSIBLE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
@@ -55,7 +56,7 @@ def check_batch_norms(params: Params) -> None:
             raise ParamsError(f"recipe.batch_size: {few}; choose another") from None
 
 
-def _mistakes(architecture: dict[str, Any], size: int, learns: bool) -> Iterator[str]:
+def _mistakes(architecture: Architecture, size: int, learns: bool) -> Iterator[str]:
     try:
         network = build_network(architecture)
     except ParamsError as error:
@@ -76,7 +77,7 @@ def _mistakes(architecture: dict[str, Any], size: int, learns: bool) -> Iterator
         yield from _refusal(network, points, architecture["in_channels"], size, learns)
 
 
-def _substitutes_nothing(architecture: dict[str, Any]) -> bool:
+def _substitutes_nothing(architecture: Architecture) -> bool:
     return all(reasons_to_keep(build_network({**architecture, "conv": "S"})).values())
 
 

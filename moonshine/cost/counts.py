@@ -1,13 +1,13 @@
 """What a network costs: parameters in both counts, and multiply-accumulates."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from moonshine.models.networks import build_network
+from moonshine.project.records import Architecture
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Cost:
     macs: int
 
 
-def network_cost(architecture: dict[str, Any], height: int, width: int) -> Cost:
+def network_cost(architecture: Architecture, height: int, width: int) -> Cost:
     """Cost of an architecture for one image; nothing is allocated."""
     return module_costs(architecture, height, width)[""]
 
 
-def module_costs(architecture: dict[str, Any], height: int, width: int) -> dict[str, Cost]:
+def module_costs(architecture: Architecture, height: int, width: int) -> dict[str, Cost]:
     """Path -> cost within the network, for each of its modules; that of the whole is at the path ""."""
     network = build_network(architecture).eval()
     macs = _macs(network, torch.empty(1, architecture["in_channels"], height, width, device="meta"))

@@ -20,6 +20,7 @@ from moonshine.errors import DataError, MachineError
 from moonshine.images.photographs import decode
 from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
+from moonshine.project.records import Manifest
 from moonshine.runtime import processes
 from moonshine.runtime.signals import STOP_SIGNALS
 
@@ -39,7 +40,7 @@ class LargeImages:
 
     def __init__(self, folder: Path, split: str, device: torch.device, workers: int):
         self._source = Split(folder, split)
-        self.manifest: dict[str, Any] = self._source.manifest
+        self.manifest: Manifest = self._source.manifest
         self.device, self._workers = device, workers
         self.labels = torch.from_numpy(self._source.labels).to(device)
         self._normalisation = Normalisation(self.manifest, device)

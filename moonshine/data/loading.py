@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -13,6 +12,7 @@ from moonshine.data.order import epoch_order
 from moonshine.data.shares import share
 from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
+from moonshine.project.records import Manifest
 from moonshine.runtime import processes
 from moonshine.runtime.cpus import usable_cpus
 
@@ -24,7 +24,7 @@ class SmallImages:
 
     def __init__(self, folder: Path, split: str, device: torch.device):
         source = Split(folder, split)
-        self.manifest: dict[str, Any] = source.manifest
+        self.manifest: Manifest = source.manifest
         self.device = device
         self.images = torch.from_numpy(source.pixels).to(device)
         self.labels = torch.from_numpy(source.labels).to(device)

@@ -1,14 +1,14 @@
 """What networks are fed: (pixel / 255 - mean) / std of each channel, with the manifest's mean and std."""
 
-from typing import Any
-
 import torch
+
+from moonshine.project.records import Manifest
 
 
 class Normalisation:
     """Computed from pixels of 0 to 255 in float32, on `device`."""
 
-    def __init__(self, manifest: dict[str, Any], device: torch.device):
+    def __init__(self, manifest: Manifest, device: torch.device):
         self._mean, self._std = (
             torch.tensor(manifest["normalisation"][key], device=device) * 255 for key in ("mean", "std")
         )

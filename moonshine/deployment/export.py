@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.images.store import read_manifest
 from moonshine.models.model_file import load_model
 from moonshine.project import artefacts
+from moonshine.project.records import ModelDescription
 from moonshine.runtime.files import sha256, write_bytes
 from moonshine.runtime.progress import say
 
@@ -68,7 +69,7 @@ def _require_writable(path: Path, model: Path) -> None:
             raise ParamsError(f"--output: {path} is in {kept}/, where only stages write; name a file elsewhere")
 
 
-def to_onnx(network: nn.Module, examples: torch.Tensor, description: dict[str, Any]) -> bytes:
+def to_onnx(network: nn.Module, examples: torch.Tensor, description: Mapping[str, Any]) -> bytes:
     """The network from `images` to `logits`; each entry of the description is an entry of the metadata, as JSON."""
     two = examples if len(examples) > 1 else examples.expand(2, -1, -1, -1)  # a batch of one would fix the size
     program = torch.onnx.export(
@@ -121,7 +122,7 @@ def _rounding(network: nn.Module, samples: torch.Tensor, logits: np.ndarray, mod
     return float(np.abs(logits - exact).max())
 
 
-def _validation_images(dataset: str | None, model: Path, description: dict[str, Any]) -> torch.Tensor:
+def _validation_images(dataset: str | None, model: Path, description: ModelDescription) -> torch.Tensor:
     """The first of a prepared data set, which has to be of the model's kind."""
     if dataset is None:
         raise DataError(f"{model}: to check its export, name images of its kind: --images PATH...")
@@ -142,7 +143,7 @@ def _usual_place(model: Path) -> Path:
     return EXPORTS.joinpath(*below)
 
 
-def _explanation(description: dict[str, Any]) -> str:
+def _explanation(description: Mapping[str, Any]) -> str:
     channels, height, width = description["input"]
     preprocessing = description["preprocessing"]
     resize = (

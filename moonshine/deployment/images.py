@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +10,11 @@ from PIL import Image
 from moonshine.data.crops import evaluation_pixels
 from moonshine.errors import DataError
 from moonshine.images.photographs import decode_eight_bits
+from moonshine.project.records import ModelDescription
 from moonshine.runtime.progress import printable
 
 
-def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Tensor:
+def load_images(paths: Sequence[Path], description: ModelDescription) -> torch.Tensor:
     """Float images (len(paths), channels, height, width), prepared as those that the model was evaluated on.
 
     Raises DataError (exit code 3) for a file that is no readable image of 8 bits, or a sliver.
@@ -22,7 +22,7 @@ def load_images(paths: Sequence[Path], description: dict[str, Any]) -> torch.Ten
     return torch.stack([_load(path, description) for path in paths])
 
 
-def _load(path: Path, description: dict[str, Any]) -> torch.Tensor:
+def _load(path: Path, description: ModelDescription) -> torch.Tensor:
     name = printable(str(path))
     try:
         image = decode_eight_bits(path.read_bytes(), name)
@@ -33,7 +33,7 @@ def _load(path: Path, description: dict[str, Any]) -> torch.Tensor:
     return (pixels - mean) / std
 
 
-def _pixels(image: Image.Image, name: str, description: dict[str, Any]) -> np.ndarray:
+def _pixels(image: Image.Image, name: str, description: ModelDescription) -> np.ndarray:
     """(height, width, channels) uint8."""
     preprocessing, channels = description["preprocessing"], description["input"][0]
     if "resize" not in preprocessing:

@@ -10,12 +10,13 @@ import os
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
 from moonshine.errors import DataError
+from moonshine.project.records import Manifest, SplitRecord
 from moonshine.runtime import signals
 from moonshine.runtime.files import atomic_write, read_checked_json, sha256
 
@@ -29,7 +30,7 @@ def split_path(folder: Path, split: str) -> Path:
 
 def write_split(
     folder: Path, split: str, rows: Iterable[tuple[bytes, int, str]], bytes_per_image: int | None
-) -> dict[str, Any]:
+) -> SplitRecord:
     """Write one split from (image bytes, label, id) rows as they come; returns its entry in the manifest.
 
     `bytes_per_image` is the fixed length of raw pixels, None for JPEG. The file appears only when complete.
@@ -56,8 +57,8 @@ def _batch(rows: list[tuple[bytes, int, str]], schema: pa.Schema) -> pa.RecordBa
     return pa.record_batch([pa.array(column, field.type) for column, field in zip(zip(*rows), schema)], schema=schema)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    return read_checked_json(folder / "manifest.json", "run `moonshine prepare`")
+def read_manifest(folder: Path) -> Manifest:
+    return cast(Manifest, read_checked_json(folder / "manifest.json", "run `moonshine prepare`"))
 
 
 class Split:

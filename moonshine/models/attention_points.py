@@ -1,6 +1,7 @@
 """Where a network's attention is read: the ends of its stages, by family, without importing torch."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from moonshine.models.names import wide_resnet_shape
@@ -21,7 +22,7 @@ _FAMILIES = {
 }
 
 
-def attention_points(architecture: dict[str, Any]) -> tuple[str, ...]:
+def attention_points(architecture: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of the modules whose outputs' attention is compared, from the image to the classifier.
 
     Those that the description names as `points`, else the ends of the family's stages; empty for a family without.

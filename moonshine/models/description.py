@@ -1,8 +1,10 @@
 """What a model file says of itself, held against what whoever uses it relies on."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from moonshine.project.records import ModelDescription
 
 LARGEST_SIDE = 8192
 """Pixels of a network's input: a size that somebody made up could take all memory."""
@@ -56,7 +58,7 @@ class _Description(_Part):
         return self
 
 
-def wrong_in_description(description: dict[str, Any]) -> str | None:
+def wrong_in_description(description: ModelDescription) -> str | None:
     """The first thing that is wrong in a description (of `describe_model`), or None."""
     try:
         _Description.model_validate(description)

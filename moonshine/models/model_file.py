@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,6 +14,7 @@ from torch import nn
 from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.models.description import wrong_in_description
 from moonshine.models.networks import build_network
+from moonshine.project.records import Architecture, Manifest, ModelDescription
 
 METADATA_KEY = "moonshine"
 CHECKSUM = "checksum"
@@ -30,7 +32,7 @@ UNBUILDABLE = (
 """What building a network of a made-up architecture raises."""
 
 
-def describe_model(name: str, architecture: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+def describe_model(name: str, architecture: Architecture, manifest: Manifest) -> ModelDescription:
     """All that is needed to use a model beside its weights, from the manifest of the data that it was made for.
 
     "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
@@ -39,7 +41,7 @@ def describe_model(name: str, architecture: dict[str, Any], manifest: dict[str, 
     """
     height, width = manifest["shape"][1:]
     if manifest["encoding"] == "raw":
-        preprocessing = {"resize": [height, width]}
+        preprocessing: dict[str, Any] = {"resize": [height, width]}
     else:
         preprocessing = {"shorter_side": manifest["evaluation"]["resize"], "crop": [height, width]}
     return {
@@ -52,7 +54,7 @@ def describe_model(name: str, architecture: dict[str, Any], manifest: dict[str, 
     }
 
 
-def model_bytes(network: nn.Module, description: dict[str, Any]) -> bytes:
+def model_bytes(network: nn.Module, description: ModelDescription) -> bytes:
     """The file's content; equal weights and descriptions (of `describe_model`) give equal bytes.
 
     The description is one entry of JSON because safetensors writes several metadata entries in no fixed order.
@@ -63,7 +65,7 @@ def model_bytes(network: nn.Module, description: dict[str, Any]) -> bytes:
     return to_safetensors(state, metadata={METADATA_KEY: text})
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> ModelDescription:
     """The description in a model file, without its weights."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -78,7 +80,7 @@ def read_description(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: its description is damaged; {_cure(path)}")
     if description.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {description.get('format')}, this version reads {FORMAT}")
-    return description
+    return cast(ModelDescription, description)
 
 
 def _cure(path: Path) -> str:
@@ -88,7 +90,7 @@ def _cure(path: Path) -> str:
     return "name a model of this project, or get it again"
 
 
-def _checksum(description: dict[str, Any], state: dict[str, torch.Tensor]) -> str:
+def _checksum(description: Mapping[str, Any], state: dict[str, torch.Tensor]) -> str:
     """Hex sha256 of all that a model file says, so that no damage to it goes unnoticed."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
@@ -97,7 +99,7 @@ def _checksum(description: dict[str, Any], state: dict[str, torch.Tensor]) -> st
     return digest.hexdigest()
 
 
-def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
+def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, ModelDescription]:
     """The network with its weights on the CPU, in eval mode, and its description.
 
     Raises DataError (exit code 3) for a damaged file, one whose description cannot be true, or another than the
@@ -107,7 +109,8 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str
     with safe_open(path, framework="pt") as file:
         # copies, for the tensors of safe_open keep the whole file mapped
         state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no mapping)
-    if description.pop(CHECKSUM, None) != _checksum(description, state):
+    noted, described = description.get(CHECKSUM), {key: each for key, each in description.items() if key != CHECKSUM}
+    if noted != _checksum(described, state):
         raise DataError(f"{path}: damaged, its checksum is wrong; {_cure(path)}")
     if name is not None and description.get("name") != name:
         raise DataError(f"{path}: is the model {description.get('name')!r}; {_cure(path)}")
@@ -119,10 +122,10 @@ def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, dict[str
         if state[key].dtype != tensor.dtype:
             raise CheckpointError(f"{path}: {key} is {state[key].dtype}, the network computes in {tensor.dtype}")
     network.load_state_dict(state, assign=True)
-    return network.eval(), description
+    return network.eval(), cast(ModelDescription, described)
 
 
-def _build(architecture: dict[str, Any], path: Path) -> nn.Module:
+def _build(architecture: Architecture, path: Path) -> nn.Module:
     try:
         network = build_network(architecture)
         for point in architecture.get("points") or ():

@@ -12,12 +12,13 @@ from moonshine.models.convolutions import substitute
 from moonshine.models.names import wide_resnet_shape
 from moonshine.models.torchvision_networks import torchvision_network
 from moonshine.models.wide_resnet import WideResNet
+from moonshine.project.records import Architecture
 from moonshine.runtime.compiler import leave_out_triton
 
 CONVOLUTIONS_OF_BLOCK = {"basic": 2, "single": 1}
 
 
-def build_network(architecture: dict[str, Any]) -> nn.Module:
+def build_network(architecture: Architecture) -> nn.Module:
     """The network of a description, on the meta device: without weights, in no time.
 
     Give it weights by loading a state dict with assign=True. Raises ParamsError (exit code 2) where the convolution
@@ -28,7 +29,7 @@ def build_network(architecture: dict[str, Any]) -> nn.Module:
         return _assemble(architecture).to("meta")
 
 
-def initialise(architecture: dict[str, Any], seed: int) -> nn.Module:
+def initialise(architecture: Architecture, seed: int) -> nn.Module:
     """The network with random weights on the CPU: those of its authors, He normal for the convolutions made here.
 
     A pure function of the architecture and the seed; leaves PyTorch's global random state alone.
@@ -38,8 +39,8 @@ def initialise(architecture: dict[str, Any], seed: int) -> nn.Module:
         return _assemble(architecture)
 
 
-def _assemble(architecture: dict[str, Any]) -> nn.Module:
-    given = {key: value for key, value in architecture.items() if key != "points"}
+def _assemble(architecture: Architecture) -> nn.Module:
+    given: dict[str, Any] = {key: value for key, value in architecture.items() if key != "points"}
     conv, block = given.pop("conv", "S"), given.pop("block", None)
     if shape := wide_resnet_shape(given.pop("arch")):
         convolutions = CONVOLUTIONS_OF_BLOCK[block or usual_block(conv)]

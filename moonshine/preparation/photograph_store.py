@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 from moonshine.errors import DataError, MachineError
 from moonshine.images.photographs import decode_eight_bits, resize_shorter_side, scaled_size
 from moonshine.images.store import SPLITS, write_split
+from moonshine.project.records import SplitRecord
 from moonshine.runtime.progress import Progress, say
 from moonshine.runtime.signals import STOP_SIGNALS
 
@@ -83,13 +84,14 @@ Look = Callable[[Photograph], Inspection]
 
 def write_photographs(
     folder: Path, source: PhotographSource, resize: int | None, evaluation: int, workers: int
-) -> dict[str, Any]:
+) -> dict[str, SplitRecord]:
     """Write both splits; returns their entries in the manifest. `evaluation` is the shorter side that it scales to.
 
     DataError (exit code 3) lists images that cannot be decoded, and classes without the images that they must have, of
     both splits.
     """
-    entries, problems, look = {}, [], partial(inspect, resize=resize, evaluation=evaluation)
+    entries: dict[str, SplitRecord] = {}
+    problems, look = list[str](), partial(inspect, resize=resize, evaluation=evaluation)
     for split in SPLITS:
         findings = _Findings(counts=[0] * len(source.classes))
         try:

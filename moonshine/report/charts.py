@@ -13,6 +13,7 @@ import pandas as pd
 from moonshine.drawing.style import KIND_NAMES
 from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
 from moonshine.report.figures import COST_NAMES, MOST_LABELS, Measured, drawable, pareto_front
+from moonshine.report.rows import Count
 
 GREY = "#7d8590"
 KIND_COLOURS = {"fetch": GREY, "train": "#1f83c6", "distil": "#d36a00"}
@@ -77,7 +78,7 @@ def _by_kind(channel: Any, measured: Measured, looks: dict[str, str], **options:
     return channel("kind:N", scale=scale, title=None, **options)
 
 
-def _scatter(measured: Measured, cost: str) -> Any:
+def _scatter(measured: Measured, cost: Count) -> Any:
     frame = pd.DataFrame(
         {
             "row": row.title,
@@ -120,7 +121,7 @@ def _scatter(measured: Measured, cost: str) -> Any:
     return alt.layer(*layers).properties(height=HEIGHT)
 
 
-def _places(measured: Measured, cost: str) -> list[int]:
+def _places(measured: Measured, cost: Count) -> list[int]:
     """For each row the place of PLACES where its name hides the least of points and of other names."""
     rows = measured.rows
     xs = _scaled([math.log(row.cost(cost)) for row in rows], LIKELY_WIDTH)

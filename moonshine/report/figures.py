@@ -20,11 +20,14 @@ from moonshine.drawing.style import KIND_NAMES, MARKERS, Theme, render
 from moonshine.params.schema import Recipe
 from moonshine.project.rows import Row
 from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
-from moonshine.report.rows import ResultRow
+from moonshine.report.rows import Count, ResultRow
 from moonshine.report.tables import short_count
 from moonshine.runtime import signals
 
-COST_NAMES = {"parameters": "parameters, with batch-norm statistics", "macs": "multiply-accumulates for one image"}
+COST_NAMES: dict[Count, str] = {
+    "parameters": "parameters, with batch-norm statistics",
+    "macs": "multiply-accumulates for one image",
+}
 ERROR_TICKS = [digit * decade for decade in (0.01, 0.1, 1, 10, 100) for digit in (1, 2, 5)]
 DENSE_ERROR_TICKS = [digit * decade for decade in (0.01, 0.1, 1, 10, 100) for digit in (1, 1.5, 2, 3, 4, 5, 6, 7, 8)]
 FEWEST_TICKS = 3
@@ -64,7 +67,7 @@ class Measured:
         return {row: curve for row, curve in self.curves.items() if attention_groups(curve)}
 
 
-def pareto_front(rows: Iterable[ResultRow], cost: str) -> list[ResultRow]:
+def pareto_front(rows: Iterable[ResultRow], cost: Count) -> list[ResultRow]:
     """The rows than which no other is both cheaper, or as cheap, and better; cheapest first."""
     front: list[ResultRow] = []
     for row in sorted(rows, key=lambda row: (row.cost(cost), row.rank("top1"))):
@@ -73,7 +76,7 @@ def pareto_front(rows: Iterable[ResultRow], cost: str) -> list[ResultRow]:
     return front
 
 
-def error_against(cost: str) -> Callable[[Measured, Theme], Figure]:
+def error_against(cost: Count) -> Callable[[Measured, Theme], Figure]:
     def draw(measured: Measured, theme: Theme) -> Figure:
         figure, axes = plt.subplots(figsize=(7.2, 4.4), layout="constrained")
         front = pareto_front(measured.rows, cost)

@@ -5,16 +5,20 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.records import Metrics
 from moonshine.project.rows import Row, Stage
 
-ERRORS = ("top1", "top5")
-MEASURED = (*ERRORS, "loss")
-COSTS = ("parameters", "learnable", "macs")
+Error = Literal["top1", "top5"]
+Measure = Literal[Error, "loss"]
+Count = Literal["parameters", "learnable", "macs"]
+ERRORS: tuple[Error, ...] = ("top1", "top5")
+MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
+COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
 
 
 def rank(value: float) -> float:
@@ -27,7 +31,7 @@ class ResultRow:
 
     row: Row
     title: str
-    metrics: dict[str, Any] | None
+    metrics: Metrics | None
 
     @property
     def name(self) -> str:
@@ -41,28 +45,28 @@ class ResultRow:
     def network(self) -> str:
         return self.row.network
 
-    def by_seed(self, key: str) -> dict[str, float]:
+    def by_seed(self, key: Measure) -> dict[str, float]:
         """Seed -> top1, top5 or loss; a published network, which has no seed, is under "published"."""
         assert self.metrics is not None
         seeds = self.metrics.get("seeds", {})
         return {seed: measured[key] for seed, measured in seeds.items()} or {"published": self.metrics[key]["mean"]}
 
-    def mean(self, key: str) -> float:
+    def mean(self, key: Measure) -> float:
         return statistics.mean(self.by_seed(key).values())
 
-    def rank(self, key: str) -> float:
+    def rank(self, key: Measure) -> float:
         """The mean as rows are compared by: seeds' errors are stored with six decimals, so equal means may differ."""
         return rank(self.mean(key))
 
-    def deviation(self, key: str) -> float | None:
+    def deviation(self, key: Measure) -> float | None:
         """Sample standard deviation over seeds, None for a single value."""
         values = self.by_seed(key).values()
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def cost(self, key: str) -> int:
+    def cost(self, key: Count) -> int:
         """parameters, learnable or macs."""
         assert self.metrics is not None
-        return int(self.metrics[key])
+        return self.metrics[key]
 
     @property
     def bytes_on_disk(self) -> float | None:
@@ -100,13 +104,13 @@ def scratch_partner(row: ResultRow, rows: dict[str, ResultRow]) -> ResultRow | N
     return rows.get(f"train/{row.network}") or rows.get(f"fetch/{row.network}")
 
 
-def _checked(params: Params, named: Row, path: Path) -> dict[str, Any]:
+def _checked(params: Params, named: Row, path: Path) -> Metrics:
     again = f"run `moonshine evaluate {named}`"
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text())
+        metrics: Metrics = json.loads(path.read_text())
         row = ResultRow(named, named.name, metrics)
         seeds = [int(seed) for seed in metrics.get("seeds", {})]
-        numbers = [metrics[key] for key in ("n", *COSTS)]
+        numbers: list[float] = [metrics["n"], *(metrics[key] for key in COSTS)]
         numbers += [value for key in MEASURED for value in row.by_seed(key).values()]
         wrong = [key for key in MEASURED if not math.isclose(metrics[key]["mean"], row.mean(key), abs_tol=1e-4)]
         finite = all(math.isfinite(number) for number in numbers)

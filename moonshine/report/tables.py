@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.rows import COSTS, ERRORS, ResultRow, rank, scratch_partner
+from moonshine.report.rows import COSTS, ERRORS, Count, Error, ResultRow, rank, scratch_partner
 
 NOT_RUN = "not run"
 HEADINGS = {
@@ -49,12 +49,12 @@ def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
     columns = [Column("Model", "title", [Cell(row.title) for row in chosen], ranked=False)]
     for key in table.columns:
         columns.append(Column(HEADINGS[key], key, [_measured(row, key) for row in chosen]))
-        if key in ERRORS:
+        if key == "top1" or key == "top5":
             columns += _beside(table, key, chosen, rows)
     return [_mark_best(column) if column.ranked else column for column in columns]
 
 
-def _beside(table: Table, key: str, chosen: list[ResultRow], rows: dict[str, ResultRow]) -> Iterator[Column]:
+def _beside(table: Table, key: Error, chosen: list[ResultRow], rows: dict[str, ResultRow]) -> Iterator[Column]:
     """The columns that put an error into proportion: against the row from scratch, and published values."""
     if any(scratch_partner(row, rows) for row in chosen):
         cells = [_to_scratch(row, key, rows) for row in chosen]
@@ -70,20 +70,20 @@ def _published_value(published: Published, row: ResultRow, key: str) -> float | 
     return next((value for name, value in published.values.get(row.name, {}).items() if name == key), None)
 
 
-def _measured(row: ResultRow, key: str) -> Cell:
+def _measured(row: ResultRow, key: Error | Count | Literal["size"]) -> Cell:
     if row.metrics is None:
         return Cell(NOT_RUN)
     if key == "size":
         size = row.bytes_on_disk
         return Cell("") if size is None else Cell(f"{short_count(size)}B", size)
-    if key not in ERRORS:
-        return Cell(short_count(row.metrics[key]), row.metrics[key])
+    if key != "top1" and key != "top5":
+        return Cell(short_count(row.cost(key)), row.cost(key))
     deviation = row.deviation(key)
     spread = "" if deviation is None else f" ± {deviation:.2f}"
     return Cell(f"{row.mean(key):.2f}{spread}", row.mean(key))
 
 
-def _to_scratch(row: ResultRow, key: str, rows: dict[str, ResultRow]) -> Cell:
+def _to_scratch(row: ResultRow, key: Error, rows: dict[str, ResultRow]) -> Cell:
     scratch = scratch_partner(row, rows)
     if not scratch or not row.metrics or not scratch.metrics:
         return Cell("")
@@ -91,7 +91,7 @@ def _to_scratch(row: ResultRow, key: str, rows: dict[str, ResultRow]) -> Cell:
     return Cell(str(comparison), comparison.difference, comparison=comparison)
 
 
-def _published(row: ResultRow, key: str, value: float | None) -> Cell:
+def _published(row: ResultRow, key: Error, value: float | None) -> Cell:
     """The published error, and in brackets the measured one minus it."""
     if value is None:
         return Cell("")

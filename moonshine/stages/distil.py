@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
 from moonshine.params import Method, Params
 from moonshine.project import artefacts
+from moonshine.project.records import ModelDescription
 from moonshine.project.rows import Row
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import processes
@@ -63,7 +63,7 @@ def _method(params: Params, row: Row) -> Method:
     return params.methods[row.method]
 
 
-def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher: dict[str, Any]) -> None:
+def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher: ModelDescription) -> None:
     """Raise DataError (exit code 3) for a teacher that cannot see these images, or whose logits mean other classes."""
     dataset, manifest = params.dataset.name, read_manifest(artefacts.data_folder(params.dataset.name))
     if teacher["input"][0] != manifest["shape"][0]:

@@ -10,6 +10,7 @@ from moonshine.data.shares import summed
 from moonshine.errors import DivergedError
 from moonshine.models.networks import compile_network, initialise, place
 from moonshine.params.schema import Recipe
+from moonshine.project.records import Architecture
 from moonshine.project.rows import Row
 from moonshine.runtime import processes
 from moonshine.training.objective import Objective
@@ -30,7 +31,7 @@ class Trainee:
     def __init__(
         self,
         row: Row,
-        architecture: dict[str, Any],
+        architecture: Architecture,
         objective: Objective,
         recipe: Recipe,
         seed: int,

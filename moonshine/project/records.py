@@ -1,0 +1,129 @@
+"""The five records that artefacts carry, as JSON: what is in them, for whoever writes and reads them.
+
+Types alone: each is checked where it is read, and nothing here decides a byte.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class Architecture(TypedDict):
+    """A network by plain values: all that `models.networks.build_network` needs."""
+
+    arch: str
+    classes: int
+    in_channels: int
+    conv: NotRequired[str]
+    block: NotRequired[str]
+    channels: NotRequired[list[int]]
+    stem: NotRequired[str]
+    points: NotRequired[list[str]]
+
+
+class Normalisation(TypedDict):
+    """By channel, on the scale 0..1."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class SplitRecord(TypedDict):
+    """One split in a manifest."""
+
+    count: int
+    bytes: int
+    sha256: str
+    oddities: NotRequired[list[dict[str, Any]]]
+    """Of photographs: what is odd about some that are readable all the same."""
+
+
+class Manifest(TypedDict):
+    """data/<dataset>/manifest.json."""
+
+    format: int
+    name: str
+    classes: list[str]
+    """Names by label."""
+    encoding: str
+    """`raw` for pixels, `jpeg` for photographs."""
+    shape: list[int]
+    """Channels, height and width of what networks see."""
+    normalisation: Normalisation
+    splits: dict[str, SplitRecord]
+    origin: dict[str, Any]
+    """What the source says of itself: its name, hashes, how it was split."""
+    evaluation: NotRequired[dict[str, int]]
+    """Of photographs: `resize`, the shorter side before the central crop."""
+
+
+class ModelDescription(TypedDict):
+    """In the metadata of a model file: all that is needed to use it beside its weights."""
+
+    name: str
+    architecture: Architecture
+    input: list[int]
+    """Channels, height and width."""
+    preprocessing: dict[str, Any]
+    """`resize` to (height, width) for small images; `shorter_side` and `crop` for photographs."""
+    normalisation: Normalisation
+    classes: list[str]
+
+
+class RunRecord(TypedDict):
+    """models/<experiment>/records/<row>/seed<k>.json: how a model was made; of a fetched one `url` and `bytes`."""
+
+    row: str
+    sha256: str
+    """Of the model file; of a fetched one, of the file that it was made from."""
+    identity: dict[str, Any]
+    """All that determines its bytes (`runs.identity`)."""
+    run: str
+    finished: str
+    seconds: float
+    commit: str | None
+    image: str | None
+    packages: str | None
+    machine: dict[str, str | None]
+    adopted: NotRequired[dict[str, Any]]
+
+
+class Spread(TypedDict):
+    """Over seeds; the deviation is the sample's, and left out of a single value."""
+
+    mean: float
+    std: NotRequired[float]
+
+
+class MeasuredSeed(TypedDict):
+    """Errors in per cent, of one model."""
+
+    top1: float
+    top5: float
+    loss: float
+    n: int
+    model_sha256: str
+    model_bytes: int
+
+
+class MeasuredSplit(TypedDict):
+    """The images that were measured on."""
+
+    name: str
+    split: str
+    sha256: str
+
+
+class Metrics(TypedDict):
+    """results/<experiment>/metrics/<row>.json; a fetched row has the model's hash and size in the place of `seeds`."""
+
+    row: str
+    dataset: MeasuredSplit
+    n: int
+    parameters: int
+    learnable: int
+    macs: int
+    top1: Spread
+    top5: Spread
+    loss: Spread
+    seeds: NotRequired[dict[str, MeasuredSeed]]
+    model_sha256: NotRequired[str]
+    model_bytes: NotRequired[int]
