@@ -60,7 +60,7 @@ def _describe(params: Params) -> None:
             write_json(artefacts.record(params.experiment, row), {})
     inputs = {"data": sha256(manifest), "teacher": sha256(artefacts.named_model(params.experiment, params.teacher))}
     for row in params.seeded_rows:
-        for seed in seeds_of(params, row):
+        for seed in seeds_of(params.seeds, row):
             identity = {
                 **identity_in_params(params, row, params.dataset.classes, params.dataset.channels),
                 **inputs,

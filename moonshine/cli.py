@@ -347,7 +347,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from moonshine.stages.evaluate import evaluate
 
     _check_data(params)
-    seeds = seeds_of(params, row)
+    seeds = seeds_of(params.seeds, row)
     models = [artefacts.model(params.experiment, row, seed) for seed in seeds]
     with _unchanged(options, "evaluate", [artefacts.manifest(params.dataset.name), *models]):
         _check_models(params, [(row, seed) for seed in seeds])

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from moonshine.distillation.attention_transfer import NORM, attention_loss, attention_map
 from moonshine.distillation.knowledge_distillation import knowledge_loss
 from moonshine.distillation.objective import Distillation
-from moonshine.distillation.teacher import TeacherSignals
+from moonshine.distillation.teacher import TeacherOutputs
 from moonshine.params import Method
 
 
@@ -131,7 +131,7 @@ def total_and_parts(settings: dict[str, object], epoch: int = 1) -> tuple[float,
     student, objective = Student(), Distillation(Method.model_validate(settings), ("first", "second"))
     objective.attach(student)
     features, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
-    teacher = TeacherSignals(torch.randn(4, 3), [torch.rand(4, 2, 2), torch.rand(4, 1, 1)])
+    teacher = TeacherOutputs(torch.randn(4, 3), [torch.rand(4, 2, 2), torch.rand(4, 1, 1)])
     logits = student(features)
     total, parts = objective(logits, labels, teacher, epoch)
     expected = {
@@ -171,7 +171,7 @@ def test_groups_are_paired_by_their_numbers_and_in_the_form_that_is_asked_for() 
     student.second.register_forward_hook(lambda module, inputs, output: output + slope)
     objective.attach(student)
     features, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
-    teacher = TeacherSignals(torch.randn(4, 3), [torch.rand(4, 2, 2), torch.rand(4, 2, 2)])
+    teacher = TeacherOutputs(torch.randn(4, 3), [torch.rand(4, 2, 2), torch.rand(4, 2, 2)])
     total, (entropy, distance) = objective(student(features), labels, teacher, 1)
     expected = attention_loss(attention_map(2 * features + slope), teacher.maps[1], NORM)
     assert distance.item() == pytest.approx(expected.item())

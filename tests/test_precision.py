@@ -8,7 +8,7 @@ import torch
 
 from moonshine.distillation import objective as objectives
 from moonshine.distillation.objective import Distillation
-from moonshine.distillation.teacher import TeacherSignals
+from moonshine.distillation.teacher import TeacherOutputs
 from moonshine.models.architecture import describe
 from moonshine.params import Params
 from moonshine.params.schema import Method
@@ -41,7 +41,7 @@ def one_step(**recipe: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, settings, 0, torch.device("cpu"))
     images = torch.randn(32, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     maps = [torch.nn.functional.normalize(images.abs().mean(1)[:, :side, :side], dim=(1, 2)) for side in (12, 6, 3, 2)]
-    trainee.step(images, torch.arange(32) % 10, TeacherSignals(images.new_zeros(0), maps))
+    trainee.step(images, torch.arange(32) % 10, TeacherOutputs(images.new_zeros(0), maps))
     remembered = trainee.state()["optimizer"]["state"]
     named = enumerate(trainee.network.named_parameters())
     return {name: remembered[i]["momentum_buffer"] for i, (name, _) in named}, trainee.training_means()
@@ -96,7 +96,7 @@ def test_compiled_networks_of_one_architecture_have_their_own_graphs(monkeypatch
     architecture = {"arch": "wrn-10-1", "classes": 10, "in_channels": 1}
     methods = [Method(alpha=0.5, temperature=4.0), *[Method(beta=1.0, groups=[1, 2, 3])] * 2]
     images, labels = torch.rand(4, 1, 12, 12), torch.arange(4)
-    said = TeacherSignals(torch.rand(4, 10), [torch.rand(4, side, side) for side in (12, 6, 3)])
+    said = TeacherOutputs(torch.rand(4, 10), [torch.rand(4, side, side) for side in (12, 6, 3)])
     torch.compiler.reset()
     with torch._dynamo.config.patch(recompile_limit=2):
         for method in methods:

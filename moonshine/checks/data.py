@@ -25,8 +25,8 @@ DIGITS_VALIDATION = 360
 
 def check_images(params: Params) -> None:
     """ParamsError (exit code 2) for attention_maps.images that do not exist; nothing where no data are prepared."""
-    if manifest := _manifest(params):
-        _require_positions(params, manifest)
+    if manifest := _manifest(params.dataset.name):
+        _require_positions(params.attention_maps.images, manifest)
 
 
 def check_data(params: Params) -> None:
@@ -44,21 +44,21 @@ def data_problem(params: Params) -> str | None:
 
     Every key of `dataset` that decides bytes is compared. Raises DataError for a damaged manifest.
     """
-    if not (manifest := _manifest(params)):
+    if not (manifest := _manifest(params.dataset.name)):
         return None
     asked, prepared = _asked(params.dataset), _prepared(params.dataset, manifest)
     differing = [key for key in asked if asked[key] != prepared[key]]
     return "; ".join(f"prepared with dataset.{key} {prepared[key]}, not {asked[key]}" for key in differing) or None
 
 
-def _manifest(params: Params) -> Manifest | None:
-    prepared = artefacts.manifest(params.dataset.name).exists()
-    return read_manifest(artefacts.data_folder(params.dataset.name)) if prepared else None
+def _manifest(dataset: str) -> Manifest | None:
+    prepared = artefacts.manifest(dataset).exists()
+    return read_manifest(artefacts.data_folder(dataset)) if prepared else None
 
 
-def _require_positions(params: Params, manifest: Manifest) -> None:
+def _require_positions(images: list[int], manifest: Manifest) -> None:
     count = manifest["splits"]["val"]["count"]
-    if (last := max(params.attention_maps.images)) >= count:
+    if (last := max(images)) >= count:
         raise ParamsError(f"attention_maps.images: {last}, but the last validation image is {count - 1}")
 
 

@@ -57,7 +57,7 @@ def find_mismatches(params: Params) -> Iterator[Mismatch]:
     """Everything of the experiment that says itself that it was made for something else."""
     yield from _data(params)
     for row in params.rows:
-        for seed in seeds_of(params, row):
+        for seed in seeds_of(params.seeds, row):
             yield from _model(params, row, seed)
         yield from _metrics(params, row)
     yield from _maps(params)
@@ -81,9 +81,9 @@ def _refuse(mismatches: list[Mismatch]) -> None:
         raise DataError("\n".join(map(str, dict.fromkeys(mismatches))))
 
 
-def seeds_of(params: Params, row: Row) -> list[int | None]:
+def seeds_of(seeds: Iterable[int], row: Row) -> list[int | None]:
     """One None for a fetched row, which has no seeds."""
-    return [None] if row.stage == "fetch" else [*params.seeds]
+    return [None] if row.stage == "fetch" else [*seeds]
 
 
 def model_problem(params: Params, row: Row, seed: int | None, hashed: bool = False) -> str | None:
@@ -173,13 +173,16 @@ def _metrics(params: Params, row: Row) -> Iterator[Mismatch]:
     if not (content := _content(path)):
         return
     measured = content.get("seeds", {}) if isinstance(content.get("seeds", {}), dict) else {}
-    for seed in seeds_of(params, row):
+    for seed in seeds_of(params.seeds, row):
         about = content if seed is None else measured.get(str(seed))
-        expected, now = about.get("model_sha256") if isinstance(about, dict) else None, _published(params, row, seed)
+        expected, now = (
+            about.get("model_sha256") if isinstance(about, dict) else None,
+            _published(params.experiment, row, seed),
+        )
         if expected and now and expected != now:
             model = artefacts.model(params.experiment, row, seed)
             yield Mismatch(path, f"measured on another {model}", f"moonshine evaluate {row}")
-    yield from _images(params, path, content, f"moonshine evaluate {row}")
+    yield from _images(params.dataset.name, path, content, f"moonshine evaluate {row}")
 
 
 def _maps(params: Params) -> Iterator[Mismatch]:
@@ -190,15 +193,15 @@ def _maps(params: Params) -> Iterator[Mismatch]:
         if not isinstance(about, dict) or not isinstance(about.get("model"), str):
             continue
         row, seed = parse_model(about["model"])
-        expected, now = about.get("sha256"), _published(params, row, seed)
+        expected, now = about.get("sha256"), _published(params.experiment, row, seed)
         if expected and now and expected != now:
             model = artefacts.model(params.experiment, row, seed)
             yield Mismatch(path, f"drawn of another {model}", "moonshine attention_maps")
-    yield from _images(params, path, content, "moonshine attention_maps")
+    yield from _images(params.dataset.name, path, content, "moonshine attention_maps")
 
 
-def _images(params: Params, path: Path, content: dict[str, Any], command: str) -> Iterator[Mismatch]:
-    data = artefacts.manifest(params.dataset.name)
+def _images(dataset: str, path: Path, content: dict[str, Any], command: str) -> Iterator[Mismatch]:
+    data = artefacts.manifest(dataset)
     expected = content["dataset"].get("sha256") if isinstance(content.get("dataset"), dict) else None
     try:
         now = read_manifest(data.parent)["splits"]["val"]["sha256"] if data.exists() else None
@@ -217,12 +220,12 @@ def _content(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _published(params: Params, row: Row, seed: int | None) -> str | None:
+def _published(experiment: str, row: Row, seed: int | None) -> str | None:
     """The sha256 of a model as its record has it; of a fetched one the file's, for its record has the original's."""
     try:
         if seed is None:
-            return _digest(artefacts.model(params.experiment, row))
-        return str(json.loads(artefacts.record(params.experiment, row, seed).read_text())["sha256"])
+            return _digest(artefacts.model(experiment, row))
+        return str(json.loads(artefacts.record(experiment, row, seed).read_text())["sha256"])
     except UNREADABLE:
         return None
 
@@ -246,7 +249,7 @@ def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
         yield names, artefacts.all_metrics(experiment), "moonshine prepare"
     for row in params.rows:
         path = artefacts.metrics(experiment, row)
-        for seed in seeds_of(params, row) if path.exists() else ():
+        for seed in seeds_of(params.seeds, row) if path.exists() else ():
             if not artefacts.record(experiment, row, seed).exists():
                 parts = [row.argument.replace("/", "-"), *([] if seed is None else [str(seed)])]
                 name = "-".join([experiment, *parts])

@@ -1,7 +1,7 @@
 """Whether the networks of params.yaml can be built and run, before anything is trained."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -21,15 +21,16 @@ IMPOSSIBLE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
 """What torch raises for layers of sizes that do not fit each other, the images or any memory."""
 
 
-def check_networks(params: Params) -> None:
-    """Build every network without weights and send the shape of an image through it.
+def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
+    """Build networks, all or the named ones, without weights, and send the shape of an image through each.
 
     Raises ParamsError (exit code 2) with one line for each network that cannot be built, has no such attention point,
     has nothing to substitute, or cannot take the images.
     """
     dataset, learners = params.dataset, params.attention_students
     mistakes: list[str] = []
-    for name, network in params.networks.items():
+    for name in params.networks if names is None else names:
+        network = params.networks[name]
         architecture = describe(network, dataset.classes, dataset.channels)
         found = _mistakes(architecture, dataset.size, name in learners)
         mistakes += (f"networks.{name}: {mistake}" for mistake in found)

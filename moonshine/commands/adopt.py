@@ -27,7 +27,7 @@ def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
     `chosen` begins the name of the older run's folder; it may be left out where there is only one. Raises ParamsError
     (exit code 2) where the choice is not clear, CheckpointError (8) where more differs than may.
     """
-    run = RunFolder(params, row, seed)
+    run = RunFolder.open(params, row, seed)
     if run.finished() or has_checkpoint(run.path):
         raise DataError(f"{run.path}: has work of its own; delete this folder first")
     older, identity = _choose(run, chosen)

@@ -79,13 +79,13 @@ def show_status(params: Params, as_json: bool, watch: float | None) -> None:
 def experiment_status(params: Params) -> Iterator[RunStatus]:
     """Every network of the experiment, in the order of its rows."""
     of_data = _data_problem(params)
-    return (_run_status(params, row, seed, of_data) for row in params.rows for seed in seeds_of(params, row))
+    return (_run_status(params, row, seed, of_data) for row in params.rows for seed in seeds_of(params.seeds, row))
 
 
 def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None) -> RunStatus:
     model, epochs = artefacts.model(params.experiment, row, seed), None if seed is None else params.recipe.epochs
     folder, heartbeat = (None, None) if seed is None else _newest(artefacts.run_folder(params.experiment, row, seed))
-    if model.exists() and not (folder and heartbeat and _goes_on(params, row, seed, folder, heartbeat)):
+    if model.exists() and not (folder and heartbeat and _goes_on(params.experiment, row, seed, folder, heartbeat)):
         problem = of_data or model_problem(params, row, seed)
         epoch, error = (None, None) if seed is None else _last_epoch(artefacts.curve(params.experiment, row, seed))
         return RunStatus(row, seed, "outdated" if problem else "done", epoch, epochs, top1=error, reason=problem)
@@ -105,12 +105,12 @@ def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None)
     )
 
 
-def _goes_on(params: Params, row: Row, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
+def _goes_on(experiment: str, row: Row, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
     """Whether a run is newer than the published model, and not the one that it came from.
 
     An older run, given up, may lie beside a model that was published later. Copies may keep whole seconds only.
     """
-    model, record = (of(params.experiment, row, seed) for of in (artefacts.model, artefacts.record))
+    model, record = (of(experiment, row, seed) for of in (artefacts.model, artefacts.record))
     if (folder / RESULT_RECORD).exists() and _run_of(record) == folder.name:
         return False
     return int(heartbeat["written"]) > model.stat().st_mtime

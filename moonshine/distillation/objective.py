@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from moonshine.distillation.attention_transfer import MEAN_SQUARE, attention_loss, attention_map
 from moonshine.distillation.knowledge_distillation import knowledge_loss
-from moonshine.distillation.teacher import TeacherSignals
+from moonshine.distillation.teacher import TeacherOutputs
 from moonshine.models.features import FeatureTap
 from moonshine.params.schema import Method
 
@@ -36,7 +36,7 @@ class Distillation:
         self._tap = FeatureTap(network, self._points, attention_map)
 
     def __call__(
-        self, logits: torch.Tensor, labels: torch.Tensor, teacher: TeacherSignals, epoch: int
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: TeacherOutputs, epoch: int
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """`logits` (batch, classes), `labels` (batch,); returns the total and its unweighted parts, scalars."""
         loss = cross_entropy(logits.float(), labels)

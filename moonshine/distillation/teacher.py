@@ -17,7 +17,7 @@ from moonshine.models.networks import compile_network, place
 
 
 @dataclass(frozen=True)
-class TeacherSignals:
+class TeacherOutputs:
     """What the teacher says of one batch."""
 
     logits: torch.Tensor
@@ -39,7 +39,7 @@ class Teacher:
         self._freezing: AbstractContextManager[None] = _freezing() if compiled else nullcontext()
         self._device, self._precision = device, precision
 
-    def __call__(self, images: torch.Tensor) -> TeacherSignals:
+    def __call__(self, images: torch.Tensor) -> TeacherOutputs:
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32),
@@ -48,7 +48,7 @@ class Teacher:
             logits = self._forward(images).float()
             maps = self._tap.take()
         # copies outside inference mode, which the students' backward passes may keep
-        return TeacherSignals(logits.clone(), [map_.clone() for map_ in maps])
+        return TeacherOutputs(logits.clone(), [map_.clone() for map_ in maps])
 
 
 def _freezing() -> AbstractContextManager[None]:

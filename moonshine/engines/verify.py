@@ -52,7 +52,7 @@ def verify(params: Params) -> None:
     for output in tracked(recorded, "verify", len(recorded), "outputs"):
         if damage := _problem(output):
             problems[output.path] = f"{damage}; repair: {_repair(output, cache)}"
-    damaged = [*_data(params), *_models(params)]
+    damaged = [*_data(params.dataset.name), *_models(params.experiment)]
     for path, problem in [*damaged, *_index()]:
         problems.setdefault(path, problem)
     for each in () if damaged else find_mismatches(params):  # what is damaged contradicts all that was made of it
@@ -120,8 +120,8 @@ def _md5_in_git(path: Path) -> str | None:
     return hash_of_list({name.relative_to(path).parts: md5 for name, md5 in hashes.items()}) if hashes else None
 
 
-def _data(params: Params) -> Iterator[tuple[Path, str]]:
-    folder = artefacts.data_folder(params.dataset.name)
+def _data(dataset: str) -> Iterator[tuple[Path, str]]:
+    folder = artefacts.data_folder(dataset)
     if not folder.exists():
         return
     try:
@@ -136,9 +136,9 @@ def _data(params: Params) -> Iterator[tuple[Path, str]]:
             yield path, "missing, or its sha256 is not the manifest's; repair: moonshine prepare"
 
 
-def _models(params: Params) -> Iterator[tuple[Path, str]]:
+def _models(experiment: str) -> Iterator[tuple[Path, str]]:
     """Models of the experiment that were trained here, against the records beside them."""
-    base = Path("models", params.experiment)
+    base = Path("models", experiment)
     trained = (path for folder in ("train", "distil") for path in (base / folder).rglob("*.safetensors"))
     for path in sorted(trained):  # the record of a published network has the hash of the file that it was made from
         record = (base / "records" / path.relative_to(base)).with_suffix(".json")

@@ -19,18 +19,27 @@ RESULT, RESULT_RECORD = "final.safetensors", "final.json"
 
 
 class RunFolder:
-    """One run, locked from construction to the end of the process."""
+    """One run, and where it is kept."""
 
-    def __init__(self, params: Params, row: Row, seed: int):
-        self.row, self.seed, self.identity = row, seed, run_identity(params, row, seed)
-        self.parent = artefacts.run_folder(params.experiment, row, seed)
-        self.path = self.parent / identity_hash(self.identity)
-        if not processes.FIRST:
-            return  # the first process holds the lock and writes for all
-        hold_lock(self.parent)
-        if not (self.path / IDENTITY).exists():
-            self._say_why_anew()
-            write_checked_json(self.path / IDENTITY, self.identity)
+    def __init__(self, experiment: str, row: Row, seed: int, identity: dict[str, Any]):
+        self.row, self.seed, self.identity = row, seed, identity
+        self.parent = artefacts.run_folder(experiment, row, seed)
+        self.path = self.parent / identity_hash(identity)
+
+    @classmethod
+    def open(cls, params: Params, row: Row, seed: int) -> "RunFolder":
+        """The run that these params, code and data ask for, locked until the process ends; new ones are noted.
+
+        Reads data manifest, teacher and code for their hashes. Raises LockedError (exit code 6) while another process
+        has it. Of several processes the first holds the lock and writes for all.
+        """
+        run = cls(params.experiment, row, seed, run_identity(params, row, seed))
+        if processes.FIRST:
+            hold_lock(run.parent)
+            if not (run.path / IDENTITY).exists():
+                run._say_why_anew()
+                write_checked_json(run.path / IDENTITY, run.identity)
+        return run
 
     def _say_why_anew(self) -> None:
         """Name what differs from the most similar of the older runs, if there are any."""

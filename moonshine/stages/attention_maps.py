@@ -35,7 +35,7 @@ def attention_maps(params: Params) -> None:
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     check_images(params)
     models = {"teacher": params.teacher, "scratch": settings.scratch, "distilled": settings.distilled}
-    lookers = {role: Looker(params, model, data, device) for role, model in models.items()}
+    lookers = {role: Looker(params.experiment, model, data, device) for role, model in models.items()}
     if len({len(looker.points) for looker in lookers.values()}) > 1:
         raise ParamsError("attention_maps: the networks differ in their number of groups")
     examples, means = _compare(lookers, data, settings.images)
@@ -64,11 +64,11 @@ def attention_maps(params: Params) -> None:
 class Looker:
     """A published model whose attention maps are read."""
 
-    def __init__(self, params: Params, model: str, data: Images, device: torch.device):
-        path = artefacts.named_model(params.experiment, model)
+    def __init__(self, experiment: str, model: str, data: Images, device: torch.device):
+        path = artefacts.named_model(experiment, model)
         network, description = load_model(path, model)
         if description["input"] != data.manifest["shape"]:
-            raise DataError(f"{path}: made for other images than data/{params.dataset.name}; make it again")
+            raise DataError(f"{path}: made for other images than data/{data.manifest['name']}; make it again")
         self.row, self.sha256 = parse_model(model)[0], sha256(path)
         self.points = attention_points(description["architecture"])
         self._network = place(network, device)

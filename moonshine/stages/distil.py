@@ -18,7 +18,7 @@ def distil(params: Params, student: Row, seed: int) -> None:
     """Train one student unless a finished run is there already, and publish it."""
     (run,) = distil_together(params, [student], seed)
     if processes.FIRST:
-        publish(params, run)
+        publish(params.experiment, run)
 
 
 def distil_together(params: Params, students: Iterable[Row], seed: int) -> list[RunFolder]:
@@ -26,7 +26,7 @@ def distil_together(params: Params, students: Iterable[Row], seed: int) -> list[
 
     Each has the bytes that it would have alone; its own stage then publishes it without torch, in a second.
     """
-    runs = [RunFolder(params, student, seed) for student in students]
+    runs = [RunFolder.open(params, student, seed) for student in students]
     if unfinished := [run for run in runs if not run.finished()]:
         _train(params, unfinished)
     return runs
@@ -42,7 +42,7 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     from moonshine.training.session import train_runs
     from moonshine.training.trainee import PRECISIONS
 
-    check_networks(params)
+    check_networks(params, dict.fromkeys(run.row.network for run in runs))
     points = {run.row: attention_points(run.identity["network"]) for run in runs}
 
     def make_objective(row: Row) -> Distillation:

@@ -9,13 +9,13 @@ from moonshine.training.publish import publish
 
 def train(params: Params, network: str, seed: int) -> None:
     """Train unless a finished run is there already, and publish. Only training imports torch."""
-    run = RunFolder(params, Row("train", network), seed)
+    run = RunFolder.open(params, Row("train", network), seed)
     if not run.finished():
         from moonshine.checks.networks import check_networks
         from moonshine.training.objective import CrossEntropy
         from moonshine.training.session import train_runs
 
-        check_networks(params)
+        check_networks(params, [network])
         train_runs(params, [run], lambda row: CrossEntropy(), None)
     if processes.FIRST:
-        publish(params, run)
+        publish(params.experiment, run)

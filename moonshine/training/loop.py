@@ -25,8 +25,6 @@ SECONDS_BETWEEN_NOTES = 1.0
 STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
 """For a non-finite loss. Looking makes the CPU wait for a GPU; nothing is updated after the first such step anyway."""
 
-Teacher = Callable[[torch.Tensor], Any]
-
 
 class TrainingLoop:
     """Advances trainees to their end, saving each into its run folder.
@@ -38,7 +36,7 @@ class TrainingLoop:
     def __init__(
         self,
         trainees: dict[Trainee, RunFolder],
-        teacher: Teacher | None,
+        teacher: Callable[[torch.Tensor], Any] | None,
         train: Images,
         val: Images,
         recipe: Recipe,
@@ -84,9 +82,9 @@ class TrainingLoop:
                 return
             size = min(self.recipe.batch_size, len(self.train) - batch * self.recipe.batch_size)
             ready = [t for t in self.trainees if (t.epoch, t.batch) == (epoch, batch)]
-            signals_of_teacher = self.teacher(images) if self.teacher else None
+            of_teacher = self.teacher(images) if self.teacher else None
             for trainee in ready:
-                trainee.step(images, labels, signals_of_teacher, weight_of_share(len(labels), size))
+                trainee.step(images, labels, of_teacher, weight_of_share(len(labels), size))
             if (batch + 1) % STEPS_BETWEEN_CHECKS[self.train.device.type] == 0:
                 self._drop_diverged()
             progress.update(size, self._note(epoch))

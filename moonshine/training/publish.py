@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 
-from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime.files import write_bytes, write_json, write_text
 from moonshine.runtime.progress import say
 
 
-def publish(params: Params, run: RunFolder) -> None:
+def publish(experiment: str, run: RunFolder) -> None:
     """Publish model, record and curve of a finished run, each written whole, the model last."""
     finished = run.finished()
     assert finished is not None
     model, record = finished
-    experiment, row, seed = params.experiment, run.row, run.seed
+    row, seed = run.row, run.seed
     write_text(artefacts.curve(experiment, row, seed), curve_csv(record["history"]))
     made = {key: value for key, value in record.items() if key != "history"}
     write_json(artefacts.record(experiment, row, seed), {"row": row.name, **made, "identity": run.identity})

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -10,7 +11,7 @@ from moonshine.data.loading import Images, open_images
 from moonshine.errors import CheckpointError, MachineError, ParamsError
 from moonshine.models.model_file import describe_model, model_bytes
 from moonshine.models.networks import build_network
-from moonshine.params import Params
+from moonshine.params import Params, Recipe
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, model_name
 from moonshine.runs.checkpoints import load_newest_checkpoint, require_room
@@ -19,13 +20,14 @@ from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import processes
 from moonshine.runtime.device import choose_device, set_up
 from moonshine.runtime.progress import say
-from moonshine.training.loop import Teacher, TrainingLoop
+from moonshine.training.loop import TrainingLoop
 from moonshine.training.memory import free_bytes, groups_that_fit, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.trainee import Trainee
 
 MakeObjective = Callable[[Row], Objective]
-MakeTeacher = Callable[[torch.device], Teacher]
+Forward = Callable[[torch.Tensor], Any]
+MakeTeacher = Callable[[torch.device], Forward]
 
 
 def train_runs(
@@ -67,8 +69,8 @@ def _train_on(
         _require_statistics(run, train, params.recipe.batch_size)
     teacher = make_teacher(device) if make_teacher else None
     failures = []
-    for group in _groups(params, runs, make_objective, teacher, train):
-        trainees = {_resume(params, run, make_objective(run.row), device): run for run in group}
+    for group in _groups(params.recipe, runs, make_objective, teacher, train):
+        trainees = {_resume(params.recipe, run, make_objective(run.row), device): run for run in group}
         _announce(params, trainees, device)
         require_room(group[0].path, [trainee.state() for trainee in trainees])
         machine, seed = params.machine, group[0].seed
@@ -111,31 +113,30 @@ def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
 
 
 def _groups(
-    params: Params,
+    recipe: Recipe,
     runs: Sequence[RunFolder],
     make_objective: MakeObjective,
-    teacher: Teacher | None,
+    teacher: Forward | None,
     train: Images,
 ) -> list[list[RunFolder]]:
     """The runs in groups that fit the memory together."""
     if len(runs) == 1:
         return [list(runs)]
-    recipe = params.recipe
     images, labels = next(train.training_batches(recipe.augmentation, runs[0].seed, 1, recipe.batch_size))
-    signals = teacher(images) if teacher else None
+    of_teacher = teacher(images) if teacher else None
     needs = []
     for run in runs:
         trainee = Trainee(run.row, run.identity["network"], make_objective(run.row), recipe, run.seed, train.device)
-        needs.append(measure_need(trainee, images, labels, signals))
+        needs.append(measure_need(trainee, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
         del trainee
     groups = processes.of_first(groups_that_fit(needs, free_bytes(train.device)))
     return [[runs[index] for index in group] for group in groups]
 
 
-def _resume(params: Params, run: RunFolder, objective: Objective, device: torch.device) -> Trainee:
+def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device) -> Trainee:
     """The network of a run where its newest checkpoint left it, or at the start."""
-    trainee = Trainee(run.row, run.identity["network"], objective, params.recipe, run.seed, device)
+    trainee = Trainee(run.row, run.identity["network"], objective, recipe, run.seed, device)
     if state := processes.of_first(load_newest_checkpoint(run.path) if processes.FIRST else None):
         try:
             with _lack_of_memory_explained():
