@@ -234,7 +234,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read(options: argparse.Namespace) -> Params:
+def _read(options: argparse.Namespace) -> "Params":
     from moonshine.params import read_params
 
     return read_params(options.params)
@@ -491,7 +491,7 @@ def _sync(options: argparse.Namespace) -> None:
     sync()
 
 
-def _require_row(params: Params, name: str, seed: int | None = None) -> Row:
+def _require_row(params: "Params", name: str, seed: int | None = None) -> "Row":
     from moonshine.runtime.suggest import suggest
 
     rows = {row.name: row for row in params.rows}
@@ -502,7 +502,7 @@ def _require_row(params: Params, name: str, seed: int | None = None) -> Row:
     return rows[name]
 
 
-def _in_processes(params: Params) -> None:
+def _in_processes(params: "Params") -> None:
     """Go on in as many processes as the recipe says, and there only; torchrun may have started them already."""
     count = params.recipe.processes or 1
     if processes.LOCAL_RANK is None and count > 1:
@@ -513,13 +513,13 @@ def _in_processes(params: Params) -> None:
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 
 
-def _check_data(params: Params) -> None:
+def _check_data(params: "Params") -> None:
     from moonshine.checks.data import check_data
 
     check_data(params)
 
 
-def _check_models(params: Params, models: Iterable[tuple[Row, int | None]]) -> None:
+def _check_models(params: "Params", models: "Iterable[tuple[Row, int | None]]") -> None:
     from moonshine.checks.made_for import require_models
 
     require_models(params, models)
