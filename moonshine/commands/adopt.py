@@ -13,7 +13,7 @@ from moonshine.project.rows import Row
 from moonshine.runs.checkpoints import has_checkpoint, load_newest_with_step, save_checkpoint
 from moonshine.runs.identity import ENVIRONMENT
 from moonshine.runs.run_folder import RESULT, RunFolder, older_runs
-from moonshine.runtime.differences import differences
+from moonshine.runtime.differences import differences, in_words
 from moonshine.runtime.files import sha256
 from moonshine.runtime.progress import say
 
@@ -44,7 +44,7 @@ def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
         step, state = load_newest_with_step(older)  # which may fail, before anything is noted
         run.note_adoption(note)
         save_checkpoint(run.path, step, state)
-    say(f"{run.path}: goes on from {older.name}, which differs in {'; '.join(changed)}; run its stage now")
+    say(f"{run.path}: goes on from {older.name}, which differs in {in_words(changed)}; run its stage now")
 
 
 def _choose(run: RunFolder, chosen: str | None) -> tuple[Path, dict[str, Any]]:
@@ -59,6 +59,6 @@ def _choose(run: RunFolder, chosen: str | None) -> tuple[Path, dict[str, Any]]:
     if not candidates:
         raise DataError(f"{run.parent}: no older run with work in it")
     choice = "\n".join(
-        f"{folder.name}: differs in {'; '.join(differences(identity, run.identity))}" for folder, identity in candidates
+        f"{folder.name}: differs in {in_words(differences(identity, run.identity))}" for folder, identity in candidates
     )
     raise ParamsError(f"say which of these to adopt by --run and the start of its name:\n{choice}")

@@ -5,11 +5,12 @@ from typing import Any
 
 from dvc.repo import Repo
 
-from moonshine.engines.dvc_project import open_project
+from moonshine.engines.dvc_project import is_check, open_project
 from moonshine.engines.edits import harmless_edits
 from moonshine.engines.record import commit
 from moonshine.engines.sync import sync
 from moonshine.errors import DataError, ParamsError
+from moonshine.project.artefacts import PARAMS_CHECKED
 from moonshine.runtime.progress import say
 from moonshine.runtime.suggest import suggest
 
@@ -26,7 +27,8 @@ def accept(named: Sequence[str], unproven: bool) -> None:
         edits = _edited_code(repo, names)
         lines = [f"{path}: accepted on your word" for path in edits] if unproven else _proofs(edits)
         touched = [name for name in names if any(name in stages for stages in edits.values())]
-        commit(repo, touched)
+        checks = [stage.addressing for stage in repo.index.stages if is_check(stage.addressing)]
+        commit(repo, dict.fromkeys([*checks, *touched]))  # params.yaml has just been checked
     for line in lines:
         say(line)
     say(f"accepted for {len(touched)} stages; commit dvc.lock together with the edit")
@@ -54,7 +56,9 @@ def _edited_code(repo: Repo, names: Sequence[str]) -> dict[str, dict[str, str | 
             if not isinstance(entry, dict) or set(entry) != {"changed deps"}:
                 raise DataError(f"{name}: not only code changed ({_words(entry)}); run it")
             for path, kind in entry["changed deps"].items():
-                if kind not in ("modified", "new") or not path.startswith(("moonshine/", "requirements/")):
+                if path == str(PARAMS_CHECKED):  # an older layout had no such stage
+                    continue
+                if kind != "modified" or not path.startswith(("moonshine/", "requirements/")):
                     raise DataError(f"{name}: not only code changed ({path} is {kind}); run it, or accept that first")
                 edits.setdefault(path, {})[name] = locked[name][path]
     if not edits:

@@ -9,7 +9,7 @@ from moonshine.project import artefacts
 from moonshine.project.rows import Row
 from moonshine.runs.identity import identity_hash, run_identity
 from moonshine.runtime import processes
-from moonshine.runtime.differences import differences
+from moonshine.runtime.differences import differences, in_words
 from moonshine.runtime.files import read_checked_json, remove, sha256, write_bytes, write_checked_json
 from moonshine.runtime.locks import hold_lock
 from moonshine.runtime.progress import say
@@ -45,7 +45,7 @@ class RunFolder:
         """Name what differs from the most similar of the older runs, if there are any."""
         changes = [differences(identity, self.identity) for _, identity in older_runs(self.parent)]
         if changes:
-            fewest = "; ".join(sorted(changes, key=len)[0])
+            fewest = in_words(min(changes, key=len))
             say(f"{self.parent}: an older run is not resumed, for it differs in {fewest}")
 
     def finish(self, model: bytes, record: dict[str, Any]) -> None:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+FILES_NAMED = 4
+"""Of code that differs; of more their number."""
+
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Keys whose values differ, as `recipe.lr: 0.1 -> 0.05`."""
@@ -14,3 +17,10 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
             changed = "changed" if key in ("data", "teacher") or prefix == "code." else f"{before} -> {after}"
             found.append(f"{prefix}{key}: {changed}")
     return found
+
+
+def in_words(changes: list[str]) -> str:
+    """The changes in one line; of code that differs in many files, how many."""
+    code = [change for change in changes if change.startswith("code.")]
+    others = [change for change in changes if change not in code]
+    return "; ".join([*others, *(code if len(code) <= FILES_NAMED else [f"code: {len(code)} files changed"])])
