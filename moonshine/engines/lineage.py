@@ -16,7 +16,6 @@ from moonshine.errors import DataError, ParamsError
 from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, parse_model
-from moonshine.report.markdown import escape
 from moonshine.runs.identity import ENVIRONMENT, run_identity
 from moonshine.runtime.differences import differences
 from moonshine.runtime.files import sha256
@@ -80,9 +79,6 @@ class _Chain:
         number = f"{metrics['top1']['mean']:.2f}"
         print(f"{row}: top-1 error {number} %, top-5 error {metrics['top5']['mean']:.2f} %")
         page = artefacts.results_folder(self._params.experiment) / "README.md"
-        if any(row.name in table.rows and "top1" in table.columns for table in self._params.tables):
-            title = self._params.title(row)
-            self._link(1, f'{page}: shows {number} for "{title}"', _shows(page, title, number))
         self._made_by_its_stage(1, page)
         self._made_by_its_stage(1, path)
         if seeds := metrics.get("seeds"):
@@ -195,17 +191,6 @@ def _accepted(module: str, digest: str | None) -> str:
         return f"{path}: only comments, docstrings or layout changed since"
     lost = " (the version that made it is not in git)" if harmless is None else ""
     return f"{path}: changed since, accepted in dvc.lock on somebody's word{lost}"
-
-
-def _shows(page: Path, title: str, number: str) -> bool:
-    """Whether a line of one of the page's tables has both, the number alone or before its deviation."""
-    tables = [line for line in _text(page).splitlines() if line.startswith("|")]
-    lines = [[_plain(cell) for cell in re.split(r"(?<!\\)\|", line)] for line in tables]
-    return any(escape(title).strip() in line and any(cell.split(" ")[0] == number for cell in line) for line in lines)
-
-
-def _plain(cell: str) -> str:
-    return re.sub(r"^\*\*(.*)\*\*$", r"\1", cell.strip())
 
 
 def _text(path: Path) -> str:

@@ -9,7 +9,6 @@ import resource
 import struct
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,28 +37,15 @@ def by_torch(content: Any) -> bytes:
     return buffer.getvalue()
 
 
-def bomb() -> bytes:
-    """A checkpoint whose pickle is 50 MB of nothing, packed into kilobytes."""
-    honest = zipfile.ZipFile(io.BytesIO(by_torch({"state": torch.zeros(4)})))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for member in honest.namelist():
-            archive.writestr(member, bytes(50_000_000) if member.endswith("data.pkl") else honest.read(member))
-    return buffer.getvalue()
-
-
-OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
-"""What torch wrote first before it wrote archives."""
 HOSTILE: dict[str, tuple[Callable[[], bytes], int]] = {
     "a pickle that runs a command": (lambda: by_torch({"state": Payload()}), 4),
-    "a bare pickle": (lambda: pickle.dumps(Payload()), 8),
+    "a bare pickle": (lambda: pickle.dumps(Payload()), 4),
     "an old torch file": (
         lambda: b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03." + pickle.dumps(Payload()),
-        8,
+        4,
     ),
-    "a bomb": (bomb, 4),
     "text": (lambda: b"state: nothing", 8),
-    "an empty archive": (lambda: b"PK\x05\x06" + bytes(18), 8),
+    "an empty archive": (lambda: b"PK\x05\x06" + bytes(18), 4),
     "nested": (lambda: by_torch({"state": {"network": [[{"x": Payload()}]]}}), 4),
 }
 
