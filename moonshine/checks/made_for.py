@@ -192,7 +192,10 @@ def _maps(params: Params) -> Iterator[Mismatch]:
     for about in content["models"].values() if isinstance(content.get("models"), dict) else ():
         if not isinstance(about, dict) or not isinstance(about.get("model"), str):
             continue
-        row, seed = parse_model(about["model"])
+        try:
+            row, seed = parse_model(about["model"])
+        except ValueError:  # a damaged name; the report refuses it
+            continue
         expected, now = about.get("sha256"), _published(params.experiment, row, seed)
         if expected and now and expected != now:
             model = artefacts.model(params.experiment, row, seed)

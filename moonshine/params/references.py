@@ -6,7 +6,7 @@ from typing import Any
 
 from moonshine.models.attention_points import attention_points
 from moonshine.params.schema import PHOTOGRAPHS, Params
-from moonshine.project.rows import Row, model_name, parse_model
+from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
 
 OWN_COLUMNS = ("_std", "_minus_scratch", "_difference", "_p")
@@ -78,15 +78,20 @@ def _stage_names(params: Params) -> Iterator[str]:
         rows[name] = row
 
 
+def _produced(params: Params) -> dict[str, Row]:
+    """Every model of the experiment by its name, with its row."""
+    trained = {model_name(row, seed): row for row in params.seeded_rows for seed in params.seeds}
+    return trained | {model_name(row): row for row in params.rows if row.stage == "fetch"}
+
+
 def _models(params: Params) -> Iterator[str]:
-    produced = [model_name(row, seed) for row in params.seeded_rows for seed in params.seeds]
-    produced += [f"fetch/{network}" for network in params.fetch]
-    undistilled = [model for model in produced if not model.startswith("distil/")]
-    distilled = [model for model in produced if model.startswith("distil/")]
+    produced = _produced(params)
+    undistilled = [model for model, row in produced.items() if row.stage != "distil"]
+    distilled = [model for model, row in produced.items() if row.stage == "distil"]
     named = [
         ("teacher", params.teacher, undistilled),
         ("attention_maps.scratch", params.attention_maps.scratch, undistilled),
-        ("attention_maps.distilled", params.attention_maps.distilled, distilled or produced),
+        ("attention_maps.distilled", params.attention_maps.distilled, distilled or [*produced]),
     ]
     for key, model, models in named:
         if model in distilled and model not in models:
@@ -107,7 +112,11 @@ def _attention(params: Params) -> Iterator[str]:
     methods = [*params.distil.methods, *params.distil_more.methods]
     used = [name for name in methods if name in params.methods and params.methods[name].groups]
     shown = params.attention_maps
-    teacher, *others = (parse_model(model)[0].network for model in (params.teacher, shown.scratch, shown.distilled))
+    produced = _produced(params)
+    if params.teacher not in produced:
+        return
+    teacher = produced[params.teacher].network
+    others = [produced[model].network for model in (shown.scratch, shown.distilled) if model in produced]
     names = [name for name in dict.fromkeys([teacher, *params.attention_students, *others]) if name in params.networks]
     if teacher not in names:
         return

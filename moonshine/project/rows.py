@@ -21,7 +21,7 @@ class Row:
 
     @classmethod
     def parse(cls, name: str) -> "Row":
-        """The row of a name that params.yaml has been checked for."""
+        """The row of a name; ValueError where it cannot be one."""
         stage, *method, network = name.split("/")
         return cls(cast(Stage, stage), network, method[0] if method else None)
 
@@ -44,7 +44,10 @@ def model_name(row: Row, seed: int | None = None) -> str:
 
 
 def parse_model(name: str) -> tuple[Row, int | None]:
-    """The row and the seed of a model's name; a fetched one has no seed. Networks' names may begin with `seed`, too."""
+    """The row and the seed of a model's name; a fetched one has no seed. Raises ValueError where it cannot be one.
+
+    Names of networks may begin with `seed`, too.
+    """
     if name.startswith("fetch/"):
         return Row.parse(name), None
     row, _, seed = name.rpartition("/seed")
