@@ -5,7 +5,6 @@ Commands import what they need when they run, so that help and messages about pa
 
 import argparse
 import atexit
-import gc
 import os
 import signal
 import sys
@@ -26,8 +25,7 @@ from moonshine.errors import (
     WriteError,
 )
 from moonshine.project import artefacts
-from moonshine.runtime import processes, progress
-from moonshine.runtime.compiler import import_compiler_when_used
+from moonshine.runtime import processes, progress, startup
 from moonshine.runtime.files import explain
 
 
@@ -38,7 +36,10 @@ def run() -> NoReturn:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
         getattr(sys, name).reconfigure(errors="replace")  # a terminal without UTF-8 shows question marks
     try:
-        code = main()
+        options = build_parser().parse_args()
+        if options.run in WORKING_FOR_LONG:
+            startup.restart_with_tunables()
+        code = _carry_out(options)
     except Exception:  # a defect
         traceback.print_exc()
         code = 1
@@ -62,9 +63,11 @@ def _end_workers() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (docs/errors.md)."""
-    gc.set_threshold(100_000)  # else it looks through the million objects of torch again and again as they are made
-    import_compiler_when_used()
-    options = build_parser().parse_args(arguments)
+    return _carry_out(build_parser().parse_args(arguments))
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    startup.set_up()
     try:
         if processes.COUNT > 1 and options.run not in (_train, _distil):
             raise ParamsError("torchrun starts train and distil; run other commands without it")
@@ -303,6 +306,7 @@ def _train(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
     from moonshine.stages.train import train
 
+    _prepare_to_compile(params)
     _check_data(params)
     with _unchanged(options, "train", [artefacts.manifest(params.dataset.name)], network=options.network):
         train(params, options.network, options.seed)
@@ -320,6 +324,7 @@ def _distil(options: argparse.Namespace) -> None:
     _in_processes(params)
     from moonshine.stages.distil import distil, distil_together
 
+    _prepare_to_compile(params)
     _check_data(params)
     if options.together:
         _start(f"{params.experiment}/distil/together/seed{options.seed}")
@@ -508,6 +513,11 @@ def _in_processes(params) -> None:  # type: ignore[no-untyped-def]
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 
 
+def _prepare_to_compile(params) -> None:  # type: ignore[no-untyped-def]
+    if params.recipe.compile:
+        startup.leave_out_triton(params.machine.device)
+
+
 def _check_data(params) -> None:  # type: ignore[no-untyped-def]
     from moonshine.checks.data import check_data
 
@@ -538,22 +548,22 @@ def _require_own_folders() -> None:
 
 
 def _start(log: str) -> None:
-    """For commands that work for long: stop on request, keep a log, and freed memory."""
+    """For commands that work for long: refuse what would spoil their outputs, stop on request, and keep a log."""
     from moonshine.engines.live import require_no_snakemake_beside_dvc
     from moonshine.project.container_image import require_image_of_this_lock
     from moonshine.project.lock_file import require_whole_record
-    from moonshine.runtime import allocator, signals
+    from moonshine.runtime import signals
 
     require_whole_record()
     require_no_snakemake_beside_dvc()
     require_image_of_this_lock()
     _require_own_folders()
-    allocator.keep_freed_memory()
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
 
 
 GRAPH = Path("dvc.yaml")
+WORKING_FOR_LONG = (_prepare, _fetch, _train, _distil, _evaluate, _attention_maps, _report)
 OF_THE_GRAPH = (_summary, _record, _accept, _verify, _unlock, _sync)
 """Commands that ask engines or git, which look for the project in the folders above as well."""
