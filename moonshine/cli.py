@@ -4,13 +4,13 @@ Commands import what they need when they run, so that help and messages about pa
 """
 
 import argparse
-import atexit
+import gc
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +30,7 @@ from moonshine.runtime.files import explain
 
 
 def run() -> NoReturn:
-    """`main`, then the end of the process at once: Python would free torch's million objects one by one."""
+    """One command, as a process of its own."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller closed it
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
@@ -44,11 +44,13 @@ def run() -> NoReturn:
         traceback.print_exc()
         code = 1
     _end_workers()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    atexit._run_exitfuncs()
-    os._exit(code)
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:  # or Python's last flush would fail too, and change the exit code
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    gc.freeze()  # Python would look through torch's million objects once more
+    sys.exit(code)
 
 
 def _end_workers() -> None:
