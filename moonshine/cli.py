@@ -40,7 +40,7 @@ def run() -> NoReturn:
         if options.run in WORKING_FOR_LONG:
             startup.restart_with_tunables()
         code = _carry_out(options)
-    except Exception:  # a defect
+    except Exception:  # noqa: BLE001 (a defect, which is shown as one)
         traceback.print_exc()
         code = 1
     _end_workers()
