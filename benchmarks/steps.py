@@ -15,8 +15,7 @@ import torch
 
 from benchmarks.worker import Round
 from moonshine.params.schema import Augmentation
-from moonshine.runtime.allocator import keep_freed_memory
-from moonshine.runtime.compiler import import_compiler_when_used
+from moonshine.runtime import startup
 
 AUGMENTATION = Augmentation(pad=1, flip=True)
 BATCH = {"224": 16, "28": 128, "14": 128}
@@ -66,8 +65,9 @@ def write_teacher(pixels: str, path: str) -> None:
 
 
 def start_as_the_command_does() -> None:
-    import_compiler_when_used()
-    keep_freed_memory()
+    startup.restart_with_tunables()
+    startup.set_up()
+    startup.leave_out_triton("cpu")
 
 
 def make_teacher(pixels: str, compiled: bool = False) -> Any:

@@ -4,14 +4,13 @@ Commands import what they need when they run, so that help and messages about pa
 """
 
 import argparse
-import atexit
 import gc
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,8 +26,7 @@ from moonshine.errors import (
 )
 from moonshine.project import artefacts
 from moonshine.project.rows import parse_model
-from moonshine.runtime import processes, progress
-from moonshine.runtime.compiler import import_compiler_when_used
+from moonshine.runtime import processes, progress, startup
 from moonshine.runtime.files import explain
 
 if TYPE_CHECKING:
@@ -37,22 +35,27 @@ if TYPE_CHECKING:
 
 
 def run() -> NoReturn:
-    """`main`, then the end of the process at once: Python would free torch's million objects one by one."""
+    """One command, as a process of its own."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller closed it
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
         getattr(sys, name).reconfigure(errors="replace")  # a terminal without UTF-8 shows question marks
     try:
-        code = main()
-    except Exception:  # a defect
+        options = build_parser().parse_args()
+        if options.run in WORKING_FOR_LONG:
+            startup.restart_with_tunables()
+        code = _carry_out(options)
+    except Exception:  # noqa: BLE001 (a defect, which is shown as one)
         traceback.print_exc()
         code = 1
     _end_workers()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    atexit._run_exitfuncs()
-    os._exit(code)
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:  # or Python's last flush would fail too, and change the exit code
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    gc.freeze()  # Python would look through torch's million objects once more
+    sys.exit(code)
 
 
 def _end_workers() -> None:
@@ -67,9 +70,11 @@ def _end_workers() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (docs/errors.md)."""
-    gc.set_threshold(100_000)  # else it looks through the million objects of torch again and again as they are made
-    import_compiler_when_used()
-    options = build_parser().parse_args(arguments)
+    return _carry_out(build_parser().parse_args(arguments))
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    startup.set_up()
     try:
         if processes.COUNT > 1 and options.run not in (_train, _distil):
             raise ParamsError("torchrun starts train and distil; run other commands without it")
@@ -308,6 +313,7 @@ def _train(options: argparse.Namespace) -> None:
     _start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
     from moonshine.stages.train import train
 
+    _prepare_to_compile(params)
     _check_data(params)
     with _unchanged(options, "train", [artefacts.manifest(params.dataset.name)], network=options.network):
         train(params, options.network, options.seed)
@@ -324,6 +330,7 @@ def _distil(options: argparse.Namespace) -> None:
     _in_processes(params)
     from moonshine.stages.distil import distil, distil_together
 
+    _prepare_to_compile(params)
     _check_data(params)
     if options.together:
         _start(f"{params.experiment}/distil/together/seed{options.seed}")
@@ -513,6 +520,11 @@ def _in_processes(params: "Params") -> None:
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
 
 
+def _prepare_to_compile(params: "Params") -> None:
+    if params.recipe.compile:
+        startup.leave_out_triton(params.machine.device)
+
+
 def _check_data(params: "Params") -> None:
     from moonshine.checks.data import check_data
 
@@ -543,22 +555,22 @@ def _require_own_folders() -> None:
 
 
 def _start(log: str) -> None:
-    """For commands that work for long: stop on request, keep a log, and freed memory."""
+    """For commands that work for long: refuse what would spoil their outputs, stop on request, and keep a log."""
     from moonshine.engines.live import require_no_snakemake_beside_dvc
     from moonshine.project.container_image import require_image_of_this_lock
     from moonshine.project.lock_file import require_whole_record
-    from moonshine.runtime import allocator, signals
+    from moonshine.runtime import signals
 
     require_whole_record()
     require_no_snakemake_beside_dvc()
     require_image_of_this_lock()
     _require_own_folders()
-    allocator.keep_freed_memory()
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
 
 
 GRAPH = Path("dvc.yaml")
+WORKING_FOR_LONG = (_prepare, _fetch, _train, _distil, _evaluate, _attention_maps, _report)
 OF_THE_GRAPH = (_summary, _record, _accept, _verify, _unlock, _sync)
 """Commands that ask engines or git, which look for the project in the folders above as well."""

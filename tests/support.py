@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock
 
 from moonshine.runtime.files import sha256
+from moonshine.runtime.startup import TUNABLES, VARIABLE
 from tests.warm import PROGRAMS, run_warm
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +82,8 @@ def write_params(folder: Path, params: dict[str, Any]) -> None:
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment with this interpreter's programs first, whatever is activated."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1", **extra}
+    ours = {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1", VARIABLE: TUNABLES}
+    return {**os.environ, **ours, **extra}
 
 
 READ_BY_COMMANDS = {"CUDA_VISIBLE_DEVICES", "MOONSHINE_PLANNED_PARAMS"}

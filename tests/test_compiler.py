@@ -9,7 +9,7 @@ from support import ROOT
 
 BEFORE = """
 import inspect, sys
-from moonshine.runtime.compiler import import_compiler_when_used
+from moonshine.runtime.startup import import_compiler_when_used
 import_compiler_when_used()
 import torch, torchvision
 
@@ -62,6 +62,8 @@ def test_for_a_cpu_it_comes_without_the_kernels_language_for_gpus_and_in_silence
         BEFORE
         + """
 from moonshine.models.networks import compile_network
+from moonshine.runtime.startup import leave_out_triton
+leave_out_triton("cpu")
 compiled = compile_network(torch.nn.Conv2d(1, 4, 3))
 assert torch.allclose(compiled(torch.ones(1, 1, 4, 4)), compiled._orig_mod(torch.ones(1, 1, 4, 4)), atol=1e-6)
 assert sys.modules["triton"] is None

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import matplotlib.pyplot as plt
 import pytest
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from measured_project import TOP1, VALIDATION, metrics, params, write_metrics, write_project
 from moonshine import cli
-from moonshine.drawing.style import Theme, render
+from moonshine.drawing.style import Theme, new_figure, render
 from moonshine.errors import Interrupted
 from moonshine.params import read_params
 from moonshine.report.comparison import Comparison, compare
@@ -518,7 +517,7 @@ def test_characters_that_the_font_lacks_are_said_in_one_line(
     project: Path, moonshine: Moonshine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def draw(theme: Theme) -> Figure:
-        figure = plt.figure(figsize=(1, 1))
+        figure = new_figure(figsize=(1, 1))
         figure.text(0, 0, "漢字 and 字")
         return figure
 

@@ -18,7 +18,7 @@ from moonshine.project.artefacts import GPU_CLAIMS, RUNS
 
 IMAGE, SIF = "moonshine", Path("containers/moonshine.sif")
 GPU = Path("/dev/nvidiactl")
-PASSED_ON = ("CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
+PASSED_ON = ("CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
 """To Docker; Apptainer passes on the whole environment."""
 NOT_THE_HOSTS = ("--env", "PYTHONPATH=,PYTHONHOME=,PYTHONNOUSERSITE=1")
 """For Apptainer: the image's packages and no others. The profiles say the same."""

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moonshine.drawing.style import Theme, render
+from moonshine.drawing.style import Theme, new_figure, render
 
 ROLES = ("teacher", "scratch", "distilled")
 
@@ -33,7 +32,7 @@ def attention_figure(name: str, examples: list[Example], titles: dict[str, str])
 def _draw(theme: Theme, examples: list[Example], titles: dict[str, str]) -> Figure:
     groups = len(examples[0].maps["teacher"])
     widths = [1.0] + [0.16, 1.0, 1.0, 1.0] * groups
-    figure = plt.figure(figsize=(0.86 * sum(widths), 1.12 * len(examples) + 0.75))
+    figure = new_figure(figsize=(0.86 * sum(widths), 1.12 * len(examples) + 0.75))
     grid = figure.add_gridspec(
         len(examples), len(widths), width_ratios=widths, wspace=0.04, hspace=0.28, left=0.01, right=0.99, bottom=0.09
     )

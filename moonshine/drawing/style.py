@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 130
@@ -76,17 +74,23 @@ MARKERS = {"fetch": "D", "train": "o", "distil": "^"}
 KIND_NAMES = {"fetch": "published weights", "train": "from scratch", "distil": "distilled"}
 
 
+def new_figure(**settings: Any) -> Figure:
+    """A figure that pyplot knows nothing of: it opens no window and leaves the caller's backend alone."""
+    figure = Figure(**settings)
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def render(name: str, draw: Callable[[Theme], Figure]) -> dict[str, bytes]:
     """`<name>.svg`, `<name>.png` and both in dark; equal drawings give equal bytes."""
     files = {}
     for theme in (LIGHT, DARK):
-        with plt.rc_context(theme.settings):
+        with rc_context(theme.settings):
             figure = draw(theme)
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once; every format has the same layout
             files[f"{name}{theme.suffix}.svg"] = _saved(figure, format="svg", metadata={"Date": None})
             files[f"{name}{theme.suffix}.png"] = _saved(figure, format="png", metadata={"Software": None})
-            plt.close(figure)
     return files
 
 

@@ -3,7 +3,6 @@
 import io
 import re
 import struct
-import warnings
 
 from PIL import Image
 
@@ -30,9 +29,6 @@ PIXELS_PER_BYTE = 256
 """Of larger images; photographs have at most some ten, a page that is blank throughout a few hundred and more."""
 LONGEST = 65_500
 """Pixels of a side that an image may have once it is scaled, as many as a JPEG: a sliver could take all memory."""
-warnings.filterwarnings("ignore", module="PIL")  # of what is odd in a file; `prepare` records it once
-# Pillow uses its memory again: having the kernel zero pages for every image takes a fifth of its decoding.
-Image.core.set_blocks_max(8)  # type: ignore[attr-defined]
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:

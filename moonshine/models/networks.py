@@ -13,7 +13,6 @@ from moonshine.models.names import wide_resnet_shape
 from moonshine.models.torchvision_networks import torchvision_network
 from moonshine.models.wide_resnet import WideResNet
 from moonshine.project.records import Architecture
-from moonshine.runtime.compiler import leave_out_triton
 
 CONVOLUTIONS_OF_BLOCK = {"basic": 2, "single": 1}
 
@@ -95,6 +94,4 @@ def compile_network(network: nn.Module) -> Any:
     Its kernels are for each size of batch: those for any size depend on which came first, which resuming changes.
     They are for each network, too: it may not run another's, whose features are not its own, nor use up a shared limit.
     """
-    if next(network.parameters()).device.type == "cpu":
-        leave_out_triton()
     return torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]

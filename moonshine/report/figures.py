@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from moonshine.drawing.style import KIND_NAMES, MARKERS, Theme, render
+from moonshine.drawing.style import KIND_NAMES, MARKERS, Theme, new_figure, render
 from moonshine.params.schema import Recipe
 from moonshine.project.rows import Row
 from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
@@ -78,7 +77,8 @@ def pareto_front(rows: Iterable[ResultRow], cost: Count) -> list[ResultRow]:
 
 def error_against(cost: Count) -> Callable[[Measured, Theme], Figure]:
     def draw(measured: Measured, theme: Theme) -> Figure:
-        figure, axes = plt.subplots(figsize=(7.2, 4.4), layout="constrained")
+        figure = new_figure(figsize=(7.2, 4.4), layout="constrained")
+        axes = figure.subplots()
         front = pareto_front(measured.rows, cost)
         costs, errors = [row.cost(cost) for row in front], [row.mean("top1") for row in front]
         axes.step(costs, errors, where="post", color=theme.muted, linewidth=1, linestyle="--", zorder=1)
@@ -156,7 +156,8 @@ def gap_to_teacher(measured: Measured, theme: Theme) -> Figure:
     """A bar for each row's error minus the teacher's."""
     assert measured.teacher is not None
     rows = [row for row in reversed(measured.rows) if row.name != measured.teacher.name]
-    figure, axes = plt.subplots(figsize=(7.2, 0.34 * len(rows) + 1.4), layout="constrained")
+    figure = new_figure(figsize=(7.2, 0.34 * len(rows) + 1.4), layout="constrained")
+    axes = figure.subplots()
     gaps = [row.mean("top1") - measured.teacher_error for row in rows]
     bars = axes.barh(
         [row.title.replace("$", r"\$") for row in rows],  # no formulas
@@ -260,15 +261,8 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with `count` panels on common axes, several a line."""
     columns = min(count, PANELS_A_LINE)
     lines = math.ceil(count / columns)
-    figure, grid = plt.subplots(
-        lines,
-        columns,
-        figsize=(max(2.3 * columns, 4.4), 2.0 * lines + 0.6),
-        layout="constrained",
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-    )
+    figure = new_figure(figsize=(max(2.3 * columns, 4.4), 2.0 * lines + 0.6), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[count:]:
         axes.set_visible(False)
     return figure, list(grid.flat[:count])

@@ -13,12 +13,8 @@ def replicated(network: nn.Module) -> nn.Module:
     """The network, or a wrapper around it whose backward pass averages the gradients of all processes."""
     if processes.COUNT == 1:
         return network
-    import warnings
-
     from torch.nn.parallel import DistributedDataParallel
 
-    # of 1x1 convolutions laid out channels last, whose strides can be written in two ways
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     return DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 

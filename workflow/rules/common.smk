@@ -13,6 +13,7 @@ from moonshine.engines.snakemake_plan import make_mismatches_stale
 from moonshine.errors import LockedError, ParamsError
 from moonshine.params import read_params
 from moonshine.project.graph import CODE, PLANNED, SOURCES, code_files
+from moonshine.runtime import startup
 
 
 def refuse(reason: object) -> NoReturn:
@@ -46,6 +47,9 @@ if len(planned) >= 2**17:
 if PLANNED not in os.environ:
     make_mismatches_stale(PARAMS)
     os.environ[PLANNED] = planned  # jobs refuse what was not planned
+
+# for jobs, each of which would start twice without it
+os.environ.setdefault(startup.VARIABLE, startup.TUNABLES)
 
 EXPERIMENT = PARAMS.experiment
 DATASET = PARAMS.dataset.name
