@@ -39,7 +39,7 @@ def _folders(path: str) -> Iterator[dict[tuple[str, ...], str]]:
     """The versions of a folder in git, the newest first: file -> md5."""
     known = dict[str, str]()  # most files are those of the revision before
     for revision in _revisions(path):
-        listed = (git("ls-tree", "-r", "-z", f"{revision}:./{path}") or b"").decode().split("\0")[:-1]
+        listed = (git("ls-tree", "-r", "-z", "--full-tree", f"{revision}:./{path}") or b"").decode().split("\0")[:-1]
         blobs = {name: entry.split()[2] for entry, _, name in (line.partition("\t") for line in listed)}
         files = {name: blob for name, blob in blobs.items() if is_code(PurePath(name))}
         for blob in set(files.values()) - known.keys():
