@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from moonshine.data.augmentation import EpochAugmentation, sent
-from moonshine.data.large_images import LargeImages
+from moonshine.data.large_images import Batch, LargeImages
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order
 from moonshine.data.shares import share
@@ -15,8 +15,6 @@ from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
 from moonshine.runtime import processes
 from moonshine.runtime.cpus import usable_cpus
-
-Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class SmallImages:
