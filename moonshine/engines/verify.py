@@ -96,8 +96,8 @@ def _repair(recorded: Recorded, cache: Path) -> str:
     kept = cache / recorded.md5[:2] / recorded.md5[2:]
     if not kept.is_file():
         return again
-    if md5_of_file(kept) != recorded.md5.removesuffix(".dir"):  # a checkout would trust it
-        return f"rm -f {kept} && {again}"
+    if md5_of_file(kept) != recorded.md5.removesuffix(".dir"):  # DVC would trust it, and what it checked out from it
+        return f"rm -rf {kept} {recorded.path} && {again}"
     return f"dvc checkout --force {recorded.path}"
 
 
