@@ -15,7 +15,6 @@ from dvc.repo import Repo
 
 from moonshine.engines import sync as syncing
 from moonshine.engines.dvc_project import is_check
-from moonshine.engines.hashed import MEMORY
 from moonshine.engines.live import _program
 from moonshine.engines.snakemake_plan import snakemake
 from support import commit_all, copy_finished, environment, held, moonshine, run, start_until_paused
@@ -412,12 +411,6 @@ def test_what_is_edited_while_sync_changes_times_is_seen_as_changed(
     monkeypatch.setattr(syncing, "snakemake", touch_while_somebody_edits)
     syncing.sync()
     assert {EVALUATE_TRAIN, DISTIL} <= listed(project)
-
-
-@pytest.mark.parametrize("content", ["[1, 2]", pytest.param('{"params.yaml": 3}', marks=pytest.mark.slow)])
-def test_a_damaged_memory_of_hashes_does_not_matter(content: str, project: Path) -> None:
-    (project / MEMORY).write_text(content)
-    assert "agree" in moonshine("sync", cwd=project).stderr
 
 
 @pytest.mark.slow

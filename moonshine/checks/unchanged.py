@@ -15,7 +15,6 @@ from moonshine.errors import DataError
 from moonshine.images.store import SPLITS, read_manifest, split_path
 from moonshine.params.read import read_yaml
 from moonshine.project import artefacts
-from moonshine.project.container_image import LOCK
 from moonshine.project.graph import CODE, PACKAGE, PARAMS, PLANNED, SOURCES, code_files
 from moonshine.runtime.differences import differences
 from moonshine.runtime.files import sha256
@@ -35,7 +34,7 @@ def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str)
     modules = code_files([*CODE[stage], *([SOURCES.format(**params["dataset"])] if stage == "prepare" else [])])
     files = {f"{PACKAGE.name}/{module}": PACKAGE / module for module in modules}
     inputs = list(inputs)
-    files |= {str(file): file for file in (LOCK, *inputs)}
+    files |= {str(file): file for file in (artefacts.RUNTIME_LOCK, *inputs)}
     images = [split_path(file.parent, split) for file in inputs if file.name == artefacts.MANIFEST for split in SPLITS]
     before, stamps = _hashes(files), [_stamp(file) for file in images]
     yield

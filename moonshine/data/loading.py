@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from moonshine.data.augmentation import EpochAugmentation, sent
-from moonshine.data.large_images import LargeImages
+from moonshine.data.large_images import Batch, LargeImages
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order
 from moonshine.data.shares import share
@@ -15,8 +15,6 @@ from moonshine.params.schema import Augmentation
 from moonshine.project.records import Manifest
 from moonshine.runtime import processes
 from moonshine.runtime.cpus import usable_cpus
-
-Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class SmallImages:

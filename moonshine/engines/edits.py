@@ -9,6 +9,7 @@ from moonshine.engines.dvc_project import hash_of_list
 from moonshine.errors import DataError
 from moonshine.project.git import git
 from moonshine.project.graph import is_code
+from moonshine.runtime.files import md5
 
 
 def harmless_edits(path: str, digest: str) -> dict[str, bool] | None:
@@ -25,7 +26,7 @@ def harmless_edits(path: str, digest: str) -> dict[str, bool] | None:
         return None
     folder = Path(path)
     found = {file.relative_to(folder).parts: file for file in folder.rglob("*") if is_code(file.relative_to(folder))}
-    now = {parts: _md5(file.read_bytes()) for parts, file in found.items()}
+    now = {parts: md5(file.read_bytes()) for parts, file in found.items()}
     changed = sorted(parts for parts in before.keys() | now.keys() if before.get(parts) != now.get(parts))
     return {
         str(folder.joinpath(*parts)): parts in before
@@ -43,16 +44,12 @@ def _folders(path: str) -> Iterator[dict[tuple[str, ...], str]]:
         blobs = {name: entry.split()[2] for entry, _, name in (line.partition("\t") for line in listed)}
         files = {name: blob for name, blob in blobs.items() if is_code(PurePath(name))}
         for blob in set(files.values()) - known.keys():
-            known[blob] = _md5(git("cat-file", "blob", blob) or b"")
+            known[blob] = md5(git("cat-file", "blob", blob) or b"")
         yield {PurePath(name).parts: known[blob] for name, blob in files.items()}
 
 
 def _revisions(path: str) -> list[str]:
     return (git("log", "--format=%H", "--", path) or b"").decode().split()
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def only_layout_changed(path: str, algorithm: str, digest: str) -> bool | None:

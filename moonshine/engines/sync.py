@@ -8,7 +8,6 @@ from dvc.repo import Repo, lock_repo
 
 from moonshine.checks.made_for import Mismatch
 from moonshine.engines.dvc_project import Staleness, open_project, outputs, staleness, with_changed
-from moonshine.engines.hashed import hash_what_is_new, is_large, remember_large
 from moonshine.engines.leftovers import set_aside_leftovers
 from moonshine.engines.live import require_no_snakemake
 from moonshine.engines.record import mismatched_stages
@@ -17,6 +16,9 @@ from moonshine.errors import DataError
 from moonshine.params import read_params
 from moonshine.project import artefacts
 from moonshine.runtime.progress import say
+
+LARGE = 10_000_000
+"""Bytes of a file that takes long to read again."""
 
 
 def sync() -> None:
@@ -35,7 +37,6 @@ def sync() -> None:
         lock_repo(repo),  # throughout, or DVC reads its files anew at each step
     ):
         planning = beside.submit(read_plan)  # a process of its own, which works while DVC does
-        hash_what_is_new(repo)
         stage_of = outputs(repo)
         _require_no_dangling_links(stage_of)
         by_dvc, mismatched = staleness(repo), mismatched_stages(repo, params)
@@ -91,7 +92,6 @@ def _bring_round(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> None
     omitted = ["--omit-from", *changed] if changed else []
     snakemake("--touch", "--forceall", "--cores", "1", "--quiet", "all", *omitted, "--")
     repo.state.save_many([(path, hash_info, None) for path, hash_info in hashes], repo.fs)
-    remember_large(repo)
 
 
 def _hashes_of_large(repo: Repo, paths: Iterable[str]) -> list[tuple[str, object]]:
@@ -99,6 +99,6 @@ def _hashes_of_large(repo: Repo, paths: Iterable[str]) -> list[tuple[str, object
 
     What is smaller it hashes again, and so sees what somebody edited while the times were changed.
     """
-    large = [path for path in paths if is_large(Path(path))]
+    large = [path for path in paths if Path(path).is_file() and Path(path).stat().st_size > LARGE]
     absolute = [str(Path(repo.root_dir, path)) for path in large]  # unresolved: links are known by their own names
     return [(path, known[1]) for path in absolute if (known := repo.state.get(path, repo.fs))[1]]

@@ -3,7 +3,6 @@
 DVC trusts a read-only file in its cache without reading it, and Snakemake goes by times; this reads every byte.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from moonshine.project.git import git
 from moonshine.project.lock_file import RECORD, read_stages
 from moonshine.report.index import FILE as HEADLINE
 from moonshine.report.index import index_page
-from moonshine.runtime.files import sha256
+from moonshine.runtime.files import md5, md5_of_file, sha256
 from moonshine.runtime.progress import say, tracked
 
 
@@ -79,19 +78,14 @@ def _recorded() -> Iterator[Recorded]:
 def _problem(recorded: Recorded) -> str | None:
     if not recorded.path.exists():
         return "missing"
-    found = _folder_md5(recorded.path) if recorded.path.is_dir() else _md5(recorded.path)
+    found = _folder_md5(recorded.path) if recorded.path.is_dir() else md5_of_file(recorded.path)
     return None if found == recorded.md5 else f"its md5 is not that of {recorded.stage} in {RECORD}"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _folder_md5(folder: Path) -> str:
     """What dvc.lock has for a folder: the hash of the list of its files and their hashes."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != artefacts.SNAKEMAKE_TIMESTAMP]
-    return hash_of_list({path.relative_to(folder).parts: _md5(path) for path in files})
+    return hash_of_list({path.relative_to(folder).parts: md5_of_file(path) for path in files})
 
 
 def _repair(recorded: Recorded, cache: Path) -> str:
@@ -102,8 +96,8 @@ def _repair(recorded: Recorded, cache: Path) -> str:
     kept = cache / recorded.md5[:2] / recorded.md5[2:]
     if not kept.is_file():
         return again
-    if _md5(kept) != recorded.md5.removesuffix(".dir"):  # a checkout would trust it
-        return f"rm -f {kept} && {again}"
+    if md5_of_file(kept) != recorded.md5.removesuffix(".dir"):  # DVC would trust it, and what it checked out from it
+        return f"rm -rf {kept} {recorded.path} && {again}"
     return f"dvc checkout --force {recorded.path}"
 
 
@@ -114,10 +108,10 @@ def _md5_in_git(path: Path) -> str | None:
     except MachineError:
         return None
     contents = {Path(name): git("show", f"HEAD:./{name}") or b"" for name in names}
-    hashes = {name: hashlib.md5(content, usedforsecurity=False).hexdigest() for name, content in contents.items()}
+    hashes = {name: md5(content) for name, content in contents.items()}
     if path in hashes:
         return hashes[path]
-    return hash_of_list({name.relative_to(path).parts: md5 for name, md5 in hashes.items()}) if hashes else None
+    return hash_of_list({name.relative_to(path).parts: each for name, each in hashes.items()}) if hashes else None
 
 
 def _data(dataset: str) -> Iterator[tuple[Path, str]]:

@@ -7,6 +7,8 @@ from moonshine.project.rows import Row, model_name, parse_model
 PARAMS = Path("params.yaml")
 PARAMS_CHECKED = Path("data", "params-checked.txt")
 """What the stage `check` writes, always the same; every other stage of dvc.yaml depends on it."""
+RUNTIME_LOCK = Path("requirements", "runtime.lock")
+"""The packages that stages import, part of the identity of each."""
 RUNS = Path("runs")
 MANIFEST = "manifest.json"
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"

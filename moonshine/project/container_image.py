@@ -4,8 +4,7 @@ import sys
 from pathlib import Path
 
 from moonshine.errors import MachineError
-
-LOCK = Path("requirements/runtime.lock")
+from moonshine.project.artefacts import RUNTIME_LOCK
 
 
 def require_image_of_this_lock() -> None:
@@ -13,6 +12,7 @@ def require_image_of_this_lock() -> None:
 
     The image keeps its lock beside its packages. Whoever started it, an engine or a person, is checked here.
     """
-    built_from = Path(sys.prefix, LOCK.name)
-    if built_from.exists() and LOCK.exists() and built_from.read_bytes() != LOCK.read_bytes():
-        raise MachineError(f"this image was built from another {LOCK}; build it anew with `make image` or `make sif`")
+    built_from = Path(sys.prefix, RUNTIME_LOCK.name)
+    if built_from.exists() and RUNTIME_LOCK.exists() and built_from.read_bytes() != RUNTIME_LOCK.read_bytes():
+        cure = "build it anew with `make image` or `make sif`"
+        raise MachineError(f"this image was built from another {RUNTIME_LOCK}; {cure}")

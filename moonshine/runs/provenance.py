@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from moonshine.errors import MachineError
+from moonshine.project.artefacts import RUNTIME_LOCK
 from moonshine.project.git import git
 from moonshine.project.graph import PACKAGE
 from moonshine.runtime.files import sha256
 from moonshine.runtime.progress import say
 
-LOCK = PACKAGE.parent / "requirements" / "runtime.lock"
+LOCK = PACKAGE.parent / RUNTIME_LOCK
 
 
 def provenance(device: torch.device, started: float) -> dict[str, Any]:

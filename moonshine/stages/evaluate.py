@@ -18,7 +18,7 @@ from moonshine.runtime.device import choose_device, set_up
 from moonshine.runtime.files import sha256, write_json
 from moonshine.runtime.progress import say
 
-ERRORS = ("top1", "top5", "loss")
+MEASURED = ("top1", "top5", "loss")
 
 
 def evaluate(params: Params, row: Row) -> None:
@@ -43,13 +43,13 @@ def evaluate(params: Params, row: Row) -> None:
         say(f"{which}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
     cost = network_cost(description["architecture"], *description["input"][1:])
     size = {"parameters": cost.parameters, "learnable": cost.learnable, "macs": cost.macs}
-    errors = {key: _spread([measured[key] for measured in networks]) for key in ERRORS}
+    errors = {key: _spread([measured[key] for measured in networks]) for key in MEASURED}
     split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
     file = {key: networks[0][key] for key in ("model_sha256", "model_bytes")}
     of_each = file if seeds == [None] else {"seeds": dict(zip(map(str, seeds), networks))}
     whole = {"row": row.name, "dataset": split, "n": len(data), **size, **errors, **of_each}
     write_json(artefacts.metrics(params.experiment, row), whole)
-    means = {key: round(errors[key]["mean"], 4) for key in ERRORS}
+    means = {key: round(errors[key]["mean"], 4) for key in MEASURED}
     write_json(artefacts.scores(params.experiment, row), {**means, **size})
 
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path.cwd()))
 
-from moonshine.project.artefacts import PARAMS as PARAMS_FILE
+from moonshine.project.artefacts import PARAMS as PARAMS_FILE, RUNTIME_LOCK
 from moonshine.engines.live import require_nothing_read_by_dvc
 from moonshine.engines.snakemake_plan import make_mismatches_stale
 from moonshine.errors import LockedError, ParamsError
@@ -55,7 +55,7 @@ EXPERIMENT = PARAMS.experiment
 DATASET = PARAMS.dataset.name
 SEEDS = PARAMS.seeds
 PROCESSES = PARAMS.recipe.processes or 1
-LOCK = "requirements/runtime.lock"
+LOCK = str(RUNTIME_LOCK)
 DATA = [
     f"data/{DATASET}/{name}" for name in ("manifest.json", "train.arrow", "val.arrow")
 ]
