@@ -18,12 +18,14 @@ demo: $(INSTALLED)
 
 # A process for each core; an idle one takes over tests that wait for another.
 SIDE_BY_SIDE := --numprocesses logical --dist worksteal
+# The tests that need a container engine; the others beside them do without.
+IN_CONTAINERS := tests/containers/test_images.py
 
 test: $(INSTALLED)
 	python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 test-slow: $(INSTALLED)
-	python -m pytest $(SIDE_BY_SIDE) -m slow --ignore tests/containers --ignore tests/slurm --ignore tests/faults
+	python -m pytest $(SIDE_BY_SIDE) -m slow --ignore $(IN_CONTAINERS) --ignore tests/slurm --ignore tests/faults
 
 test-all: test test-slow test-containers test-slurm
 
@@ -38,7 +40,7 @@ image sif:
 	containers/build $@
 
 test-containers: $(INSTALLED)
-	python -m pytest -rs tests/containers
+	python -m pytest -rs $(IN_CONTAINERS)
 
 test-slurm: $(INSTALLED)
 	python -m pytest -rs tests/slurm

@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.finished_project import make_finished_imagenet
 from benchmarks.pairs import Comparison, compare_calls, timed
-from tests.support import environment
+from benchmarks.separate_project import environment
 
 DVC_REPRO, DVC_STATUS = ("dvc", "repro"), ("dvc", "status")
 SNAKEMAKE = ("snakemake", "--dry-run", "--quiet")

@@ -12,29 +12,28 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchmarks.separate_project import ROOT, copy_this_project, load_params_dict
 from moonshine.checks.data import ORIGINS
 from moonshine.checks.made_for import DESCRIPTION, seeds_of
 from moonshine.engines.dvc_project import open_project
 from moonshine.engines.record import commit
 from moonshine.engines.snakemake_plan import snakemake
 from moonshine.models.architecture import describe
-from moonshine.params import Params
-from moonshine.params import read_params as read_checked
+from moonshine.params import Params, read_params
 from moonshine.project import artefacts
 from moonshine.runs.identity import identity_in_params
 from moonshine.runtime.files import sha256, write_checked_json, write_json
-from tests.support import ROOT, copy_project, read_params
 
 
 def make_finished_imagenet(folder: Path) -> None:
     """All rows of experiments/imagenet.yaml, recorded by both engines beside the experiments that dvc.lock has."""
-    copy_project(folder, read_params(ROOT / "experiments" / "imagenet.yaml"))
+    copy_this_project(folder, load_params_dict(ROOT / "experiments" / "imagenet.yaml"))
     shutil.copy(ROOT / "dvc.lock", folder)
     with chdir(folder), open_project() as repo:
         for stage in repo.index.stages:
             for out in stage.outs:
                 _write(Path(out.fs_path))
-        _describe(read_checked(artefacts.PARAMS))
+        _describe(read_params(artefacts.PARAMS))
         snakemake("--touch", "--forceall", "--cores", "1", "--quiet", "all", "--")
         commit(repo, [stage.addressing for stage in repo.index.stages])
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from support import copy_project, once_per_run, start_and_run, toy_params
+from benchmarks.separate_project import start_and_run
+from tests.support.project import copy_project, once_per_run, toy_params
 
 MINUTES = int(os.environ.get("TEST_MINUTES", "45"))
 """Of a test's setup, call or teardown, on any machine; one that hangs has failed then, and the others go on."""
@@ -86,7 +87,7 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
 
 @pytest.fixture(scope="session")
 def by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy experiment after `snakemake`. Copy it to change anything or run in it (support.copy_finished)."""
+    """The toy experiment after `snakemake`. Copy it to change anything or run in it (support.project.copy_finished)."""
 
     def make(folder: Path) -> None:
         start_and_run("snakemake", "--cores", "2", cwd=copy_project(folder / "project", toy_params()))

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from support import ROOT
+from benchmarks.separate_project import ROOT
 
 PROGRAM = """
 import gc, sys, warnings

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.separate_project import ROOT
 from moonshine.runtime.files import sha256
-from support import ROOT, copy_project, run, toy_params
+from tests.support.project import copy_project, run, toy_params
 
 LOCK, SIF = ROOT / "requirements/runtime.lock", ROOT / "containers/moonshine.sif"
 
@@ -40,7 +41,7 @@ def project_in(folder: Path) -> Path:
     return project
 
 
-def models(project: Path) -> dict[str, str]:
+def model_hashes(project: Path) -> dict[str, str]:
     return {str(path.relative_to(project)): sha256(path) for path in project.glob("models/**/*.safetensors")}
 
 
@@ -48,7 +49,7 @@ def models(project: Path) -> dict[str, str]:
 def on_the_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = project_in(tmp_path_factory.mktemp("host"))
     run("dvc", "repro", cwd=project)
-    assert len(models(project)) == 2
+    assert len(model_hashes(project)) == 2
     return project
 
 
@@ -63,7 +64,7 @@ def without_hashes_of_records(lock: Path) -> str:
 def test_dvc_runs_every_stage_in_the_image(engine: str, on_the_host: Path, tmp_path: Path) -> None:
     project = project_in(tmp_path)
     run("dvc", "repro", cwd=project, MOONSHINE_ENGINE=engine)
-    assert models(project) == models(on_the_host)
+    assert model_hashes(project) == model_hashes(on_the_host)
     assert without_hashes_of_records(project / "dvc.lock") == without_hashes_of_records(on_the_host / "dvc.lock")
     record = json.loads((project / "models/toy/records/train/teacher/seed0.json").read_text())
     assert record["image"] == f"lock-{sha256(LOCK)}"
@@ -83,7 +84,7 @@ def test_snakemake_runs_every_stage_in_the_image(on_the_host: Path, tmp_path: Pa
     command = ("snakemake", "--cores", "2", "--use-singularity")
     # Snakemake itself is not to stumble over the trap: Apptainer hands APPTAINERENV_* on as if they were the host's
     run(*command, cwd=project, HOME=str(home), APPTAINERENV_PYTHONPATH=str(packages), PYTHONPATH=str(project))
-    assert models(project) == models(on_the_host)
+    assert model_hashes(project) == model_hashes(on_the_host)
     record = json.loads((project / "models/toy/records/train/teacher/seed0.json").read_text())
     assert record["image"] == f"lock-{sha256(LOCK)}"
     assert "up to date" in run("dvc", "status", cwd=project).stdout

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import STAGES, Experiment, Injections, artefacts, tiny_params
-from faults.forked import command
-from support import once_per_run, write_params
+from benchmarks.separate_project import write_params
+from tests.faults.experiment import STAGES, Experiment, Injections, artefact_hashes, tiny_params
+from tests.faults.forked import command
+from tests.support.project import once_per_run
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +21,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
             assert result.code == 0, result.output
 
     folder = once_per_run(tmp_path_factory, "golden", make)
-    return Experiment(folder, artefacts(folder))
+    return Experiment(folder, artefact_hashes(folder))
 
 
 @pytest.fixture

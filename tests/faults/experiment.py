@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.separate_project import write_params
 from moonshine.runtime.files import sha256
-from support import toy_params, write_params
+from tests.support.project import toy_params
 
 TRAIN = ("train", "teacher", "--seed", "0")
 DISTIL = ("distil", "at/student", "--seed", "0")
@@ -26,7 +27,7 @@ def tiny_params() -> dict[str, Any]:
     return params
 
 
-def artefacts(folder: Path) -> dict[str, str]:
+def artefact_hashes(folder: Path) -> dict[str, str]:
     """Path -> sha256 of all that the experiment publishes and whose bytes are promised."""
     files = [*folder.glob("models/toy/**/*.safetensors"), *folder.glob("results/toy/**/*")]
     return {str(path.relative_to(folder)): sha256(path) for path in files if path.is_file()}
@@ -48,12 +49,12 @@ class Experiment:
 
     def unharmed(self, folder: Path) -> bool:
         """Whether what was published there, all or a part, has the golden bytes; and something was."""
-        found = artefacts(folder)
+        found = artefact_hashes(folder)
         return bool(found) and found.items() <= self.golden.items()
 
     def complete(self, folder: Path) -> bool:
         """Whether all that the experiment publishes is there with the golden bytes, whatever else is."""
-        return self.golden.items() <= artefacts(folder).items()
+        return self.golden.items() <= artefact_hashes(folder).items()
 
 
 @dataclass

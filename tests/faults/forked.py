@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults import phases
-from support import is_stopped
-from tests.warm import CONTEXT
+from tests.faults import phases
+from tests.support.project import is_stopped
+from tests.support.warm import CONTEXT
 
 STRACE = shutil.which("strace")
 
@@ -62,7 +62,7 @@ class Command:
         os.kill(self.pid, signal.SIGCONT)
 
     def phase(self) -> str:
-        return phases.read(self.phase_file)
+        return phases.read_phase(self.phase_file)
 
     def wait_until(self, condition: Callable[["Command"], bool]) -> bool:
         """Wait for a condition; False if the process ended before."""
@@ -132,7 +132,7 @@ def _child(
     descriptor = os.open(files[0], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    phases.record(Path(files[1]), pause)
+    phases.record_phases(Path(files[1]), pause)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if prepare:
         prepare()

@@ -18,7 +18,7 @@ NAMES = {
 }
 
 
-def read(path: Path) -> str:
+def read_phase(path: Path) -> str:
     try:
         return NAMES.get(path.read_bytes()[:1], "start")
     except FileNotFoundError:
@@ -30,7 +30,7 @@ def steps(path: Path) -> int:
     return (path.read_bytes() or b"\0\0")[1]
 
 
-def record(path: Path, pause: str | None = None) -> None:
+def record_phases(path: Path, pause: str | None = None) -> None:
     """From now on this process notes what it does in the file, and stops itself when it first enters `pause`."""
     import moonshine.stages.distil
     import moonshine.stages.evaluate

@@ -7,63 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefacts
-from faults.forked import command
-from faults.test_parity import stop_at
-from support import once_per_run
+from tests.faults.checkpoints import stop_at
+from tests.faults.damages import DAMAGES, empty, flip_a_bit, truncate
+from tests.faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefact_hashes
+from tests.faults.forked import command
+from tests.support.project import once_per_run
 
 EVALUATE = ("evaluate", "distil/at/student")
 DOCUMENTED = {3, 4, 8}
-
-
-def truncate(path: Path, chance: random.Random) -> None:
-    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
-
-
-def truncate_at_a_block(path: Path, chance: random.Random) -> None:
-    path.write_bytes(path.read_bytes()[: 512 * chance.randrange(1 + path.stat().st_size // 512)])
-
-
-def flip_a_bit(path: Path, chance: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    path.write_bytes(content)
-
-
-def zero_a_page(path: Path, chance: random.Random) -> None:
-    content = path.read_bytes()
-    first = 4096 * chance.randrange(1 + len(content) // 4096)
-    path.write_bytes(content[:first] + bytes(len(content[first : first + 4096])) + content[first + 4096 :])
-
-
-def empty(path: Path, chance: random.Random) -> None:
-    path.write_bytes(b"")
-
-
-def remove(path: Path, chance: random.Random) -> None:
-    path.unlink()
-
-
-def make_a_folder(path: Path, chance: random.Random) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def dangle(path: Path, chance: random.Random) -> None:
-    path.unlink()
-    path.symlink_to("nowhere")
-
-
-DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
-    flip_a_bit,
-    truncate,
-    truncate_at_a_block,
-    zero_a_page,
-    empty,
-    remove,
-    make_a_folder,
-    dangle,
-)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +42,7 @@ ARTEFACTS = {
 }
 
 
-def check(
+def require_named_or_harmless(
     name: str,
     damage: Callable[[Path, random.Random], None],
     chance: random.Random,
@@ -133,7 +84,7 @@ def test_damage_is_named_or_harmless(
     chance = random.Random(name)
     start = experiment.folder if ARTEFACTS[name][1] == EVALUATE else under_way
     with injected("damage to an artefact"):
-        check(name, flip_a_bit, chance, experiment, start, tmp_path / "run")
+        require_named_or_harmless(name, flip_a_bit, chance, experiment, start, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -152,7 +103,7 @@ def test_every_damage_is_named_or_harmless(
     repeats = 6 if damage in (flip_a_bit, truncate) else 1
     for _ in range(repeats):
         with injected("damage to an artefact"):
-            check(name, damage, chance, experiment, start, tmp_path / "run")
+            require_named_or_harmless(name, damage, chance, experiment, start, tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
@@ -238,4 +189,4 @@ def test_leftovers_of_a_crash_are_no_checkpoints_and_go(
             ["curve.csv", "final.json", "final.safetensors", "identity.json", "progress.json"]
         )
         assert experiment.unharmed(folder)
-        assert artefacts(folder).keys() >= {"models/toy/distil/at/student/seed0.safetensors"}
+        assert artefact_hashes(folder).keys() >= {"models/toy/distil/at/student/seed0.safetensors"}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import TRAIN, Experiment, Injections, artefacts
-from faults.forked import STRACE, command, traced
+from tests.faults.experiment import TRAIN, Experiment, Injections, artefact_hashes
+from tests.faults.forked import STRACE, command, traced
 
 pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 
@@ -79,7 +79,7 @@ def survives(experiment: Experiment, start: Path, call: str, number: int, fault:
     disturbed = inject(folder, call, number, fault)
     result = command(folder, *TRAIN)
     assert result.code == 0, result.output
-    assert len(artefacts(folder)) == 2  # model and curve
+    assert len(artefact_hashes(folder)) == 2  # model and curve
     assert experiment.unharmed(folder)
     leftovers = [path for path in folder.rglob("*") if ".tmp-" in path.name]
     assert leftovers == []

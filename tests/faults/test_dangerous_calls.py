@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.separate_project import ROOT
 from moonshine.project.graph import PACKAGE
-from support import ROOT
 
 FORBIDDEN = {
     "compile",

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import TRAIN, Experiment, Injections
-from faults.forked import command, start
 from moonshine.runtime.files import free_bytes
+from tests.faults.experiment import TRAIN, Experiment, Injections
+from tests.faults.forked import command, start
 
 CHECKPOINT = 110_000
 """A little more than the bytes of one."""

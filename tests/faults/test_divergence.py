@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from faults.experiment import TRAIN, Experiment, Injections, artefacts, tiny_params
-from faults.forked import command
+from benchmarks.separate_project import write_params
 from moonshine.runs import live
 from moonshine.training import loop
 from moonshine.training.objective import CrossEntropy
-from support import write_params
+from tests.faults.experiment import TRAIN, Experiment, Injections, artefact_hashes, tiny_params
+from tests.faults.forked import command
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_diverged_run_stops_with_code_7(
             assert "loss " in error
             assert "cross_entropy " in error
             assert "Traceback" not in result.output
-            assert artefacts(folder) == {}
+            assert artefact_hashes(folder) == {}
             for path in folder.glob("runs/**/step-*.pt"):
                 network = torch.load(path, weights_only=True)["state"]["network"]
                 assert all(torch.isfinite(tensor).all() for tensor in network.values())

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from faults import phases
-from faults.experiment import STAGES, Injections, artefacts, tiny_params
-from faults.forked import command
-from support import copy_project, is_stopped, moonshine, pausing, stages_in, write_params
+from benchmarks.separate_project import write_params
+from tests.faults import phases
+from tests.faults.experiment import STAGES, Injections, artefact_hashes, tiny_params
+from tests.faults.forked import command
+from tests.support.project import copy_project, is_stopped, pausing, run_moonshine, stages_in
 
 ENGINES = {"snakemake": ("snakemake", "--cores", "2"), "dvc": ("dvc", "repro")}
 KILLS = int(os.environ.get("FAULTS_KILLS", "10"))
@@ -43,7 +44,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     write_params(folder, longer_params())
     for arguments in STAGES:
         assert command(folder, *arguments).code == 0
-    return artefacts(folder)
+    return artefact_hashes(folder)
 
 
 @dataclass
@@ -66,7 +67,7 @@ class Engine:
         )
 
     def phase(self, stage: int) -> str:
-        return phases.read(self.project.parent / str(stage))
+        return phases.read_phase(self.project.parent / str(stage))
 
     def wait_for(self, condition: Callable[[int], bool]) -> int | None:
         """A stage that meets the condition; None when the engine ends first."""
@@ -126,12 +127,12 @@ def test_kills_end_with_the_golden_bytes(
             time.sleep(chance.choice([0, 0, chance.uniform(0, 0.2)]))
         with injected(f"random kills under {name}"):
             engine.kill(chance.choice(TARGETS[1:] if first else TARGETS), stage)
-            assert all(golden.get(path, digest) == digest for path, digest in artefacts(engine.project).items())
+            assert all(golden.get(path, digest) == digest for path, digest in artefact_hashes(engine.project).items())
             if engine.process.returncode == -signal.SIGKILL:
-                moonshine("unlock", cwd=engine.project)
+                run_moonshine("unlock", cwd=engine.project)
         hit.append(engine.phase(stage))
         injected.add(f"under an engine, in the phase: {hit[-1]}")
     output = engine.run_to_the_end()
     assert engine.process.returncode == 0, output
-    assert golden.items() <= artefacts(engine.project).items()
+    assert golden.items() <= artefact_hashes(engine.project).items()
     assert tuple(hit[: len(PHASES)]) == PHASES[:KILLS]

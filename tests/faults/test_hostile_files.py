@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from faults.experiment import TRAIN, Experiment, Injections, artefacts
-from faults.forked import command, start
 from moonshine.models.model_file import model_bytes
 from moonshine.runtime.files import write_checked_json
+from tests.faults.experiment import TRAIN, Experiment, Injections, artefact_hashes
+from tests.faults.forked import command, start
 
 MARKER = "executed"
 
@@ -75,7 +75,7 @@ def test_a_hostile_checkpoint_is_refused(name: str, stopped: Path, tmp_path: Pat
         assert path.name in result.output
         assert "Traceback" not in result.output
         assert not list(folder.rglob(MARKER))
-        assert artefacts(folder) == {}
+        assert artefact_hashes(folder) == {}
 
 
 def limit_memory() -> None:

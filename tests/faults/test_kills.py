@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import DISTIL, Experiment, Injections, artefacts
-from faults.forked import Command, command
+from tests.faults.experiment import DISTIL, Experiment, Injections, artefact_hashes
+from tests.faults.forked import Command, command
 
 STEPS = 3
 """Of an epoch of the tiny experiment."""
@@ -62,7 +62,7 @@ def test_kills_in_every_phase_end_with_the_golden_bytes(
 ) -> None:
     hit = kill_until_done(with_teacher, [(phase, 0.0) for phase in PHASES], injected)
     assert tuple(hit) == PHASES
-    assert len(artefacts(with_teacher)) == 3
+    assert len(artefact_hashes(with_teacher)) == 3
     assert experiment.unharmed(with_teacher)
 
 
@@ -75,5 +75,5 @@ def test_random_kills_end_with_the_golden_bytes(
     delays = [chance.choice([0.0, chance.uniform(0, 0.05), chance.uniform(0, 0.3)]) for _ in range(8)]
     kills = [(chance.choice([*PHASES, "training"]), delay) for delay in delays]
     assert kill_until_done(with_teacher, kills, injected)
-    assert len(artefacts(with_teacher)) == 3
+    assert len(artefact_hashes(with_teacher)) == 3
     assert experiment.unharmed(with_teacher)

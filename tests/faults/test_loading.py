@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import torch
 
-from faults.experiment import Injections
-from imagenet_archives import Archives
+from benchmarks.separate_project import environment, write_params
 from moonshine.data import large_images
 from moonshine.data.large_images import LargeImages
 from moonshine.data.order import epoch_order
 from moonshine.errors import DataError, MachineError
 from moonshine.params.schema import Augmentation
 from moonshine.runtime.files import sha256
-from support import environment, files_below, is_stopped, moonshine, write_params
-from test_photographs import photograph_params
+from tests.faults.experiment import Injections
+from tests.support.imagenet_archives import Archives, photograph_params
+from tests.support.project import files_below, is_stopped, run_moonshine
 
 CLASSES = 40
 
@@ -40,7 +40,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
 def prepared(raw: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     write_params(folder, raw[1])
-    moonshine("prepare", cwd=folder)
+    run_moonshine("prepare", cwd=folder)
     return folder
 
 
@@ -96,7 +96,7 @@ def test_a_stopped_preparation_is_made_again_to_the_same_bytes(
         assert not (tmp_path / "data/imagenet/manifest.json").exists()
         if stop == signal.SIGTERM:
             assert half_made(tmp_path) == []
-        moonshine("prepare", cwd=tmp_path)
+        run_moonshine("prepare", cwd=tmp_path)
         assert files_below(tmp_path / "data") == files_below(prepared / "data")
 
 
@@ -117,7 +117,7 @@ def test_a_disk_too_small_for_the_photographs_is_told(
 ) -> None:
     with injected("a disk without room for the photographs"):
         write_params(small_disk, raw[1])
-        result = moonshine("prepare", cwd=small_disk, check=False)
+        result = run_moonshine("prepare", cwd=small_disk, check=False)
         assert result.returncode in (5, 9)
         assert "bytes needed" in result.stderr
         assert "bytes free" in result.stderr
@@ -144,7 +144,7 @@ def test_a_killed_loading_worker_ends_the_run_which_then_goes_on(
         assert "a loading worker died or hung" in said
         assert "Traceback" not in said
         for name in ("harmed", "unharmed"):
-            moonshine("train", "teacher", "--seed", "0", cwd=tmp_path / name)
+            run_moonshine("train", "teacher", "--seed", "0", cwd=tmp_path / name)
         harmed, unharmed = (
             tmp_path / name / "models/toy/train/teacher/seed0.safetensors" for name in ("harmed", "unharmed")
         )

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import DISTIL, TRAIN, Experiment, Injections
-from faults.forked import command, start
-from support import copy_finished, files_below, run, stages_in, start_until_paused, toy_params, write_params
+from benchmarks.separate_project import write_params
+from tests.faults.experiment import DISTIL, TRAIN, Experiment, Injections
+from tests.faults.forked import command, start
+from tests.support.project import copy_finished, files_below, run, stages_in, start_until_paused, toy_params
 
 
 def everything(folder: Path) -> dict[str, tuple[str, int]]:

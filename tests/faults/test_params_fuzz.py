@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from faults.experiment import tiny_params
 from moonshine.cli import main
 from moonshine.errors import ParamsError
 from moonshine.params import read_params
 from moonshine.params.read import read_yaml
+from tests.faults.experiment import tiny_params
 
 Path_ = tuple[str | int, ...]
 MANY = settings(
@@ -33,7 +33,7 @@ NAMES = {"networks", "methods", "titles", "raw_data", "values", "files", "fetch"
 """Sections whose keys are the user's own names."""
 
 
-def check(content: str) -> tuple[int, str, list[str]]:
+def run_check(content: str) -> tuple[int, str, list[str]]:
     """Exit code, output and files of `moonshine check` on a params file."""
     with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()) as output:
         path = Path(folder, "params.yaml")
@@ -91,7 +91,7 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
 @settings(MANY, max_examples=5)
 @given(valid())
 def test_valid_files_are_accepted_and_come_back(params: dict[str, Any]) -> None:
-    code, output, _ = check(dump(params))
+    code, output, _ = run_check(dump(params))
     assert code == 0, output
     with TemporaryDirectory() as folder:
         first, second = Path(folder, "first.yaml"), Path(folder, "second.yaml")
@@ -103,7 +103,7 @@ def test_valid_files_are_accepted_and_come_back(params: dict[str, Any]) -> None:
 
 
 def refused(content: str, *names: str) -> None:
-    code, output, files = check(content)
+    code, output, files = run_check(content)
     assert code == 2, output
     assert all(line.startswith("error: ") for line in output.splitlines())
     assert any(name in output for name in names), output
@@ -130,7 +130,7 @@ def test_a_value_of_another_kind_is_named_or_was_meant(path: Path_, value: Any) 
     """Text for text, truth for truth and an epoch -1 that is None are accepted or refused, but nothing falls over."""
     params = tiny_params()
     parent(params, path)[path[-1]] = copy.deepcopy(value)
-    code, output, files = check(dump(params))
+    code, output, files = run_check(dump(params))
     assert code in (0, 2), output
     assert "Traceback" not in output
     assert files == ["params.yaml"]
@@ -145,7 +145,7 @@ def test_a_value_of_another_kind_is_named_or_was_meant(path: Path_, value: Any) 
 def test_a_missing_key_is_named_or_optional(path: Path_) -> None:
     params = tiny_params()
     del parent(params, path)[path[-1]]
-    code, output, _ = check(dump(params))
+    code, output, _ = run_check(dump(params))
     assert code in (0, 2)
     assert "Traceback" not in output
     if code == 2:

@@ -8,35 +8,21 @@ import io
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from faults.experiment import DISTIL, TRAIN, Experiment, artefacts, tiny_params
-from faults.forked import Command, command, start
-from faults.phases import stop_after_checkpoint
+from benchmarks.separate_project import write_params
 from moonshine.runtime.files import read_checked_json, write_checked_json
-from support import moonshine, start_until_paused, write_params
+from tests.faults.checkpoints import committed, stop_at
+from tests.faults.experiment import DISTIL, TRAIN, Experiment, artefact_hashes, tiny_params
+from tests.faults.forked import command, start
+from tests.support.project import run_moonshine, start_until_paused
 
 POSITIONS = (1, 2, 3, 5, 6, 7)
 """Numbers of the checkpoints of two epochs of three steps; 4 and 8 are the states after a validation."""
-
-
-def committed(folder: Path) -> list[Path]:
-    """Checkpoints by their number."""
-    return sorted(path.with_suffix(".pt") for path in folder.glob("runs/toy/*/**/step-*.json"))
-
-
-def stop_at(folder: Path, number: int, arguments: tuple[str, ...] = TRAIN) -> None:
-    """Run, and kill -9 once the checkpoint of this number is committed."""
-    running = start(folder, *arguments, prepare=partial(stop_after_checkpoint, number))
-    assert running.wait_until(Command.paused), running.finish().output
-    running.kill()
-    assert running.finish().code == -signal.SIGKILL
-    assert committed(folder)[-1].name == f"step-{number:09d}.pt"
 
 
 def resume(folder: Path, arguments: tuple[str, ...] = TRAIN) -> None:
@@ -50,7 +36,7 @@ def test_resume_from_any_step(number: int, experiment: Experiment, untrained: Pa
     """Within epochs (1, 2, 5, 6) and before a validation (3, 7)."""
     stop_at(untrained, number)
     resume(untrained)
-    assert len(artefacts(untrained)) == 2
+    assert len(artefact_hashes(untrained)) == 2
     assert experiment.unharmed(untrained)
 
 
@@ -97,8 +83,8 @@ def test_resume_in_other_precisions(precision: str, experiment: Experiment, tmp_
     assert command(whole, *DISTIL).code == 0
     stop_at(stopped, 2, DISTIL)
     resume(stopped, DISTIL)
-    assert len(artefacts(whole)) == 3
-    assert artefacts(whole) == artefacts(stopped)
+    assert len(artefact_hashes(whole)) == 3
+    assert artefact_hashes(whole) == artefact_hashes(stopped)
 
 
 @pytest.mark.slow
@@ -113,15 +99,15 @@ def test_resume_of_compiled_networks(experiment: Experiment, tmp_path: Path) -> 
         experiment.copy(tmp_path / name, "runs", "results", "distil", "records", params=params)
         for name in ("whole", "stopped")
     )
-    moonshine(*DISTIL, cwd=whole)
+    run_moonshine(*DISTIL, cwd=whole)
     command_ = (sys.executable, "-m", "moonshine", *DISTIL)
     running = start_until_paused(*command_, cwd=stopped, PAUSE_AFTER="2")
     running.kill()
     assert running.wait() == -signal.SIGKILL
     assert committed(stopped)[-1].name == "step-000000002.pt"  # the compiler then works on the third batch's size
-    assert "going on from epoch" in moonshine(*DISTIL, cwd=stopped).stderr
-    assert len(artefacts(whole)) == 3
-    assert artefacts(whole) == artefacts(stopped)
+    assert "going on from epoch" in run_moonshine(*DISTIL, cwd=stopped).stderr
+    assert len(artefact_hashes(whole)) == 3
+    assert artefact_hashes(whole) == artefact_hashes(stopped)
 
 
 State = dict[str, Any]
@@ -207,7 +193,7 @@ def test_control_with_another_loss_scale_float16_differs(experiment: Experiment,
     stop_at(stopped, 5, DISTIL)
     edit_newest(stopped, lambda state: state["scaler"].update(scale=1.0))
     resume(stopped, DISTIL)
-    assert artefacts(whole) != artefacts(stopped)
+    assert artefact_hashes(whole) != artefact_hashes(stopped)
 
 
 @pytest.mark.parametrize(
@@ -221,4 +207,4 @@ def test_no_piece_of_the_state_is_optional(key: str, stopped: Path, tmp_path: Pa
     assert result.code == 8
     assert "its checkpoint does not fit" in result.output
     assert "Traceback" not in result.output
-    assert artefacts(folder) == {}
+    assert artefact_hashes(folder) == {}

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefacts, tiny_params
-from faults.forked import command, start
-from faults.test_corruption import flip_a_bit
 from moonshine.runtime.files import sha256
-from support import copy_project, moonshine, run
+from tests.faults.damages import flip_a_bit
+from tests.faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefact_hashes, tiny_params
+from tests.faults.forked import command, start
+from tests.support.project import copy_project, run, run_moonshine
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def project(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) ->
     folder = copy_project(tmp_path_factory.mktemp("verify") / "project", tiny_params())
     for name in ("data", "models", "results"):
         shutil.copytree(experiment.folder / name, folder / name)
-    moonshine("check", "--keys", cwd=folder)
+    run_moonshine("check", "--keys", cwd=folder)
     run("dvc", "commit", "--quiet", "--force", "prepare@digits", "train@toy-teacher-0", cwd=folder)
     run("git", "add", "--all", cwd=folder)
     run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "-m", "results", cwd=folder)
@@ -201,7 +201,7 @@ def test_a_finished_run_is_adopted_without_training(experiment: Experiment, tmp_
     assert command(folder, "adopt", "train/teacher", "--seed", "0").code == 0
     result = command(folder, *TRAIN)
     assert "global batch size" not in result.output
-    assert len(artefacts(folder)) == 2
+    assert len(artefact_hashes(folder)) == 2
     assert experiment.unharmed(folder)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefacts
-from faults.forked import command, start
+from tests.faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefact_hashes
+from tests.faults.forked import command, start
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PHASES = ("training", "saving", "evaluation")
@@ -34,7 +34,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
         result = command(with_teacher, *DISTIL)
         assert result.code == 0
         assert "going on from epoch" in result.output
-        assert len(artefacts(with_teacher)) == 3
+        assert len(artefact_hashes(with_teacher)) == 3
         assert experiment.unharmed(with_teacher)
 
 
@@ -79,7 +79,7 @@ def test_prepare_and_evaluate_stop_too_and_leave_nothing_half_made(
             assert f"stopped by {stop.name}" in result.output
             assert work(folder) == before
             assert command(folder, *arguments).code == 0
-        assert artefacts(folder)["results/toy/metrics/train/teacher.json"] in experiment.golden.values()
+        assert artefact_hashes(folder)["results/toy/metrics/train/teacher.json"] in experiment.golden.values()
         assert (folder / "data/digits/manifest.json").read_bytes() == (
             experiment.folder / "data/digits/manifest.json"
         ).read_bytes()

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from faults.experiment import STAGES, TRAIN, Experiment, Injections, artefacts, tiny_params
-from faults.forked import command
+from benchmarks.separate_project import environment
 from moonshine.runtime.files import sha256
 from moonshine.training.objective import CrossEntropy
-from support import copy_project, environment, moonshine, run
+from tests.faults.experiment import STAGES, TRAIN, Experiment, Injections, artefact_hashes, tiny_params
+from tests.faults.forked import command
+from tests.support.project import copy_project, run, run_moonshine
 
 ODD = "(scratch) ö ön/ü 'x\" $HOME;&"
 POOR = {
@@ -31,7 +32,7 @@ def test_an_odd_path(experiment: Experiment, tmp_path: Path, injected: Injection
         for arguments in STAGES:
             result = command(folder, *arguments)
             assert result.code == 0, result.output
-        assert artefacts(folder) == experiment.golden
+        assert artefact_hashes(folder) == experiment.golden
 
 
 def test_a_strict_umask(experiment: Experiment, untrained: Path, injected: Injections) -> None:
@@ -86,7 +87,7 @@ def test_read_only_data(experiment: Experiment, untrained: Path, injected: Injec
 def test_a_poor_environment(name: str, experiment: Experiment, untrained: Path, injected: Injections) -> None:
     """In processes of their own, for these variables are read when Python and its libraries start."""
     with injected("odd paths, poor environments"):
-        moonshine(*TRAIN, cwd=untrained, **POOR[name])
+        run_moonshine(*TRAIN, cwd=untrained, **POOR[name])
         assert experiment.unharmed(untrained)
 
 
@@ -137,7 +138,7 @@ def test_a_gpu_that_is_not_there(untrained: Path, experiment: Experiment, tmp_pa
         assert result.code == 5
         assert "machine.device: cuda, but" in result.output
         assert "Traceback" not in result.output
-        assert artefacts(folder) == {}
+        assert artefact_hashes(folder) == {}
 
 
 def hide_gpus() -> None:

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from torch.distributed import TCPStore
 
+from benchmarks.separate_project import write_params
 from moonshine.runtime.files import sha256
-from support import copy_project, is_stopped, moonshine, pausing, run, stages_in, toy_params, write_params
+from tests.support.project import copy_project, is_stopped, pausing, run, run_moonshine, stages_in, toy_params
 
 HAS_CLUSTER = (
     bool(shutil.which("sbatch")) and subprocess.run(["sinfo", "--noheader"], capture_output=True).stdout != b""
@@ -53,7 +54,7 @@ def test_the_whole_experiment_runs_as_jobs_of_the_cluster(tmp_path: Path) -> Non
     local.mkdir()
     write_params(local, params)
     for command in ("prepare", "train teacher --seed 0", "distil at/student --seed 0"):
-        moonshine(*command.split(), cwd=local)
+        run_moonshine(*command.split(), cwd=local)
     assert hashes(project) == hashes(local) != {}
 
 
@@ -127,8 +128,8 @@ def require_end_as_unharmed(project: Path, engine: "subprocess.Popen[str]") -> N
     unharmed = project.parent / "unharmed"
     unharmed.mkdir()
     shutil.copy(project / "params.yaml", unharmed)
-    moonshine("prepare", cwd=unharmed)
-    moonshine("train", "teacher", "--seed", "0", cwd=unharmed)
+    run_moonshine("prepare", cwd=unharmed)
+    run_moonshine("train", "teacher", "--seed", "0", cwd=unharmed)
     assert sha256(project / TEACHER) == sha256(unharmed / TEACHER)
 
 
@@ -166,9 +167,9 @@ def test_torchrun_meets_across_tasks(tmp_path: Path) -> None:
     params = toy_params()
     params["recipe"]["processes"] = 2
     write_params(tmp_path, params)
-    moonshine("prepare", cwd=tmp_path)
+    run_moonshine("prepare", cwd=tmp_path)
     alone = shutil.copytree(tmp_path, tmp_path / "alone")
-    moonshine("train", "teacher", "--seed", "0", cwd=alone)
+    run_moonshine("train", "teacher", "--seed", "0", cwd=alone)
     meeting = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     command = (
         "srun", "--ntasks", "2", "torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 if "moonshine" in sys.orig_argv and {"train", "distil", "evaluate", "report"} & set(sys.orig_argv):
-    from faults import phases
+    from tests.faults import phases
 
     folder = Path(os.environ["PHASES_FOLDER"])
-    phases.record(folder / str(os.getpid()), os.environ.get("PAUSE"))
+    phases.record_phases(folder / str(os.getpid()), os.environ.get("PAUSE"))
     for number in filter(None, os.environ.get("PAUSE_AFTER", "").split(",")):
         phases.stop_after_checkpoint(int(number), folder / f"paused-after-{number}")

@@ -1,0 +1,65 @@
+"""`moonshine use` puts a checked experiment in place, and nothing else."""
+
+import re
+import shutil
+from pathlib import Path
+
+from benchmarks.separate_project import ROOT, write_params
+from tests.support.project import ANOTHER_OWNER, copy_project, run_moonshine, toy_params
+
+
+def test_an_experiment_is_put_in_place_to_the_letter(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    result = run_moonshine("use", "fashion-mnist", cwd=tmp_path)
+    text = (ROOT / "experiments/fashion-mnist.yaml").read_text()
+    assert (tmp_path / "params.yaml").read_text() == text
+    assert "now experiments/fashion-mnist.yaml, 7 rows" in result.stderr
+
+
+def test_the_experiment_in_place_is_one_of_them_so_that_it_can_be_put_back() -> None:
+    in_place = (ROOT / "params.yaml").read_text()
+    assert in_place in [path.read_text() for path in (ROOT / "experiments").glob("*.yaml")]
+
+
+def test_the_readme_lists_every_experiment() -> None:
+    _, table = (ROOT / "README.md").read_text().split("| `moonshine use` |")
+    cells = [line.split("|")[1] for line in table.split("\n\n")[0].splitlines()[2:]]
+    listed = re.findall("`(.+?)`", "".join(cells))
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "experiments").glob("*.yaml"))
+
+
+def test_changes_that_are_kept_nowhere_else_are_not_overwritten(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", toy_params())
+    shutil.copytree(ROOT / "experiments", project / "experiments")
+    run_moonshine("use", "digits", cwd=project)  # the toy experiment is in git
+    write_params(project, toy_params())
+    result = run_moonshine("use", "cifar10", cwd=project, check=False, **ANOTHER_OWNER)
+    assert result.returncode == 5
+    assert result.stderr.startswith("error: git refuses: fatal: detected dubious ownership in repository at ")
+    edited = (project / "params.yaml").read_text() + "# mine\n"
+    (project / "params.yaml").write_text(edited)
+    result = run_moonshine("use", "cifar10", cwd=project, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: params.yaml: has changes that would be lost; commit them, or keep them as")
+    assert (project / "params.yaml").read_text() == edited
+    shutil.copy(project / "params.yaml", project / "experiments" / "mine.yaml")
+    run_moonshine("use", "cifar10", cwd=project)
+    run_moonshine("use", "mine", cwd=project)
+    assert (project / "params.yaml").read_text() == edited
+
+
+def test_a_wrong_or_unknown_experiment_leaves_params_alone(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    write_params(tmp_path, toy_params())
+    before = (tmp_path / "params.yaml").read_text()
+    result = run_moonshine("use", "imagnet", cwd=tmp_path, check=False)
+    assert (result.returncode, result.stderr) == (2, 'error: "imagnet" is no experiment (did you mean "imagenet"?)\n')
+    result = run_moonshine("use", "../params", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith('error: "../params" is no experiment (known: ')
+    (tmp_path / "experiments/wrong.yaml").write_text(before.replace("epochs:", "epohcs:"))
+    result = run_moonshine("use", "wrong", cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert 'experiments/wrong.yaml: recipe.epohcs: unknown key (did you mean "epochs"?)' in result.stderr
+    assert (tmp_path / "params.yaml").read_text() == before

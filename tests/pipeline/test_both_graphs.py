@@ -1,0 +1,112 @@
+"""The two graphs are one: same stages, inputs, outputs and commands, held against each other without data."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from benchmarks.separate_project import ROOT, load_params_dict
+from moonshine.project.artefacts import PARAMS_CHECKED
+from moonshine.project.graph import CHECK, CODE, PARAMS, SOURCES
+from tests.support.project import copy_project, run, toy_params
+
+LAUNCHER = "containers/run "
+EXPERIMENTS = [
+    pytest.param(path, id=path.stem, marks=[] if path.stem in ("cifar10", "digits", "imagenet") else pytest.mark.slow)
+    for path in sorted((ROOT / "experiments").glob("*.yaml"))
+]
+
+
+def dvc_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], str]]:
+    """Outputs -> (stage, dependencies, command), without the check of params.yaml and what makes all others come after.
+
+    Snakemake checks it while it reads its Snakefile.
+    """
+    graph = {}
+    with Repo(str(project)) as repo:
+        for stage in repo.index.stages:
+            paths = [
+                [str(Path(item.fs_path).relative_to(project)) for item in items] for items in (stage.outs, stage.deps)
+            ]
+            outputs, inputs = frozenset(paths[0]), frozenset(paths[1]) - {"params.yaml"}
+            assert stage.cmd.startswith(LAUNCHER)
+            kind, command = stage.name.split("@")[0], stage.cmd.removeprefix(LAUNCHER)
+            if kind == CHECK:
+                assert (outputs, command) == ({str(PARAMS_CHECKED)}, "python -m moonshine check --keys")
+            else:
+                assert str(PARAMS_CHECKED) in inputs, kind
+                graph[outputs] = (kind, inputs - {str(PARAMS_CHECKED)}, command)
+    return graph
+
+
+def snakemake_graph(project: Path) -> dict[frozenset[str], tuple[str, frozenset[str], str]]:
+    """The same from the plan that Snakemake prints."""
+    plan = run("snakemake", "--dry-run", "--forceall", "--printshellcmds", "--nolock", cwd=project)
+    graph = {}
+    for block in re.split(r"^(?=(?:local)?rule )", plan.stdout, flags=re.MULTILINE)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        fields = dict(re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE))
+        command = re.search(r"^Shell command: (.*)$", block, re.MULTILINE)
+        if rule and command and "output" in fields:
+            outputs, inputs = (frozenset(fields[key].split(", ")) for key in ("output", "input"))
+            graph[outputs] = (rule[1], inputs, command[1])
+    return graph
+
+
+def as_folders(inputs: frozenset[str], folders: set[str]) -> frozenset[str]:
+    """DVC depends on the folder of gathered files; map Snakemake's files to it."""
+    return frozenset(next((f for f in folders if path.startswith(f + "/")), path) for path in inputs)
+
+
+@pytest.mark.parametrize("params", EXPERIMENTS)
+def test_both_engines_have_the_same_graph(params: Path, tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", load_params_dict(params))
+    of_dvc, of_snakemake = dvc_graph(project), snakemake_graph(project)
+    assert len(of_dvc) > 5
+    assert of_dvc.keys() == of_snakemake.keys()
+    for outputs, (stage, inputs, command) in of_dvc.items():
+        rule, files, shell = of_snakemake[outputs]
+        folders = {path for path in inputs if not Path(path).suffix}
+        assert (stage, inputs, command) == (rule, as_folders(files, folders), shell)
+
+
+def test_a_fresh_clone_plans_every_job_although_results_are_in_git(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", toy_params())
+    page = project / "results" / "toy" / "README.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("the committed page\n")
+    plan = run("snakemake", "--dry-run", cwd=project)
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout, re.MULTILINE))
+    assert jobs == {
+        **dict.fromkeys(("all", "prepare", "train", "distil", "evaluate_train", "evaluate_distil"), "1"),
+        **dict.fromkeys(("attention_maps", "report"), "1"),
+        "total": "8",
+    }
+
+
+def test_dvc_declares_the_code_that_stages_are_made_of() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        modules = {dep.removeprefix("moonshine/") for dep in stage["deps"] if dep.startswith("moonshine/")}
+        source = {SOURCES.format(source="${dataset.source}")} if name.startswith("prepare") else set()
+        assert modules == {*CODE[name if name in CODE else name.split("_")[0]], *source}, name
+        assert "requirements/runtime.lock" in stage["deps"]
+
+
+def test_dvc_declares_the_params_that_stages_go_by() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name, stage in stages.items():
+        keys = {key.replace("${item.", "{") for key in stage.get("params", [])}
+        expected = set(PARAMS.get(name) or PARAMS.get(name.split("_")[0], ()))
+        assert keys == expected - ({"seeds"} if name == "evaluate_fetch" else set()), name
+
+
+def test_every_stage_depends_on_the_check_which_itself_has_nothing_of_params() -> None:
+    """Whatever they say, also if `experiment` is a path or a command."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    check = stages.pop(CHECK)
+    assert "params.yaml" in check["deps"]
+    assert "${" not in str([check["cmd"], check["deps"], check["outs"]])
+    assert [name for name, stage in stages.items() if str(PARAMS_CHECKED) not in stage["deps"]] == []

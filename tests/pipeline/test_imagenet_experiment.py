@@ -1,0 +1,67 @@
+"""experiments/imagenet.yaml from archives and published checkpoints to its tables, at small scale, by either engine.
+
+What is put in place of the original: where the files lie and their checksums, one epoch instead of a hundred, and
+64 pixels instead of 224, with which both runs would take hours on two cores.
+"""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+import yaml
+
+from benchmarks.separate_project import ROOT
+from tests.support.bad_server import serving
+from tests.support.checkpoints import write_checkpoint
+from tests.support.imagenet_archives import Archives
+from tests.support.project import copy_project, files_below, run, run_moonshine
+
+PUBLISHED = {"resnet34": False, "resnet18": True}
+"""Name: whether its file has the format of 2017."""
+
+
+def small_scale(params: dict[str, Any], raw: Path, addresses: dict[str, str], digests: dict[str, str]) -> None:
+    params["dataset"]["files"] = Archives(classes=1000, train=1, val=40).write(raw)
+    params["dataset"] |= {"size": 64, "evaluation": {"resize": 72}}
+    params["machine"] = {"raw_data": {"imagenet": str(raw)}, "device": "cpu"}
+    params["recipe"] |= {"epochs": 1, "lr_steps": []}
+    params["methods"]["at-paper"]["first_epoch"] = 1
+    for name, published in params["fetch"].items():
+        published |= {"url": f"{addresses[name]}/truncate/fine/{name}.pth", "sha256": digests[name]}
+
+
+@pytest.mark.slow
+def test_every_row_of_the_imagenet_experiment_by_either_engine(tmp_path: Path) -> None:
+    params = yaml.safe_load((ROOT / "experiments/imagenet.yaml").read_text())
+    files = {name: tmp_path / f"{name}.pth" for name in PUBLISHED}
+    torch.manual_seed(0)
+    digests = {  # torchvision's keys and shapes, with weights that nobody trained
+        name: write_checkpoint(torchvision.models.get_model(name).state_dict(), files[name], of_2017)
+        for name, of_2017 in PUBLISHED.items()
+    }
+    with ExitStack() as servers:
+        addresses = {name: servers.enter_context(serving(file.read_bytes()))[0] for name, file in files.items()}
+        small_scale(params, tmp_path / "raw", addresses, digests)
+        by_snakemake, by_dvc = (copy_project(tmp_path / engine, params) for engine in ("snakemake", "dvc"))
+        run("snakemake", "--cores", str(os.cpu_count()), cwd=by_snakemake)
+        run("dvc", "repro", cwd=by_dvc)
+    models = files_below(by_snakemake / "models", ".safetensors")
+    assert len(models) == 10
+    assert models == files_below(by_dvc / "models", ".safetensors")
+    results = files_below(by_snakemake / "results", ".md", ".json", ".csv", ".svg")
+    assert results == files_below(by_dvc / "results", ".md", ".json", ".csv", ".svg")
+    page = (by_snakemake / "results/imagenet/README.md").read_text()
+    assert "not run" not in page
+    for title in params["titles"].values():
+        assert f"| {title} " in page
+    for project in (by_snakemake, by_dvc):
+        assert "up to date" in run("dvc", "status", cwd=project).stdout
+        assert "Nothing to be done" in run("snakemake", "--dry-run", cwd=project).stdout
+    said = run_moonshine("lineage", "models/imagenet/distil/at/resnet18/seed0.safetensors", cwd=by_snakemake).stdout
+    assert params["fetch"]["resnet34"]["sha256"] in said
+    for described in params["dataset"]["files"].values():
+        assert described["md5"] in said

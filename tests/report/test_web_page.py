@@ -1,0 +1,157 @@
+"""The HTML page in a real browser: it needs no network, works by keyboard, and is readable for everybody."""
+
+import base64
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_core_python.selenium import Axe
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from benchmarks.separate_project import write_params
+from tests.support.measured_project import measured_params, write_project
+from tests.support.project import once_per_run, run_moonshine
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
+QUIET = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+DRAWN = "return document.documentElement.dataset.drawn === 'yes'"
+Browser = webdriver.Chrome
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def make(folder: Path) -> None:
+        project = write_project(folder)
+        (project / "results/toy/metrics/train/student.json").unlink()
+        run_moonshine("report", "--partial", cwd=project)
+
+    return once_per_run(tmp_path_factory, "measured", make) / "results/toy/report.html"
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", *QUIET, f"--user-data-dir={profile}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(chromium: Browser, page: Path) -> Browser:
+    """The page, drawn, in a desktop window with a light theme."""
+    return opened(chromium, page)
+
+
+def opened(browser: Browser, page: Path, width: int = 1200, theme: str = "light") -> Browser:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = {"name": "prefers-color-scheme", "value": theme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    browser.get(page.as_uri())
+    WebDriverWait(browser, 600).until(lambda browser: browser.execute_script(DRAWN))
+    return browser
+
+
+def column(browser: Browser, index: int) -> list[str]:
+    cells = browser.find_elements(By.CSS_SELECTOR, f"table.sortable tbody tr > :nth-child({index + 1})")
+    return [cell.text for cell in cells]
+
+
+def heading(browser: Browser, index: int) -> Any:
+    return browser.find_elements(By.CSS_SELECTOR, "table.sortable thead th")[index]
+
+
+def marks(browser: Browser, chart: str) -> int:
+    return len(browser.find_elements(By.CSS_SELECTOR, f'[data-chart="{chart}"] .mark-symbol.role-mark path'))
+
+
+def test_the_page_is_one_small_file_that_asks_for_no_other(page: Path, browser: Browser) -> None:
+    assert page.stat().st_size < 5e6
+    assert browser.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)") == []
+    assert browser.get_log("browser") == []
+
+
+def test_every_figure_is_drawn(browser: Browser) -> None:
+    charts = browser.find_elements(By.CSS_SELECTOR, "[data-chart]")
+    assert len(charts) == 5
+    for chart in charts:
+        drawing = chart.find_element(By.TAG_NAME, "svg")
+        assert drawing.size["width"] > 600
+        assert drawing.size["height"] > 60
+        assert len(drawing.find_elements(By.TAG_NAME, "path")) > 3
+
+
+def test_a_heading_sorts_by_mouse_and_by_keyboard_and_rows_that_have_not_run_stay_last(browser: Browser) -> None:
+    assert column(browser, 0) == ["Teacher", "From scratch", "Student"]
+    error = heading(browser, 3)
+    error.find_element(By.TAG_NAME, "button").click()
+    assert error.get_attribute("aria-sort") == "ascending"
+    assert column(browser, 0) == ["Teacher", "Student", "From scratch"]
+    error.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+    assert error.get_attribute("aria-sort") == "descending"
+    assert column(browser, 0) == ["Student", "Teacher", "From scratch"]
+    assert column(browser, 3) == ["7.00 ± 1.05", "2.03 ± 0.15", "not run"]
+    heading(browser, 0).find_element(By.TAG_NAME, "button").click()
+    assert error.get_attribute("aria-sort") == "none"
+    assert column(browser, 0) == ["From scratch", "Student", "Teacher"]
+
+
+def test_rows_can_be_taken_out_of_the_charts(browser: Browser) -> None:
+    assert marks(browser, "error-against-parameters") == 2
+    browser.find_element(By.CSS_SELECTOR, "#ticks input").send_keys(Keys.SPACE)
+    WebDriverWait(browser, 600).until(lambda browser: marks(browser, "error-against-parameters") == 1)
+    browser.find_element(By.ID, "all").click()
+    WebDriverWait(browser, 600).until(lambda browser: marks(browser, "error-against-parameters") == 2)
+
+
+def test_curves_show_the_chosen_images(browser: Browser) -> None:
+    lines = "return document.querySelector('[data-chart=training-curves] .mark-line.role-mark path').getAttribute('d')"
+    of_validation = browser.execute_script(lines)
+    Select(browser.find_element(By.ID, "images")).select_by_visible_text("training images")
+    WebDriverWait(browser, 600).until(lambda browser: browser.execute_script(lines) != of_validation)
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1200, "light"), (1200, "dark"), (390, "light")])
+def test_it_is_accessible(width: int, theme: str, chromium: Browser, page: Path) -> None:
+    browser = opened(chromium, page, width, theme)
+    for details in browser.find_elements(By.TAG_NAME, "summary"):
+        details.click()
+    violations = Axe().run(browser)["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in violations] == []
+    overflow = browser.execute_script("return document.documentElement.scrollWidth - innerWidth")
+    assert overflow <= 0
+
+
+def test_it_prints_without_its_controls(browser: Browser) -> None:
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert not browser.find_element(By.TAG_NAME, "nav").is_displayed()
+        assert not browser.find_element(By.TAG_NAME, "fieldset").is_displayed()
+        pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert pdf.startswith(b"%PDF")
+    assert len(pdf) > 20_000
+
+
+def test_a_page_of_an_experiment_that_never_ran_works_too(chromium: Browser, tmp_path: Path) -> None:
+    write_params(tmp_path, measured_params())
+    run_moonshine("report", "--partial", cwd=tmp_path)
+    chromium.get((tmp_path / "results/toy/report.html").as_uri())
+    heading(chromium, 5).find_element(By.TAG_NAME, "button").click()
+    assert column(chromium, 0)[0] == "Student"
+    assert column(chromium, 3) == ["not run"] * 3
+    assert Axe().run(chromium)["violations"] == []
+    assert chromium.get_log("browser") == []

@@ -1,0 +1,282 @@
+"""Jobs on one machine take different GPUs; here with eight pretended ones."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.separate_project import ROOT, environment, write_params
+from moonshine.runtime import device, gpu_claims
+from tests.support.project import run_moonshine, toy_params
+
+GPUS = [f"GPU-{number}" for number in range(8)]
+# what a job does, without torch: claim, tell, and compute until somebody stops it
+JOB = """
+import signal, sys
+from pathlib import Path
+from moonshine.runtime import gpu_claims
+gpu_claims.FOLDER, gpu_claims.SECONDS_BETWEEN_TRIES = Path(sys.argv[1]), 0.05
+uuids = sys.argv[3:]
+how, number = sys.argv[2].split()
+if how == "free":
+    indices = gpu_claims.claim_free_gpus(uuids, int(number))
+elif how == "share":
+    gpu_claims.share_gpu(uuids[int(number)])
+    indices = [int(number)]
+else:
+    gpu_claims.claim_gpu(uuids, int(number))
+    indices = [int(number)]
+print(*(uuids[index] for index in indices), flush=True)
+signal.pause()
+"""
+# eight devices that only torch.cuda knows of, of which CUDA_VISIBLE_DEVICES leaves some
+PRETENDED = """
+import os, sys, types
+from pathlib import Path
+import torch
+from moonshine.runtime import device, gpu_claims
+from moonshine.params.schema import Machine
+gpu_claims.FOLDER = Path(os.environ["CLAIMS"])
+visible = [int(index) for index in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: len(visible)
+torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"GPU-{visible[index]}")
+torch.cuda.set_device = lambda index: print("current device:", index)
+"""
+STAGE = f"""{PRETENDED}
+print(device.choose_device("auto"), device.choose_device("auto"), device.choose_device("cpu"))
+"""
+RANK = f"""{PRETENDED}
+print(os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], device.choose_device("auto"), sep="; ")
+"""
+# what `moonshine train` does with recipe.processes: 2, but its processes only tell which device they compute on
+TRAINING = f"""{PRETENDED}
+from torch.distributed.launcher import api
+from moonshine.runtime import torchrun
+from moonshine.errors import Interrupted
+launch = api.elastic_launch
+api.elastic_launch = lambda config, program: lambda *command: launch(config, program)("-c", os.environ["RANK_DOES"])
+try:
+    sys.exit(torchrun.run_processes(2, "auto"))
+except Interrupted as stopped:
+    print(stopped)
+    sys.exit(stopped.exit_code)
+"""
+
+
+class Jobs:
+    def __init__(self, folder: Path):
+        self.folder, self.running = folder, []
+
+    def start(self, *uuids: str, how: str = "free 1") -> subprocess.Popen[str]:
+        return self.run(sys.executable, "-c", JOB, str(self.folder), how, *uuids)
+
+    def run(self, *command: str, **extra: str) -> subprocess.Popen[str]:
+        job = subprocess.Popen(
+            command,
+            env=environment(CLAIMS=str(self.folder), **extra),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.running.append(job)
+        return job
+
+
+def device_of(job: subprocess.Popen[str]) -> str:
+    """Of several devices, all with spaces between."""
+    assert job.stdout is not None
+    return job.stdout.readline().strip()
+
+
+def waits(job: subprocess.Popen[str]) -> str:
+    """What a job says that finds too few devices."""
+    assert job.stderr is not None
+    said = job.stderr.readline()
+    assert "waiting for other jobs to end" in said
+    return said
+
+
+def next_with_devices(started: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    readable, _, _ = select.select([job.stdout for job in started], [], [])
+    return next(job for job in started if job.stdout in readable)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    jobs = Jobs(tmp_path / "gpus")
+    yield jobs
+    for job in jobs.running:
+        job.kill()
+        job.communicate()
+
+
+def test_eight_jobs_take_eight_devices(jobs: Jobs) -> None:
+    started = [jobs.start(*GPUS) for _ in GPUS]
+    assert sorted(device_of(job) for job in started) == GPUS
+
+
+def test_jobs_that_see_some_devices_take_those(jobs: Jobs) -> None:
+    """As with CUDA_VISIBLE_DEVICES: each job numbers what it sees from 0, in its own order."""
+    first, second = jobs.start("GPU-5", "GPU-3"), jobs.start("GPU-3", "GPU-5")
+    assert {device_of(first), device_of(second)} == {"GPU-3", "GPU-5"}
+
+
+def test_a_job_waits_for_one_that_ends_however_it_ends(jobs: Jobs) -> None:
+    first = jobs.start("GPU-0")
+    assert device_of(first) == "GPU-0"
+    second = jobs.start("GPU-0")
+    assert "0 of 1 GPUs are free and this job takes 1; waiting" in waits(second)
+    first.send_signal(signal.SIGKILL)
+    assert device_of(second) == "GPU-0"
+
+
+def test_processes_of_one_training_do_not_wait_for_each_others_devices(jobs: Jobs) -> None:
+    assert device_of(jobs.start("GPU-0", "GPU-1", how="this 1")) == "GPU-1"
+    taken = jobs.start("GPU-0", "GPU-1", how="this 1")
+    assert "MachineError: GPU 1 is taken by another job" in taken.communicate()[1]
+    too_many = jobs.start("GPU-0", "GPU-1", how="this 2")
+    assert "MachineError: 3 processes on this machine, but 2 GPUs" in too_many.communicate()[1]
+
+
+def test_trainings_of_two_processes_run_side_by_side_while_devices_last(jobs: Jobs) -> None:
+    """And the claims of one that is killed are free again."""
+    started = [jobs.start(*GPUS, how="free 2") for _ in range(4)]
+    taken = [device_of(job) for job in started]
+    assert sorted(" ".join(taken).split()) == GPUS
+    fifth = jobs.start(*GPUS, how="free 2")
+    assert "0 of 8 GPUs are free and this job takes 2; waiting" in waits(fifth)
+    started[2].kill()
+    assert device_of(fifth) == taken[2]
+
+
+def test_trainings_that_do_not_fit_together_wait_with_no_device(jobs: Jobs) -> None:
+    """Each wants two of three: one computes, the other leaves the third to whoever needs no more."""
+    three = GPUS[:3]
+    first = jobs.start(*three, how="free 2")
+    assert device_of(first) == "GPU-0 GPU-1"
+    second = jobs.start(*reversed(three), how="free 2")
+    assert "1 of 3 GPUs are free and this job takes 2; waiting" in waits(second)
+    third = jobs.start(*three)
+    assert device_of(third) == "GPU-2"
+    first.kill()
+    assert device_of(second) == "GPU-1 GPU-0"
+
+
+def test_many_trainings_that_start_at_once_all_get_their_turn(jobs: Jobs) -> None:
+    for _ in range(2):
+        started = [jobs.start(*order, how="free 2") for order in (GPUS[:3], GPUS[2::-1], GPUS[1:3], GPUS[:2])]
+        while started:
+            done = next_with_devices(started)
+            assert len(device_of(done).split()) == 2
+            done.kill()
+            started.remove(done)
+
+
+def test_more_processes_than_devices_is_an_error(jobs: Jobs) -> None:
+    job = jobs.start("GPU-0", "GPU-1", how="free 3")
+    assert "MachineError: 3 processes on this machine, but 2 GPUs" in job.communicate()[1]
+
+
+def test_a_device_stays_taken_while_a_process_of_the_training_lives(jobs: Jobs) -> None:
+    parent = jobs.start("GPU-0", "GPU-1", how="free 2")
+    device_of(parent)
+    process = jobs.start("GPU-0", "GPU-1", how="share 1")
+    assert device_of(process) == "GPU-1"
+    parent.kill()
+    parent.wait()
+    assert device_of(jobs.start("GPU-1", "GPU-0")) == "GPU-0"
+    waiting = jobs.start("GPU-1")
+    waits(waiting)
+    process.kill()
+    assert device_of(waiting) == "GPU-1"
+
+
+def test_a_stage_computes_on_the_device_that_it_claimed(jobs: Jobs) -> None:
+    assert device_of(jobs.start("GPU-6")) == "GPU-6"
+    stage = jobs.run(sys.executable, "-c", STAGE, CUDA_VISIBLE_DEVICES="6,2,7")
+    assert stage.communicate()[0].splitlines() == ["current device: 1", "cuda:1 cuda:1 cpu"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "given", "left"),
+    [
+        ("auto", None, "0,1"),
+        ("cuda", "6,2,7,5", "2,5"),
+        ("cuda", "GPU-6,GPU-2,GPU-7,GPU-5", "GPU-2,GPU-5"),
+        ("cpu", "6,7", "6,7"),
+    ],
+)
+def test_processes_see_free_ones_of_the_devices_that_were_given(
+    wanted: Any, given: str | None, left: str, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device_of(jobs.start("GPU-6", "GPU-7", how="free 2"))
+    seen = {} if given is None else {"CUDA_VISIBLE_DEVICES": given}
+    listed = [name.removeprefix("GPU-") for name in (given or "0,1,2,3,4,5,6,7").split(",")]
+    monkeypatch.setattr(gpu_claims, "FOLDER", jobs.folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(listed))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"GPU-{listed[index]}"))
+    monkeypatch.setattr(os, "environ", seen)
+    device.claim_gpus(wanted, 2)
+    assert seen["CUDA_VISIBLE_DEVICES"] == left
+    assert (device.CLAIMED in seen) == (wanted != "cpu")
+
+
+@pytest.mark.slow
+def test_processes_compute_on_the_devices_that_their_parent_claimed(jobs: Jobs) -> None:
+    """Through torchrun itself: that it passes the environment on."""
+    device_of(jobs.start("GPU-0", "GPU-2", how="free 2"))
+    training = jobs.run(sys.executable, "-c", TRAINING, RANK_DOES=RANK, CUDA_VISIBLE_DEVICES="0,1,2,3")
+    assert sorted(training.communicate()[0].splitlines()) == [
+        "0; 1,3; cuda:0",
+        "1; 1,3; cuda:1",
+        "current device: 0",
+        "current device: 1",
+    ]
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_by_hand_claim_their_devices(jobs: Jobs) -> None:
+    device_of(jobs.start("GPU-0"))
+    started = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    rank = jobs.run(sys.executable, "-c", RANK, CUDA_VISIBLE_DEVICES="0,1", **started)
+    assert "GPU 0 is taken by another job" in rank.communicate()[1]
+
+
+def test_a_training_that_waits_stops_on_request(jobs: Jobs) -> None:
+    device_of(jobs.start("GPU-0"))
+    training = jobs.run(sys.executable, "-c", TRAINING, CUDA_VISIBLE_DEVICES="0,1")
+    assert "1 of 2 GPUs are free and this job takes 2" in waits(training)
+    training.send_signal(signal.SIGTERM)
+    assert training.communicate()[0] == "stopped by SIGTERM: it waited for GPUs, nothing is lost\n"
+    assert training.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("wanted", "granted", "message"),
+    [
+        ("cuda", "", "machine.device: cuda, but torch finds no GPU"),
+        ("auto", "GPU-none", "CUDA_VISIBLE_DEVICES is GPU-none, but"),
+    ],
+)
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error(
+    wanted: str, granted: str, message: str, tmp_path: Path
+) -> None:
+    params = toy_params()
+    params["machine"] = {"device": wanted}
+    write_params(tmp_path, params)
+    run_moonshine("prepare", cwd=tmp_path)
+    result = run_moonshine("train", "teacher", "--seed", "0", cwd=tmp_path, check=False, CUDA_VISIBLE_DEVICES=granted)
+    assert result.returncode == 5
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

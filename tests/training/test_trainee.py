@@ -1,0 +1,63 @@
+"""One step of training is that of PyTorch's SGD with the recipe's schedule; what is random in it depends on nothing."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from moonshine.models.architecture import describe
+from moonshine.params import Network, Params, Recipe
+from moonshine.project.rows import Row
+from moonshine.training.objective import CrossEntropy
+from moonshine.training.schedule import learning_rate
+from moonshine.training.trainee import Trainee
+from tests.support.project import toy_params
+
+CPU = torch.device("cpu")
+TOY = Params.model_validate(toy_params())
+
+
+def recipe(**changes: object) -> Recipe:
+    return TOY.recipe.model_copy(update=changes)
+
+
+def test_the_learning_rate_falls_after_the_epochs_listed() -> None:
+    steps = recipe(lr=0.1, lr_steps=[2, 4], lr_factor=0.5, epochs=5)
+    assert [learning_rate(steps, epoch) for epoch in range(1, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025])
+
+
+def test_a_step_is_that_of_pytorchs_sgd() -> None:
+    """Two steps, so that momentum and cleared gradients count."""
+    architecture = describe(TOY.networks["teacher"], 10, 1)
+    settings = recipe(lr=0.1, momentum=0.9, weight_decay=0.01)
+    trainee = Trainee(Row.parse("train/teacher"), architecture, CrossEntropy(), settings, 0, CPU)
+    twin = copy.deepcopy(trainee.network)
+    optimizer = torch.optim.SGD(twin.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
+    labels, wrong = torch.arange(16) % 10, 0
+    for step in range(2):
+        images = torch.randn(16, 1, 12, 12, generator=torch.Generator().manual_seed(step))
+        trainee.step(images, labels, None)
+        optimizer.zero_grad()
+        logits = twin(images)
+        cross_entropy(logits, labels).backward()
+        optimizer.step()
+        wrong += int((logits.argmax(1) != labels).sum())
+    for name, tensor in twin.state_dict().items():
+        torch.testing.assert_close(trainee.network.state_dict()[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    assert trainee.training_means()["train_top1"] == pytest.approx(100 * wrong / 32)
+
+
+def test_what_dropout_drops_depends_on_the_step_alone() -> None:
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
+
+    def weights(disturb: bool) -> torch.Tensor:
+        architecture = describe(Network(arch="mobilenet_v2"), 10, 3)
+        trainee = Trainee(Row.parse("train/a"), architecture, CrossEntropy(), recipe(), 0, CPU)
+        for _ in range(2):
+            if disturb:
+                torch.rand(7)
+            trainee.step(images, labels, None)
+        return trainee.network.get_parameter("classifier.1.weight")
+
+    assert torch.equal(weights(False), weights(True))
