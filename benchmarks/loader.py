@@ -1,4 +1,4 @@
-"""Loading photographs: LargeImages beside torchvision's ImageFolder with its default pipeline on Pillow images.
+"""Loading photographs: JpegImages beside torchvision's ImageFolder with its default pipeline on Pillow images.
 
 One worker with one thread on each side; what counts is the CPU time of that worker. Ours leaves normalising to the
 training device.
@@ -20,7 +20,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.worker import Round
-from moonshine.data.large_images import LargeImages
+from moonshine.data.jpeg_images import JpegImages
 from moonshine.data.order import epoch_order
 from moonshine.params.schema import Augmentation
 
@@ -68,7 +68,7 @@ def prepare(folder: Path, photographs: Path, resize: int | None) -> Path:
 
 def ours(data: str) -> Round:
     """An epoch of the prepared photographs in `data`: uint8 batches, for the training device normalises."""
-    images = LargeImages(Path(data), "train", torch.device("cpu"), workers=1)
+    images = JpegImages(Path(data), "train", torch.device("cpu"), workers=1)
     crops = Augmentation(crop_scale=[0.08, 1.0], flip=True)
 
     def epoch() -> Iterator[int]:

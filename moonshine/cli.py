@@ -557,13 +557,13 @@ def _require_own_folders() -> None:
 def _start(log: str) -> None:
     """For commands that work for long: refuse what would spoil their outputs, stop on request, and keep a log."""
     from moonshine.engines.live import require_no_snakemake_beside_dvc
-    from moonshine.project.container_image import require_image_of_this_lock
+    from moonshine.project.container_image import require_container_image_of_this_lock
     from moonshine.project.lock_file import require_whole_record
     from moonshine.runtime import signals
 
     require_whole_record()
     require_no_snakemake_beside_dvc()
-    require_image_of_this_lock()
+    require_container_image_of_this_lock()
     _require_own_folders()
     if processes.COUNT == 1:  # several first meet, and then stop together
         signals.install_handlers()

@@ -19,12 +19,12 @@ from moonshine.checks.data import data_problem
 from moonshine.checks.unchanged import values_at
 from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
 from moonshine.params.read import read_yaml
 from moonshine.params.schema import Checkpoint
 from moonshine.project import artefacts
-from moonshine.project.lock_file import RECORD, read_stages
+from moonshine.project.lock_file import DVC_LOCK, read_stages
 from moonshine.project.records import RunRecord
 from moonshine.project.rows import Row, parse_model
 from moonshine.runs.identity import identity_in_params
@@ -129,7 +129,7 @@ def _changed_fetched(params: Params, row: Row, record: dict[str, Any]) -> list[s
     pinned = {key: value for key, value in params.fetch[row.network].model_dump().items() if key in noted}
     with safe_open(artefacts.model(params.experiment, row), framework="numpy") as file:
         network_made = json.loads(file.metadata()[DESCRIPTION])["architecture"]
-    network_now = describe(params.networks[row.network], params.dataset.classes, params.dataset.channels)
+    network_now = architecture_of(params.networks[row.network], params.dataset.classes, params.dataset.channels)
     return differences(
         {"fetch": {key: record[key] for key in noted}, "network": network_made},
         {"fetch": pinned, "network": network_now},
@@ -241,7 +241,7 @@ def _by_lock(params: Params, content: Any) -> Iterator[Mismatch]:
         for entry in (stages[name] for name in names if name in stages):
             made = entry.get("params", {}).get("params.yaml", {})
             if changed := differences(made, values_at(content, made)):
-                yield Mismatch(path, f"outdated, says {RECORD} ({'; '.join(changed)})", command)
+                yield Mismatch(path, f"outdated, says {DVC_LOCK} ({'; '.join(changed)})", command)
 
 
 def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from moonshine.errors import ParamsError
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.models.attention_points import attention_points
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
@@ -31,7 +31,7 @@ def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
     mistakes: list[str] = []
     for name in params.networks if names is None else names:
         network = params.networks[name]
-        architecture = describe(network, dataset.classes, dataset.channels)
+        architecture = architecture_of(network, dataset.classes, dataset.channels)
         found = _mistakes(architecture, dataset.size, name in learners)
         mistakes += (f"networks.{name}: {mistake}" for mistake in found)
     if mistakes:
@@ -48,7 +48,7 @@ def check_batch_norms(params: Params) -> None:
         return
     shared = f" for {recipe.processes} processes" if recipe.processes else ""
     for name in dict.fromkeys(row.network for row in params.seeded_rows):
-        network = build_network(describe(params.networks[name], dataset.classes, dataset.channels))
+        network = build_network(architecture_of(params.networks[name], dataset.classes, dataset.channels))
         try:
             with torch.no_grad():
                 network(torch.empty(1, dataset.channels, dataset.size, dataset.size, device="meta"))

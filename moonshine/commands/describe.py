@@ -7,7 +7,7 @@ from torch import nn
 from moonshine.checks.networks import check_networks
 from moonshine.cost.counts import Cost, module_costs, network_cost
 from moonshine.errors import ParamsError
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.names import wide_resnet_shape
 from moonshine.models.networks import build_network, usual_block
@@ -45,7 +45,7 @@ def describe_experiment(params: Params) -> None:
     _print_images(dataset.classes, dataset.channels, dataset.size)
     lines = []
     for name, network in params.networks.items():
-        cost = network_cost(describe(network, dataset.classes, dataset.channels), dataset.size, dataset.size)
+        cost = network_cost(architecture_of(network, dataset.classes, dataset.channels), dataset.size, dataset.size)
         lines.append({"Network": name, "Arch": network.arch, "Conv": network.conv or "S", **_counts(cost)})
     _print_table(lines, numbers=3)
 
@@ -54,7 +54,7 @@ def _print_network(network: Network, classes: int, channels: int, side: int) -> 
     """The whole, then each layer that is substituted, then each that is not and why."""
     conv = network.conv or "S"
     block = network.block or usual_block(conv) if wide_resnet_shape(network.arch) else None
-    plain = describe(network.model_copy(update={"conv": "S", "block": block}), classes, channels)
+    plain = architecture_of(network.model_copy(update={"conv": "S", "block": block}), classes, channels)
     before, after = (module_costs({**plain, "conv": each}, side, side) for each in ("S", conv))
     _print_images(classes, channels, side)
     compared = {"S": before, conv: after}

@@ -25,12 +25,12 @@ NOT_THE_HOSTS = ("--env", "PYTHONPATH=,PYTHONHOME=,PYTHONNOUSERSITE=1")
 
 
 def main(command: Sequence[str]) -> NoReturn:
-    """Replace this process by the engine, or say in one line why not and exit (docs/errors.md has the codes)."""
-    engine = os.environ.get("MOONSHINE_ENGINE", "")
+    """Become Docker or Apptainer, or say in one line why not and exit (docs/errors.md has the codes)."""
+    wanted = os.environ.get("MOONSHINE_CONTAINER", "")
     try:
-        if engine not in ENGINES:
-            raise ParamsError(f'MOONSHINE_ENGINE: "{engine}" is none of host, docker, apptainer')
-        words = ENGINES[engine](command)
+        if wanted not in LAUNCHERS:
+            raise ParamsError(f'MOONSHINE_CONTAINER: "{wanted}" is none of host, docker, apptainer')
+        words = LAUNCHERS[wanted](command)
     except MoonshineError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -67,7 +67,9 @@ def _require_mountable(path: str) -> None:
 def _docker(command: Sequence[str]) -> list[str]:
     _require("docker")
     if not _answers("docker", "version"):
-        raise MachineError("docker: its engine does not answer; start it, or set MOONSHINE_ENGINE to apptainer or host")
+        raise MachineError(
+            "docker: its daemon does not answer; start it, or set MOONSHINE_CONTAINER to apptainer or host"
+        )
     if not _answers("docker", "image", "inspect", IMAGE):
         raise MachineError(f"docker: no image {IMAGE}; build it with `make image`")
     here = os.getcwd()  # noqa: PTH109 (a text)
@@ -99,7 +101,7 @@ def _apptainer(command: Sequence[str]) -> list[str]:
     return [*words, str(SIF), *command]
 
 
-ENGINES: dict[str, Callable[[Sequence[str]], list[str]]] = {"docker": _docker, "apptainer": _apptainer}
+LAUNCHERS: dict[str, Callable[[Sequence[str]], list[str]]] = {"docker": _docker, "apptainer": _apptainer}
 
 
 def _bound() -> list[str]:
@@ -117,7 +119,7 @@ def _bound() -> list[str]:
 def _require(program: str) -> None:
     if not shutil.which(program):
         raise MachineError(
-            f"{program}: not installed here; install it, or set MOONSHINE_ENGINE to another engine or host"
+            f"{program}: not installed here; install it, or set MOONSHINE_CONTAINER to another one or to host"
         )
 
 

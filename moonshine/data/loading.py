@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from moonshine.data.augmentation import EpochAugmentation, sent
-from moonshine.data.large_images import Batch, LargeImages
+from moonshine.data.jpeg_images import Batch, JpegImages
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order
 from moonshine.data.shares import share
@@ -53,7 +53,7 @@ class SmallImages:
             yield self._normalisation.channels_first(share(images)), share(labels)
 
 
-Images = SmallImages | LargeImages
+Images = SmallImages | JpegImages
 
 
 def open_images(folder: Path, split: str, device: torch.device, workers: int | None) -> Images:
@@ -63,4 +63,4 @@ def open_images(folder: Path, split: str, device: torch.device, workers: int | N
     """
     if read_manifest(folder)["encoding"] == "raw":
         return SmallImages(folder, split, device)
-    return LargeImages(folder, split, device, max(1, usable_cpus() // processes.COUNT) if workers is None else workers)
+    return JpegImages(folder, split, device, max(1, usable_cpus() // processes.COUNT) if workers is None else workers)

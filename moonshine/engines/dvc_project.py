@@ -21,7 +21,7 @@ from dvc_data.hashfile.tree import Tree
 from moonshine.errors import DataError, LockedError, MachineError, MoonshineError
 from moonshine.params.checked import mark_checked
 from moonshine.project.graph import CHECK
-from moonshine.project.lock_file import CURE, RECORD, has_conflict, require_whole_record
+from moonshine.project.lock_file import CURE, DVC_LOCK, has_conflict, require_whole_record
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def _explain(error: Exception) -> str:
     for name in ("dvc.lock", "dvc.yaml", "params.yaml"):
         if has_conflict(Path(name)):
             return conflict_in(name)
-    cure = f"; {CURE}" if str(RECORD) in str(error) else ""
+    cure = f"; {CURE}" if str(DVC_LOCK) in str(error) else ""
     return f"DVC: {' '.join(str(error).split())}{cure}"
 
 

@@ -11,7 +11,7 @@ from dvc.utils.serialize import ParseError, dumps_yaml, parse_yaml
 
 from moonshine.errors import DataError
 from moonshine.project.git import git
-from moonshine.project.lock_file import RECORD
+from moonshine.project.lock_file import DVC_LOCK
 from moonshine.runtime.files import write_text
 from moonshine.runtime.progress import say
 
@@ -44,14 +44,14 @@ def leave_out_what_was_mixed() -> None:
     if b"Merge made by" not in (git("log", "--walk-reflogs", "--max-count=1", "--format=%gs") or b""):
         return  # but a fast-forward, maybe to somebody's merge
     parents = (git("rev-parse", "HEAD^@") or b"").decode().split()
-    sides = [_parse(git("show", f"{parent}:./{RECORD}") or b"", RECORD) for parent in parents]
-    merged = _read(RECORD) if RECORD.exists() else {}
+    sides = [_parse(git("show", f"{parent}:./{DVC_LOCK}") or b"", DVC_LOCK) for parent in parents]
+    merged = _read(DVC_LOCK) if DVC_LOCK.exists() else {}
     mixed = [name for name, stage in merged.items() if all(side.get(name) != stage for side in sides)]
     for name in mixed:
-        say(f"{RECORD}: {name} was mixed from what several sides ran; it is to be run again")
+        say(f"{DVC_LOCK}: {name} was mixed from what several sides ran; it is to be run again")
         del merged[name]
     if mixed:
-        write_text(RECORD, dumps_yaml({"schema": "2.0", "stages": merged}))
+        write_text(DVC_LOCK, dumps_yaml({"schema": "2.0", "stages": merged}))
 
 
 def _read(path: Path) -> Stages:

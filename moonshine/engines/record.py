@@ -10,7 +10,7 @@ from dvc.repo import Repo, lock_repo
 
 from moonshine.checks.made_for import Mismatch, find_mismatches
 from moonshine.engines.dvc_project import downstream, is_check, open_project, outputs, staleness
-from moonshine.engines.snakemake_plan import Plan, memory, read_plan
+from moonshine.engines.snakemake_plan import Plan, job_metadata, read_plan
 from moonshine.errors import DataError
 from moonshine.params import Params, read_params
 from moonshine.project import artefacts
@@ -103,7 +103,7 @@ def mismatched_stages(repo: Repo, params: Params) -> dict[str, Mismatch]:
 
 def _altered(path: str) -> str | None:
     """Why this output, or what it was made from, is not what its job left and saw; times tell, hashes cannot."""
-    made = memory(path)
+    made = job_metadata(path)
     if not os.path.lexists(path):
         return f"{path} is missing"
     if made is None:

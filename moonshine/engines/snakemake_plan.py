@@ -59,7 +59,7 @@ def read_plan(targets: Iterable[str] = ()) -> Plan:
     )
 
 
-def memory(path: str) -> dict[str, Any] | None:
+def job_metadata(path: str) -> dict[str, Any] | None:
     """What Snakemake noted when the job that made this file ended: `input`, `starttime`, `endtime` and more."""
     try:
         return json.loads(_memory_file(path).read_text())
@@ -99,7 +99,7 @@ def make_mismatches_stale(params: Params) -> None:
 
 
 def _is_as_its_job_left_it(path: Path) -> bool:
-    made = memory(str(path))
+    made = job_metadata(str(path))
     return made is not None and path.lstat().st_mtime <= made["endtime"] + 1e-6
 
 

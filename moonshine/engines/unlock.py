@@ -22,12 +22,12 @@ from moonshine.engines.record import record
 from moonshine.errors import DataError, LockedError, MoonshineError
 from moonshine.project import artefacts
 from moonshine.project.git import git
-from moonshine.project.lock_file import RECORD, has_conflict, is_cut_off
+from moonshine.project.lock_file import DVC_LOCK, has_conflict, is_cut_off
 from moonshine.runtime.files import write_bytes, write_text
-from moonshine.runtime.locks import LOCK, is_held
+from moonshine.runtime.locks import RUN_LOCK, is_held
 from moonshine.runtime.progress import say
 
-DVC_LOCK = Path(".dvc", "tmp", "rwlock")
+DVC_RWLOCK = Path(".dvc", "tmp", "rwlock")
 
 
 def unlock() -> None:
@@ -35,7 +35,7 @@ def unlock() -> None:
     owners = [*live_engines(), *_live_runs()]
     if owners:
         raise LockedError("\n".join(f"{owner}; wait for it or stop it" for owner in owners))
-    stale = [*SNAKEMAKE_LOCKS.glob("*"), *([DVC_LOCK] if _claims_anything(DVC_LOCK) else [])]
+    stale = [*SNAKEMAKE_LOCKS.glob("*"), *([DVC_RWLOCK] if _claims_anything(DVC_RWLOCK) else [])]
     for path in stale:
         path.unlink()
         say(f"{path}: stale, removed")
@@ -49,23 +49,23 @@ def _restore_record() -> bool:
 
     What Snakemake ran since is recorded once more; the rest is planned again, and trainings publish what they left.
     """
-    if not RECORD.exists():
+    if not DVC_LOCK.exists():
         return False
-    if has_conflict(RECORD):
-        raise DataError(conflict_in(str(RECORD)))
+    if has_conflict(DVC_LOCK):
+        raise DataError(conflict_in(str(DVC_LOCK)))
     if _is_whole():
         return False
-    committed, left = git("show", f"HEAD:./{RECORD}"), whole_stages(RECORD.read_bytes())
-    set_aside(RECORD)
+    committed, left = git("show", f"HEAD:./{DVC_LOCK}"), whole_stages(DVC_LOCK.read_bytes())
+    set_aside(DVC_LOCK)
     known = whole_stages(committed or b"", cut_off=False)
     if known | left == known:
         if committed is not None:
-            write_bytes(RECORD, committed)
+            write_bytes(DVC_LOCK, committed)
     else:
-        write_text(RECORD, dumps_yaml({"schema": "2.0", "stages": known | left}))
+        write_text(DVC_LOCK, dumps_yaml({"schema": "2.0", "stages": known | left}))
     put_back = "as the last commit has it" if committed is not None else "without stages, for no commit has it"
     newer = sum(known.get(name) != stage for name, stage in left.items())
-    say(f"{RECORD}: was not whole; now {put_back}, but for {newer} stages still in it; the old one is in {ASIDE}")
+    say(f"{DVC_LOCK}: was not whole; now {put_back}, but for {newer} stages still in it; the old one is in {ASIDE}")
     _record_again()
     return True
 
@@ -80,8 +80,8 @@ def _record_again() -> None:
 
 def _is_whole() -> bool:
     try:
-        content = RECORD.read_bytes()
-        COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), RECORD))
+        content = DVC_LOCK.read_bytes()
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), DVC_LOCK))
         return not is_cut_off(content)
     except (OSError, UnicodeDecodeError, ParseError, Invalid):
         return False
@@ -93,7 +93,7 @@ def whole_stages(content: bytes, cut_off: bool = True) -> dict[str, Any]:
         starts = [found.start() for found in re.finditer(rb"^  \S", content, re.MULTILINE)]
         content = content[: starts[-1]] if len(starts) > 1 else b""
     try:
-        if lock := parse_yaml(content.decode(), RECORD):
+        if lock := parse_yaml(content.decode(), DVC_LOCK):
             COMPILED_LOCKFILE_SCHEMA(lock)
             return dict(lock["stages"])
         return {}
@@ -113,6 +113,6 @@ def _claims_anything(lock: Path) -> bool:
 
 def _live_runs() -> Iterator[str]:
     """Stages that outlived their engine."""
-    for path in sorted(artefacts.RUNS.rglob(LOCK)):
+    for path in sorted(artefacts.RUNS.rglob(RUN_LOCK)):
         if is_held(path):
             yield f"{path.parent}: {path.read_text(errors='replace').strip()} is at work here"

@@ -15,7 +15,7 @@ from moonshine.images.store import SPLITS, read_manifest, split_path
 from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.git import git
-from moonshine.project.lock_file import RECORD, read_stages
+from moonshine.project.lock_file import DVC_LOCK, read_stages
 from moonshine.report.index import FILE as HEADLINE
 from moonshine.report.index import index_page
 from moonshine.runtime.files import md5, md5_of_file, sha256
@@ -44,9 +44,9 @@ def verify(params: Params) -> None:
     problems: dict[Path, str] = {}
     recorded = [each for each in _recorded() if each.path.exists() or each.stage in present]
     if not any(each.stage in present for each in recorded):
-        lack = f"has nothing of {params.experiment}" if RECORD.exists() else "missing"
-        problems[RECORD] = (
-            f"{lack}; repair: git checkout HEAD -- {RECORD}, moonshine record if Snakemake ran, or run it"
+        lack = f"has nothing of {params.experiment}" if DVC_LOCK.exists() else "missing"
+        problems[DVC_LOCK] = (
+            f"{lack}; repair: git checkout HEAD -- {DVC_LOCK}, moonshine record if Snakemake ran, or run it"
         )
     for output in tracked(recorded, "verify", len(recorded), "outputs"):
         if damage := _problem(output):
@@ -72,14 +72,14 @@ def _recorded() -> Iterator[Recorded]:
                 yield Recorded(Path(output["path"]), output["md5"], name)
     except (AttributeError, KeyError, TypeError) as error:
         problem = " ".join(str(error).split())
-        raise DataError(f"{RECORD}: damaged ({problem}); repair: git checkout -- {RECORD}") from None
+        raise DataError(f"{DVC_LOCK}: damaged ({problem}); repair: git checkout -- {DVC_LOCK}") from None
 
 
 def _problem(recorded: Recorded) -> str | None:
     if not recorded.path.exists():
         return "missing"
     found = _folder_md5(recorded.path) if recorded.path.is_dir() else md5_of_file(recorded.path)
-    return None if found == recorded.md5 else f"its md5 is not that of {recorded.stage} in {RECORD}"
+    return None if found == recorded.md5 else f"its md5 is not that of {recorded.stage} in {DVC_LOCK}"
 
 
 def _folder_md5(folder: Path) -> str:

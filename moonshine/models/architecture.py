@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from moonshine.project.records import Architecture
 
 
-def describe(network: BaseModel, classes: int, in_channels: int) -> Architecture:
+def architecture_of(network: BaseModel, classes: int, in_channels: int) -> Architecture:
     """All that `build_network` needs, as model files carry it; `network` has the keys of params.yaml."""
     settings = {key: value for key, value in network.model_dump().items() if value is not None}
     return cast(Architecture, {**settings, "classes": classes, "in_channels": in_channels})

@@ -59,7 +59,7 @@ class _Description(_Part):
 
 
 def wrong_in_description(description: ModelDescription) -> str | None:
-    """The first thing that is wrong in a description (of `describe_model`), or None."""
+    """The first thing that is wrong in a description (of `model_description`), or None."""
     try:
         _Description.model_validate(description)
     except ValidationError as error:

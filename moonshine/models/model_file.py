@@ -32,7 +32,7 @@ UNBUILDABLE = (
 """What building a network of a made-up architecture raises."""
 
 
-def describe_model(name: str, architecture: Architecture, manifest: Manifest) -> ModelDescription:
+def model_description(name: str, architecture: Architecture, manifest: Manifest) -> ModelDescription:
     """All that is needed to use a model beside its weights, from the manifest of the data that it was made for.
 
     "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
@@ -55,7 +55,7 @@ def describe_model(name: str, architecture: Architecture, manifest: Manifest) ->
 
 
 def model_bytes(network: nn.Module, description: ModelDescription) -> bytes:
-    """The file's content; equal weights and descriptions (of `describe_model`) give equal bytes.
+    """The file's content; equal weights and descriptions (of `model_description`) give equal bytes.
 
     The description is one entry of JSON because safetensors writes several metadata entries in no fixed order.
     """

@@ -5,6 +5,8 @@ from pathlib import Path
 from moonshine.project.rows import Row, model_name, parse_model
 
 PARAMS = Path("params.yaml")
+RUNTIME_LOCK = Path("requirements", "runtime.lock")
+"""Exact versions of all packages that stages run with."""
 PARAMS_CHECKED = Path("data", "params-checked.txt")
 """What the stage `check` writes, always the same; every other stage of dvc.yaml depends on it."""
 RUNTIME_LOCK = Path("requirements", "runtime.lock")

@@ -7,7 +7,7 @@ from moonshine.errors import MachineError
 from moonshine.project.artefacts import RUNTIME_LOCK
 
 
-def require_image_of_this_lock() -> None:
+def require_container_image_of_this_lock() -> None:
     """MachineError (exit code 5) in an image that was built from another lock than this checkout's.
 
     The image keeps its lock beside its packages. Whoever started it, an engine or a person, is checked here.

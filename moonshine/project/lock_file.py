@@ -13,7 +13,7 @@ import yaml
 
 from moonshine.errors import DataError
 
-RECORD = Path("dvc.lock")
+DVC_LOCK = Path("dvc.lock")
 CURE = "`moonshine unlock` puts it back as the last commit has it"
 REPOSITORY_LOCK = Path(".dvc", "tmp", "lock")
 
@@ -30,10 +30,10 @@ def read_stages() -> dict[str, Any]:
     Raises DataError (exit code 3) for a damaged one.
     """
     try:
-        return dict(yaml.load(RECORD.read_text(), Loader=yaml.CSafeLoader)["stages"]) if RECORD.exists() else {}
+        return dict(yaml.load(DVC_LOCK.read_text(), Loader=yaml.CSafeLoader)["stages"]) if DVC_LOCK.exists() else {}
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
-        raise DataError(f"{RECORD}: damaged ({problem}); repair: git checkout -- {RECORD}") from None
+        raise DataError(f"{DVC_LOCK}: damaged ({problem}); repair: git checkout -- {DVC_LOCK}") from None
 
 
 def has_conflict(path: Path) -> bool:
@@ -46,14 +46,14 @@ def has_conflict(path: Path) -> bool:
 
 def require_whole_record() -> None:
     """DataError (exit code 3) for a part of dvc.lock: DVC would take it for all, and what is missing would be lost."""
-    if RECORD.is_file() and not has_conflict(RECORD) and _stays_cut_off():  # a conflict has a cure of its own
-        raise DataError(f"{RECORD}: cut off, for DVC was killed while writing it; {CURE}")
+    if DVC_LOCK.is_file() and not has_conflict(DVC_LOCK) and _stays_cut_off():  # a conflict has a cure of its own
+        raise DataError(f"{DVC_LOCK}: cut off, for DVC was killed while writing it; {CURE}")
 
 
 def _stays_cut_off() -> bool:
-    while is_cut_off(RECORD.read_bytes()):
+    while is_cut_off(DVC_LOCK.read_bytes()):
         if not _dvc_is_at_work():
-            return is_cut_off(RECORD.read_bytes())
+            return is_cut_off(DVC_LOCK.read_bytes())
         time.sleep(0.2)
     return False
 

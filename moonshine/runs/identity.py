@@ -13,7 +13,7 @@ from typing import Any
 
 from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.graph import CODE, PACKAGE, code_files
@@ -43,7 +43,7 @@ def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
 
 def identity_in_params(params: Params, row: Row, classes: int, in_channels: int) -> dict[str, Any]:
     """The parts that params.yaml alone determines, for images of so many classes and channels."""
-    described = describe(params.networks[row.network], classes, in_channels)
+    described = architecture_of(params.networks[row.network], classes, in_channels)
     parts = {"recipe": params.recipe.model_dump(), "network": described}
     return {**parts, "method": params.methods[row.method].model_dump()} if row.method else parts
 

@@ -15,7 +15,7 @@ from moonshine.project.graph import PACKAGE
 from moonshine.runtime.files import sha256
 from moonshine.runtime.progress import say
 
-LOCK = PACKAGE.parent / RUNTIME_LOCK
+PACKAGES = PACKAGE.parent / RUNTIME_LOCK
 
 
 def provenance(device: torch.device, started: float) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def provenance(device: torch.device, started: float) -> dict[str, Any]:
         "seconds": round(time.time() - started, 1),
         "commit": _commit(),
         "image": os.environ.get("MOONSHINE_IMAGE"),
-        "packages": sha256(LOCK) if LOCK.exists() else None,
+        "packages": sha256(PACKAGES) if PACKAGES.exists() else None,
         "machine": {
             "device": str(device),
             "processor": _processor(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from moonshine.errors import LockedError
 from moonshine.runtime.files import explain, make_folder
 
-LOCK = "lock"
+RUN_LOCK = "lock"
 
 
 def hold_lock(folder: Path) -> None:
@@ -17,7 +17,7 @@ def hold_lock(folder: Path) -> None:
 
     A record lock, not flock: that one would live on in loading workers, which outlast a killed parent by seconds.
     """
-    path = folder / LOCK
+    path = folder / RUN_LOCK
     try:
         make_folder(folder)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

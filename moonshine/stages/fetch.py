@@ -15,8 +15,8 @@ import torch
 from moonshine.errors import CheckpointError, DataError, SecurityError
 from moonshine.images.store import read_manifest
 from moonshine.inputs.download import download
-from moonshine.models.architecture import describe
-from moonshine.models.model_file import check_state, describe_model, model_bytes
+from moonshine.models.architecture import architecture_of
+from moonshine.models.model_file import check_state, model_bytes, model_description
 from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.params.schema import Checkpoint
@@ -43,14 +43,14 @@ def fetch(params: Params, network: str) -> None:
     checkpoint, row = params.fetch[network], Row("fetch", network)
     manifest = read_manifest(artefacts.data_folder(params.dataset.name))
     path = _file(checkpoint, Path(params.machine.downloads).expanduser(), params.machine.download_seconds)
-    architecture = describe(params.networks[network], len(manifest["classes"]), manifest["shape"][0])
+    architecture = architecture_of(params.networks[network], len(manifest["classes"]), manifest["shape"][0])
     built = build_network(architecture)
     state = _complete(read_state(path), built.state_dict())
     check_state(built, state, path)
     converted = _converted(state, built.state_dict(), path)
     _require_usable(converted, path)
     built.load_state_dict(converted, assign=True)
-    content = model_bytes(built, describe_model(row.name, architecture, manifest))
+    content = model_bytes(built, model_description(row.name, architecture, manifest))
     write_json(
         artefacts.record(params.experiment, row),
         {"row": row.name, "url": checkpoint.url, "sha256": checkpoint.sha256, "bytes": path.stat().st_size},

@@ -85,7 +85,7 @@ def _left(group: Path, limit: str, usage: str, cache: str) -> int:
     return int((group / limit).read_text()) - int((group / usage).read_text()) + int(statistics.get(cache, 0))
 
 
-def groups_that_fit(needs: Sequence[Need], free: int) -> list[list[int]]:
+def batches_of_students(needs: Sequence[Need], free: int) -> list[list[int]]:
     """Split students, by their indices, into consecutive groups whose memory fits.
 
     Students step one after another, so a group takes what lasts of all and what passes of the greediest. A student

@@ -9,7 +9,7 @@ import torch
 
 from moonshine.data.loading import Images, open_images
 from moonshine.errors import CheckpointError, MachineError, ParamsError
-from moonshine.models.model_file import describe_model, model_bytes
+from moonshine.models.model_file import model_bytes, model_description
 from moonshine.models.networks import build_network
 from moonshine.params import Params, Recipe
 from moonshine.project import artefacts
@@ -21,7 +21,7 @@ from moonshine.runtime import processes
 from moonshine.runtime.device import choose_device, set_up
 from moonshine.runtime.progress import say
 from moonshine.training.loop import TrainingLoop
-from moonshine.training.memory import free_bytes, groups_that_fit, measure_need
+from moonshine.training.memory import batches_of_students, free_bytes, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.trainee import Trainee
 
@@ -69,7 +69,7 @@ def _train_on(
         _require_statistics(run, train, params.recipe.batch_size)
     teacher = make_teacher(device) if make_teacher else None
     failures = []
-    for group in _groups(params.recipe, runs, make_objective, teacher, train):
+    for group in _batches_of_students(params.recipe, runs, make_objective, teacher, train):
         trainees = {_resume(params.recipe, run, make_objective(run.row), device): run for run in group}
         _announce(params, trainees, device)
         require_room(group[0].path, [trainee.state() for trainee in trainees])
@@ -81,7 +81,7 @@ def _train_on(
         for trainee in loop.trainees:
             if processes.FIRST:
                 name = model_name(trainee.row, trainee.seed)
-                model = model_bytes(trainee.network, describe_model(name, trainee.architecture, train.manifest))
+                model = model_bytes(trainee.network, model_description(name, trainee.architecture, train.manifest))
                 trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
     if failures:
         raise failures[0]
@@ -112,7 +112,7 @@ def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
         ) from None
 
 
-def _groups(
+def _batches_of_students(
     recipe: Recipe,
     runs: Sequence[RunFolder],
     make_objective: MakeObjective,
@@ -130,7 +130,7 @@ def _groups(
         needs.append(measure_need(trainee, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
         del trainee
-    groups = processes.of_first(groups_that_fit(needs, free_bytes(train.device)))
+    groups = processes.of_first(batches_of_students(needs, free_bytes(train.device)))
     return [[runs[index] for index in group] for group in groups]
 
 

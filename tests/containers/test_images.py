@@ -63,12 +63,12 @@ def without_hashes_of_records(lock: Path) -> str:
 @pytest.mark.parametrize("engine", [pytest.param("docker", marks=docker), pytest.param("apptainer", marks=apptainer)])
 def test_dvc_runs_every_stage_in_the_image(engine: str, on_the_host: Path, tmp_path: Path) -> None:
     project = project_in(tmp_path)
-    run("dvc", "repro", cwd=project, MOONSHINE_ENGINE=engine)
+    run("dvc", "repro", cwd=project, MOONSHINE_CONTAINER=engine)
     assert model_hashes(project) == model_hashes(on_the_host)
     assert without_hashes_of_records(project / "dvc.lock") == without_hashes_of_records(on_the_host / "dvc.lock")
     record = json.loads((project / "models/toy/records/train/teacher/seed0.json").read_text())
     assert record["image"] == f"lock-{sha256(LOCK)}"
-    assert "up to date" in run("dvc", "status", cwd=project, MOONSHINE_ENGINE="host").stdout
+    assert "up to date" in run("dvc", "status", cwd=project, MOONSHINE_CONTAINER="host").stdout
     owners = {path.stat().st_uid for path in project.rglob("*")}
     assert owners == {project.stat().st_uid}
 
@@ -135,7 +135,7 @@ def test_an_image_of_another_lock_is_refused(engine: str, tmp_path: Path) -> Non
     with (project / "requirements/runtime.lock").open("a") as lock:
         lock.write("# changed\n")
     command = ("containers/run", "python", "-m", "moonshine", "prepare")
-    result = run(*command, cwd=project, check=False, MOONSHINE_ENGINE=engine)
+    result = run(*command, cwd=project, check=False, MOONSHINE_CONTAINER=engine)
     assert result.returncode == 5
     assert "built from another requirements/runtime.lock; build it anew" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -157,6 +157,6 @@ def test_a_gpu_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     project = project_in(tmp_path)
     command = ("containers/run", "python", "-m", "moonshine", "train", "teacher", "--seed", "0")
     run("containers/run", "python", "-m", "moonshine", "prepare", cwd=project)
-    refused = run(*command, cwd=project, check=False, MOONSHINE_ENGINE="apptainer", CUDA_VISIBLE_DEVICES="GPU-none")
+    refused = run(*command, cwd=project, check=False, MOONSHINE_CONTAINER="apptainer", CUDA_VISIBLE_DEVICES="GPU-none")
     assert refused.returncode == 5
     assert "CUDA_VISIBLE_DEVICES is GPU-none, but torch finds no GPU" in refused.stderr

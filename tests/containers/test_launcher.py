@@ -59,7 +59,7 @@ def launch(project: Path, engine: str, *command: str, **extra: str) -> tuple[int
     (tools / "python3").chmod(0o755)
     path = f"{project.parent / 'engines'}:{tools}"
     script = f'PATH="{path}" exec "{project}/containers/run" "$@"'
-    result = run("bash", "-c", script, "-", *command, cwd=project, check=False, MOONSHINE_ENGINE=engine, **extra)
+    result = run("bash", "-c", script, "-", *command, cwd=project, check=False, MOONSHINE_CONTAINER=engine, **extra)
     return result.returncode, result.stdout, result.stderr
 
 
@@ -70,9 +70,9 @@ def test_on_the_host_a_command_just_runs(project: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "installed", "message"),
     [
-        ("podman", {}, 'MOONSHINE_ENGINE: "podman" is none of host, docker, apptainer'),
+        ("podman", {}, 'MOONSHINE_CONTAINER: "podman" is none of host, docker, apptainer'),
         ("docker", {}, "docker: not installed here"),
-        ("docker", {"docker": {"version": 1}}, "docker: its engine does not answer"),
+        ("docker", {"docker": {"version": 1}}, "docker: its daemon does not answer"),
         ("docker", {"docker": {"image": 1}}, "docker: no image moonshine; build it with `make image`"),
         ("apptainer", {}, "singularity: not installed here"),
         ("apptainer", {"apptainer": {}}, "containers/moonshine.sif: missing; build it with `make sif`"),
@@ -157,7 +157,7 @@ def test_docker_gets_the_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(launcher, "_answers", lambda *command: True)
     monkeypatch.setattr(launcher, "GPU_CLAIMS", tmp_path / "claims")
     monkeypatch.setattr(launcher, "GPU", tmp_path)  # something that exists
-    words = launcher.ENGINES["docker"](["python"])
+    words = launcher.LAUNCHERS["docker"](["python"])
     assert words[words.index("--gpus") + 1] == "all"
     assert f"{tmp_path / 'claims'}:{tmp_path / 'claims'}" in words  # so that containers see each other's claims
 

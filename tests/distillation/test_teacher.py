@@ -9,7 +9,7 @@ from moonshine.distillation.attention_transfer import attention_map
 from moonshine.distillation.teacher import Teacher
 from moonshine.models.attention_points import attention_points
 from moonshine.models.features import FeatureTap
-from moonshine.models.model_file import describe_model, load_model, model_bytes
+from moonshine.models.model_file import load_model, model_bytes, model_description
 from moonshine.models.networks import initialise
 
 MANIFEST = {
@@ -34,7 +34,7 @@ def published(folder: Path, architecture: dict[str, object]) -> Path:
     with torch.no_grad():
         for _ in range(3):
             network(torch.randn(16, 3, 32, 32))
-    described = describe_model("train/teacher/seed0", {**architecture, "classes": 10, "in_channels": 3}, MANIFEST)
+    described = model_description("train/teacher/seed0", {**architecture, "classes": 10, "in_channels": 3}, MANIFEST)
     path = folder / "teacher.safetensors"
     path.write_bytes(model_bytes(network, described))
     return path

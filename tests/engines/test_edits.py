@@ -130,7 +130,6 @@ def test_a_single_file_is_held_against_its_own_versions(history: tuple[Path, str
     assert harmless_edits(NET, md5) == {NET: False}
 
 
-@pytest.mark.xfail(reason="git ls-tree lists nothing in a folder of a repository without --full-tree", strict=True)
 def test_a_project_may_be_a_folder_of_a_repository(
     digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from benchmarks.separate_project import environment, write_params
-from moonshine.data import large_images
-from moonshine.data.large_images import LargeImages
+from moonshine.data import jpeg_images
+from moonshine.data.jpeg_images import JpegImages
 from moonshine.data.order import epoch_order
 from moonshine.errors import DataError, MachineError
 from moonshine.params.schema import Augmentation
@@ -203,10 +203,10 @@ def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
 
     begin = Process.start
     monkeypatch.setattr(Process, "start", start_and_harm)
-    monkeypatch.setattr(large_images, "SECONDS_BETWEEN_LOOKS", 0.5)
-    monkeypatch.setattr(large_images, "SECONDS_FOR_A_BATCH", seconds)
+    monkeypatch.setattr(jpeg_images, "SECONDS_BETWEEN_LOOKS", 0.5)
+    monkeypatch.setattr(jpeg_images, "SECONDS_FOR_A_BATCH", seconds)
     with injected(f"{harm.name} of a loading worker before the others have started"):
-        data = LargeImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers=2)
+        data = JpegImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers=2)
         with pytest.raises(MachineError, match=told):
             list(data.evaluation_batches(10))
         assert len(started) == 2
@@ -221,7 +221,7 @@ def test_a_disk_that_fails_while_images_are_read_is_told_with_the_file(
     def fail(*_: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    data = LargeImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers)
+    data = JpegImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers)
     with injected("EIO while images are read"):
         monkeypatch.setattr(os, "pread", fail)
         with pytest.raises(DataError) as error:
@@ -236,7 +236,7 @@ def resident_bytes() -> int:
 @pytest.mark.slow
 def test_memory_does_not_grow_while_loading(prepared: Path) -> None:
     """Nor with the file: images are read, not mapped."""
-    data = LargeImages(prepared / "data/imagenet", "train", torch.device("cpu"), workers=0)
+    data = JpegImages(prepared / "data/imagenet", "train", torch.device("cpu"), workers=0)
     crops = Augmentation(crop_scale=[0.08, 1.0], flip=True)
 
     def epoch(number: int) -> int:

@@ -15,7 +15,7 @@ from torchvision.transforms import functional
 
 from benchmarks.separate_project import write_params
 from moonshine.data import crops
-from moonshine.data.large_images import LargeImages
+from moonshine.data.jpeg_images import JpegImages
 from moonshine.data.order import epoch_order
 from moonshine.errors import DataError
 from moonshine.images import photographs
@@ -271,9 +271,9 @@ def test_crops_are_distributed_as_torchvisions() -> None:
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_batches_depend_on_seed_epoch_and_index_alone(workers: int, imagenet: Path) -> None:
-    data = LargeImages(imagenet, "train", CPU, workers)
+    data = JpegImages(imagenet, "train", CPU, workers)
     batches = list(data.training_batches(CROPS, seed=3, epoch=2, batch_size=10))
-    reference = LargeImages(imagenet, "train", CPU, 0)
+    reference = JpegImages(imagenet, "train", CPU, 0)
     other_sizes = torch.cat([images for images, _ in reference.training_batches(CROPS, 3, 2, batch_size=7)])
     assert torch.equal(torch.cat([images for images, _ in batches]), other_sizes)
     labels = torch.cat([labels for _, labels in batches])
@@ -289,13 +289,13 @@ def test_loading_leaves_the_global_randomness_alone(imagenet: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    list(LargeImages(imagenet, "train", CPU, 1).training_batches(CROPS, 0, 1, 20))
-    list(LargeImages(imagenet, "val", CPU, 0).evaluation_batches(20))
+    list(JpegImages(imagenet, "train", CPU, 1).training_batches(CROPS, 0, 1, 20))
+    list(JpegImages(imagenet, "val", CPU, 0).evaluation_batches(20))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_evaluation_sees_every_image_once_normalised_as_published_networks_expect(imagenet: Path) -> None:
-    data = LargeImages(imagenet, "val", CPU, 2)
+    data = JpegImages(imagenet, "val", CPU, 2)
     images, labels = (torch.cat(parts) for parts in zip(*data.evaluation_batches(8)))
     assert torch.equal(labels, data.labels)
     pipeline = transforms.Compose(

@@ -14,7 +14,7 @@ from torchvision.models import list_models
 from benchmarks.separate_project import ROOT, write_params
 from moonshine.checks.networks import check_networks
 from moonshine.cost.counts import network_cost
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.models.attention_points import attention_points
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import cheap_convolution
@@ -39,7 +39,7 @@ ROWS = [entry.split() for entry in re.split(r"[|\n]", PAPER) if entry.strip()]
 
 
 def wide(size: str, conv: str, classes: int = 10) -> dict[str, object]:
-    return describe(Network(arch=f"wrn-{size}", conv=conv), classes, 3)
+    return architecture_of(Network(arch=f"wrn-{size}", conv=conv), classes, 3)
 
 
 def parameters(architecture: dict[str, object]) -> int:
@@ -130,7 +130,7 @@ IMAGENET = {
 
 @pytest.mark.parametrize(("network", "learnable", "with_statistics", "macs"), IMAGENET.values(), ids=IMAGENET)
 def test_cost_of_the_imagenet_networks(network: Network, learnable: int, with_statistics: int, macs: float) -> None:
-    cost = network_cost(describe(network, 1000, 3), 224, 224)
+    cost = network_cost(architecture_of(network, 1000, 3), 224, 224)
     assert (cost.learnable, cost.parameters) == (learnable, with_statistics)
     assert cost.macs == pytest.approx(macs, rel=0.01)
 
@@ -153,7 +153,7 @@ OTHER_FAMILIES = (
 def test_any_torchvision_network_is_substituted_counted_and_read(arch: str) -> None:
     """Without weights: built, run, its attention points found."""
     side = 299 if arch == "inception_v3" else 224
-    architecture = describe(Network(arch=arch, conv="G(N)"), 10, 1)
+    architecture = architecture_of(Network(arch=arch, conv="G(N)"), 10, 1)
     network = build_network(architecture).eval()
     tap = FeatureTap(network, attention_points(architecture), lambda features: features)
     with torch.inference_mode():
@@ -166,7 +166,7 @@ def test_any_torchvision_network_is_substituted_counted_and_read(arch: str) -> N
 
 @pytest.mark.parametrize("arch", ["vgg11", "vgg16_bn", "vgg19_bn"])
 def test_vggs_points_are_the_relus_before_its_poolings(arch: str) -> None:
-    architecture = describe(Network(arch=arch), 10, 3)
+    architecture = architecture_of(Network(arch=arch), 10, 3)
     layers = list(build_network(architecture).get_submodule("features").children())
     before_poolings = [i - 1 for i, layer in enumerate(layers) if isinstance(layer, torch.nn.MaxPool2d)]
     assert attention_points(architecture) == tuple(f"features.{i}" for i in before_poolings)
@@ -177,7 +177,7 @@ def test_vggs_points_are_the_relus_before_its_poolings(arch: str) -> None:
     "arch", [arch if arch == "vgg11_bn" else pytest.param(arch, marks=pytest.mark.slow) for arch in NAMED_BY_THE_DOCS]
 )
 def test_torchvision_networks_train(arch: str) -> None:
-    network = initialise(describe(Network(arch=arch, conv="G(N)"), 5, 3), 0)
+    network = initialise(architecture_of(Network(arch=arch, conv="G(N)"), 5, 3), 0)
     network(torch.randn(2, 3, 64, 64)).square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
@@ -185,14 +185,14 @@ def test_torchvision_networks_train(arch: str) -> None:
 
 
 def test_a_replaced_convolution_leaves_its_bias_to_the_last_of_its_substitute() -> None:
-    network = build_network(describe(Network(arch="vgg11", conv="G(N)"), 10, 3))
+    network = build_network(architecture_of(Network(arch="vgg11", conv="G(N)"), 10, 3))
     substitute = network.get_submodule("features.3")
     assert substitute.spatial.bias is None
     assert substitute.pointwise.bias.shape == (128,)
 
 
 def test_initial_weights_are_a_function_of_architecture_and_seed() -> None:
-    architecture = describe(Network(arch="resnet18", conv="B(2)", channels=[4, 4, 8, 8]), 10, 1)
+    architecture = architecture_of(Network(arch="resnet18", conv="B(2)", channels=[4, 4, 8, 8]), 10, 1)
     state_before = torch.get_rng_state()
     first, again, other = (initialise(architecture, seed).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state_before)
@@ -203,7 +203,7 @@ def test_initial_weights_are_a_function_of_architecture_and_seed() -> None:
 
 def test_he_normal_weights_of_substitutes() -> None:
     """Fan out: the standard deviation is sqrt(2 / (outputs * k * k))."""
-    layer = initialise(describe(Network(arch="wrn-16-4", conv="G(2)"), 10, 3), 0).get_submodule("group3.1.conv2")
+    layer = initialise(architecture_of(Network(arch="wrn-16-4", conv="G(2)"), 10, 3), 0).get_submodule("group3.1.conv2")
     assert layer.spatial.weight.std().item() == pytest.approx((2 / (256 * 9)) ** 0.5, rel=0.02)
     assert layer.pointwise.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.02)
 
@@ -236,7 +236,8 @@ def test_describe_lists_what_is_substituted_and_what_is_not_and_why() -> None:
     assert "conv1 | 7x7, 3 -> 64, stride 2 | stem" in cells
     assert "layer2.0.downsample.0 | 1x1, 64 -> 128, stride 2 | 1x1 kernel" in cells
     totals = {
-        path: network_cost(describe(Network(arch="resnet18", conv=path), 1000, 3), 224, 224) for path in ("S", "G(N)")
+        path: network_cost(architecture_of(Network(arch="resnet18", conv=path), 1000, 3), 224, 224)
+        for path in ("S", "G(N)")
     }
     for conv, cost in totals.items():
         assert f"resnet18 {conv} | {cost.parameters:,} | {cost.learnable:,} | {cost.macs:,}" in cells

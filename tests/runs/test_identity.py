@@ -68,7 +68,7 @@ def test_the_network_is_in_it(params: Params) -> None:
     ("row", "path", "value"),
     [
         (TRAIN, "machine.checkpoint_seconds", 7.0),
-        (TRAIN, "titles", {TRAIN: "The teacher"}),
+        (TRAIN, "titles", {TRAIN.name: "The teacher"}),
         (TRAIN, "networks.student.conv", "G(2)"),
         (TRAIN, "methods.at.beta", 20.0),
         (TRAIN, "seeds", [0, 1]),
@@ -93,7 +93,7 @@ def test_the_data_are_in_it(params: Params) -> None:
 def test_the_teacher_is_in_what_is_distilled_and_in_nothing_else(params: Params) -> None:
     rows = (TRAIN, DISTIL)
     before = [run_identity(params, row, 0) for row in rows]
-    artefacts.teacher_model("toy", params.teacher).write_bytes(b"another teacher")
+    artefacts.named_model("toy", params.teacher).write_bytes(b"another teacher")
     assert [differences(old, run_identity(params, row, 0)) for row, old in zip(rows, before)] == [
         [],
         ["teacher: changed"],
@@ -101,7 +101,7 @@ def test_the_teacher_is_in_what_is_distilled_and_in_nothing_else(params: Params)
 
 
 def test_a_missing_teacher_is_named(params: Params) -> None:
-    path = artefacts.teacher_model("toy", params.teacher)
+    path = artefacts.named_model("toy", params.teacher)
     path.unlink()
     with pytest.raises(DataError, match=f"^{path}: no teacher there"):
         run_identity(params, DISTIL, 0)

@@ -23,11 +23,11 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 @pytest.fixture
 def run(params: Params) -> RunFolder:
-    return RunFolder(params, TRAIN, 0)
+    return RunFolder.open(params, TRAIN, 0)
 
 
 def finish(run: RunFolder, **record: Any) -> dict[str, Any]:
-    run.finish(MODEL, {"row": run.row, **record})
+    run.finish(MODEL, {"row": run.row.name, **record})
     found = run.finished()
     assert found is not None
     assert found[0] == MODEL
@@ -42,8 +42,8 @@ def test_a_new_run_has_a_folder_named_by_its_identity_and_is_not_finished(run: R
 
 def test_what_was_finished_is_found_again_with_its_record(run: RunFolder, params: Params) -> None:
     record = finish(run, seconds=1.5)
-    assert record.items() >= {"row": TRAIN, "seconds": 1.5, "run": run.path.name}.items()
-    assert RunFolder(params, TRAIN, 0).finished() == (MODEL, record)
+    assert record.items() >= {"row": TRAIN.name, "seconds": 1.5, "run": run.path.name}.items()
+    assert RunFolder.open(params, TRAIN, 0).finished() == (MODEL, record)
     assert "adopted" not in record
 
 
@@ -62,7 +62,7 @@ def test_a_finished_run_keeps_no_checkpoints(run: RunFolder) -> None:
     write_checkpoints()
     assert run.finished() is None
     assert all((run.path / name).exists() for name in names)
-    run.finish(MODEL, {"row": run.row})
+    run.finish(MODEL, {"row": run.row.name})
     assert not any((run.path / name).exists() for name in names)
     write_checkpoints()  # a kill may come between
     assert run.finished() is not None
@@ -87,7 +87,7 @@ def test_a_damaged_record_is_refused(run: RunFolder) -> None:
 
 def test_another_runs_files_are_refused(run: RunFolder, params: Params) -> None:
     finish(run)
-    other = RunFolder(params, TRAIN, 1)
+    other = RunFolder.open(params, TRAIN, 1)
     for name in (RESULT, RESULT_RECORD):
         (run.path / name).rename(other.path / name)
     with pytest.raises(CheckpointError, match=f"{RESULT_RECORD}: belongs to run {run.path.name}; delete {other.path}"):
@@ -102,17 +102,17 @@ def test_the_record_of_a_run_that_continues_an_older_one_names_it(run: RunFolder
 def test_what_differs_from_the_most_similar_older_run_is_reported(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    RunFolder(changed_params("recipe.lr", 0.04), TRAIN, 0)
+    RunFolder.open(changed_params("recipe.lr", 0.04), TRAIN, 0)
     capsys.readouterr()
     recipe = {**run.identity["recipe"], "lr": 0.04, "momentum": 0.8}
-    RunFolder(changed_params("recipe", recipe), TRAIN, 0)
+    RunFolder.open(changed_params("recipe", recipe), TRAIN, 0)
     reported = capsys.readouterr().err
     assert reported.endswith("differs in recipe.momentum: 0.9 -> 0.8\n")
 
 
 def test_the_same_run_continues_silently(run: RunFolder, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert RunFolder(params, TRAIN, 0).path == run.path
+    assert RunFolder.open(params, TRAIN, 0).path == run.path
     assert capsys.readouterr().err == ""
 
 
@@ -122,6 +122,6 @@ def test_an_older_run_whose_identity_is_damaged_is_left_out_with_a_warning(
     identity = run.path / "identity.json"
     content = json.loads(identity.read_text())
     identity.write_text(json.dumps({**content, "seed": 7}))
-    other = RunFolder(changed_params("recipe.lr", 0.04), TRAIN, 0)
+    other = RunFolder.open(changed_params("recipe.lr", 0.04), TRAIN, 0)
     assert [path for path, _ in older_runs(run.parent)] == [other.path]
     assert f"warning: {identity}: damaged" in capsys.readouterr().err

@@ -21,8 +21,8 @@ from benchmarks.separate_project import write_params
 from moonshine.errors import CheckpointError, DataError, MoonshineError, SecurityError, WriteError
 from moonshine.inputs.download import ATTEMPTS, BLOCK, download
 from moonshine.inputs.raw import RawFile
-from moonshine.models.architecture import describe
-from moonshine.models.model_file import describe_model, load_model, model_bytes
+from moonshine.models.architecture import architecture_of
+from moonshine.models.model_file import load_model, model_bytes, model_description
 from moonshine.models.networks import initialise
 from moonshine.params import read_params
 from moonshine.params.schema import DataFile, Network
@@ -120,10 +120,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = toy_params()
     write_params(folder, params)
     run_moonshine("prepare", cwd=folder)
-    architecture = describe(Network(**params["networks"]["teacher"]), 10, 1)
+    architecture = architecture_of(Network(**params["networks"]["teacher"]), 10, 1)
     manifest: dict[str, Any] = {"shape": [1, 12, 12], "encoding": "raw", "normalisation": {}, "classes": []}
     network = initialise(architecture, 0)
-    (folder / "model.safetensors").write_bytes(model_bytes(network, describe_model("x", architecture, manifest)))
+    (folder / "model.safetensors").write_bytes(model_bytes(network, model_description("x", architecture, manifest)))
     return folder
 
 

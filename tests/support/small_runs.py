@@ -7,10 +7,11 @@ from typing import Any
 from benchmarks.separate_project import write_params
 from moonshine.params import Params, read_params
 from moonshine.project import artefacts
+from moonshine.project.rows import Row
 from moonshine.runtime.files import write_checked_json
 from tests.support.project import toy_params
 
-TRAIN, DISTIL = "train/teacher", "distil/at/student"
+TRAIN, DISTIL = Row("train", "teacher"), Row("distil", "student", "at")
 MANIFEST: dict[str, Any] = {
     "encoding": "raw",
     "shape": [1, 12, 12],
@@ -24,7 +25,7 @@ def write_inputs(**manifest: Any) -> Params:
     write_params(Path(), toy_params())
     params = read_params(Path("params.yaml"))
     write_checked_json(artefacts.manifest(params.dataset.name), {**MANIFEST, **manifest})
-    teacher = artefacts.teacher_model(params.experiment, params.teacher)
+    teacher = artefacts.named_model(params.experiment, params.teacher)
     teacher.parent.mkdir(parents=True)
     teacher.write_bytes(b"a teacher")
     return params

@@ -13,7 +13,7 @@ import torch
 from moonshine.data.loading import SmallImages
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.params import read_params
 from moonshine.project.rows import Row
 from moonshine.runtime import processes
@@ -35,7 +35,7 @@ def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, tor
 
     After the first step, without weight decay, they are what momentum remembers.
     """
-    architecture = describe(params.networks["student"], 10, 1)
+    architecture = architecture_of(params.networks["student"], 10, 1)
     objective = Distillation(params.methods["at"], ("layer1", "layer2", "layer3", "layer4"))
     recipe = params.recipe.model_copy(update={"weight_decay": 0.0})
     trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))

@@ -9,7 +9,7 @@ import torch
 from moonshine.distillation import objective as objectives
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
 from moonshine.params.schema import Method
 from moonshine.project.rows import Row
@@ -36,7 +36,7 @@ def one_step(**recipe: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     params = Params.model_validate(toy_params())
     settings = params.recipe.model_copy(update={"weight_decay": 0.0, **recipe})
     points = ("layer1", "layer2", "layer3", "layer4")
-    architecture = describe(params.networks["student"], 10, 1)
+    architecture = architecture_of(params.networks["student"], 10, 1)
     objective = Distillation(params.methods["at"], points)
     trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, settings, 0, torch.device("cpu"))
     images = torch.randn(32, 1, 12, 12, generator=torch.Generator().manual_seed(0))

@@ -12,7 +12,7 @@ import torch
 from benchmarks.separate_project import write_params
 from moonshine.runtime.files import sha256
 from moonshine.training import memory
-from moonshine.training.memory import Need, groups_that_fit
+from moonshine.training.memory import Need, batches_of_students
 from tests.support.project import run_moonshine, start_until_paused, toy_params
 
 
@@ -97,10 +97,10 @@ def test_needs_are_measured_and_reported(project: Path, tmp_path: Path) -> None:
 
 def test_groups_hold_what_fits() -> None:
     small, greedy = Need(lasting=10, passing=100), Need(lasting=10, passing=600)
-    assert groups_that_fit([small] * 5, free=1000) == [[0, 1, 2, 3, 4]]
-    assert groups_that_fit([small] * 4, free=140) == [[0, 1], [2, 3]]
-    assert groups_that_fit([small, greedy, small], free=500) == [[0], [1], [2]]
-    assert groups_that_fit([greedy], free=1) == [[0]]
+    assert batches_of_students([small] * 5, free=1000) == [[0, 1, 2, 3, 4]]
+    assert batches_of_students([small] * 4, free=140) == [[0, 1], [2, 3]]
+    assert batches_of_students([small, greedy, small], free=500) == [[0], [1], [2]]
+    assert batches_of_students([greedy], free=1) == [[0]]
 
 
 def control_group(folder: Path, **contents: object) -> None:

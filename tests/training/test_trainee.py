@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from moonshine.models.architecture import describe
+from moonshine.models.architecture import architecture_of
 from moonshine.params import Network, Params, Recipe
 from moonshine.project.rows import Row
 from moonshine.training.objective import CrossEntropy
@@ -29,7 +29,7 @@ def test_the_learning_rate_falls_after_the_epochs_listed() -> None:
 
 def test_a_step_is_that_of_pytorchs_sgd() -> None:
     """Two steps, so that momentum and cleared gradients count."""
-    architecture = describe(TOY.networks["teacher"], 10, 1)
+    architecture = architecture_of(TOY.networks["teacher"], 10, 1)
     settings = recipe(lr=0.1, momentum=0.9, weight_decay=0.01)
     trainee = Trainee(Row.parse("train/teacher"), architecture, CrossEntropy(), settings, 0, CPU)
     twin = copy.deepcopy(trainee.network)
@@ -52,7 +52,7 @@ def test_what_dropout_drops_depends_on_the_step_alone() -> None:
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
 
     def weights(disturb: bool) -> torch.Tensor:
-        architecture = describe(Network(arch="mobilenet_v2"), 10, 3)
+        architecture = architecture_of(Network(arch="mobilenet_v2"), 10, 3)
         trainee = Trainee(Row.parse("train/a"), architecture, CrossEntropy(), recipe(), 0, CPU)
         for _ in range(2):
             if disturb:

@@ -32,7 +32,7 @@ SECONDS_BETWEEN_LOOKS = 5.0
 """How often torch is made to look for dead workers: one that died before all had started sends it no signal."""
 
 
-class LargeImages:
+class JpegImages:
     """A split of JPEG bytes that stays on disk; the same batches as SmallImages gives, whatever the number of workers.
 
     Workers only decode and crop. Memory does not grow over an epoch: images are read, not mapped.
