@@ -60,7 +60,16 @@ def network(name: str, pixels: str) -> torch.nn.Module:
 def write_teacher(pixels: str, path: str) -> None:
     from moonshine.models.model_file import model_bytes
 
-    described = {"name": "teacher", "architecture": description("resnet34", pixels)}
+    architecture, side = description("resnet34", pixels), int(pixels)
+    channels = architecture["in_channels"]
+    described = {
+        "name": "teacher",
+        "architecture": architecture,
+        "input": [channels, side, side],
+        "preprocessing": {"resize": [side, side]},
+        "normalisation": {"mean": [0.5] * channels, "std": [0.5] * channels},
+        "classes": [str(number) for number in range(architecture["classes"])],
+    }
     Path(path).write_bytes(model_bytes(network("resnet34", pixels), described))
 
 

@@ -44,10 +44,19 @@ def read_yaml(path: Path) -> Any:
         raise ParamsError(f"{path}: not valid YAML: {problem}") from None
 
 
+MOST_NODES = 100_000
+"""Of a file once its aliases are written out, through which a small one could expand to gigabytes."""
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys, tags, aliases (a small file can expand to gigabytes through them), and
-    what DVC, which reads the same file by YAML 1.2, would read as something else: 010 is 8 in YAML 1.1 and 10 in 1.2.
+    """Safe YAML that refuses duplicate keys, tags, too many aliases, and what DVC, which reads the same file by YAML
+    1.2, would read as something else: 010 is 8 in YAML 1.1 and 10 in 1.2.
     """
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._nodes = 0
+        self._sizes: dict[Any, int] = {}
 
     def compose_document(self) -> Any:
         if (start := self.peek_event()).version:
@@ -55,12 +64,19 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_document()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not used here", event.start_mark)
-        if event.tag is not None:
+        event, is_alias = self.peek_event(), self.check_event(yaml.AliasEvent)
+        if not is_alias and event.tag is not None:
             raise yaml.composer.ComposerError(None, None, f"tags ({event.tag}) are not used here", event.start_mark)
-        return super().compose_node(parent, index)
+        before, node = self._nodes, super().compose_node(parent, index)
+        if is_alias:
+            self._nodes += self._sizes.get(node, MOST_NODES)  # without a size yet, it repeats what it is within
+            if self._nodes > MOST_NODES:
+                problem = f"its aliases expand to more than {MOST_NODES:,} values"
+                raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        else:
+            self._nodes += 1
+            self._sizes[node] = self._nodes - before
+        return node
 
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         node = super().compose_scalar_node(anchor)
@@ -68,19 +84,20 @@ class _StrictLoader(yaml.SafeLoader):
             node.tag = _tag(node)
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is no text", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if key.tag not in (_STR, _MERGE):
+                name = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
+                raise yaml.constructor.ConstructorError(None, None, f"key {name} is no text", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
+            seen.add(key.value)
+        return node
 
 
-_STR, _FLOAT = "tag:yaml.org,2002:str", "tag:yaml.org,2002:float"
+_STR, _FLOAT, _MERGE = (f"tag:yaml.org,2002:{name}" for name in ("str", "float", "merge"))
 _YAML_1_2 = {
     _FLOAT: r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+|[-+]?[0-9][0-9_]*\.[0-9_]*|[-+]?\.[0-9_]+([eE][-+][0-9]+)?"
     r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
@@ -93,6 +110,8 @@ _YAML_1_2 = {
 
 def _tag(node: yaml.ScalarNode) -> str:
     """The type by which both YAML 1.1 and 1.2 read a plain scalar; 1e-2, which is text in 1.1, is meant as a number."""
+    if node.tag == _MERGE:
+        return _MERGE
     by_1_2 = next((tag for tag, pattern in _YAML_1_2.items() if re.fullmatch(pattern, node.value)), _STR)
     exponent = re.fullmatch(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?[eE][-+]?[0-9]+", node.value)
     leading_zero = by_1_2 != _STR and re.match(r"[-+]?0[0-9_]", node.value)

@@ -105,6 +105,30 @@ def test_both_engines_plan_the_same_after_a_change(change: str, by_snakemake: Pa
     assert by_dvc == by_snakemake_ == CHANGES[change][1]
 
 
+NETWORKS = """
+networks:
+  teacher: &teacher {arch: resnet18, stem: 3x3, channels: [4, 4, 8, 8]}
+  student: {<<: *teacher, conv: G(N)}
+"""
+
+
+def test_aliases_and_merge_keys_are_what_they_stand_for_to_both_engines(by_snakemake: Path, tmp_path: Path) -> None:
+    """Also in dvc.lock, where DVC writes an alias for the channels that both networks of the report share."""
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    before = yaml.safe_load((project / "params.yaml").read_text())
+    others = {key: value for key, value in before.items() if key != "networks"}
+    (project / "params.yaml").write_text(yaml.safe_dump(others) + NETWORKS)
+    assert yaml.safe_load((project / "params.yaml").read_text()) == before
+    assert planned_by_dvc(project) == planned_by_snakemake(project) == set()
+    comment("moonshine/report/tables.py")(project)
+    run("dvc", "repro", cwd=project)
+    assert "channels: *id" in (project / "dvc.lock").read_text()
+    assert planned_by_dvc(project) == set()
+    assert "nothing to be run by either engine" in moonshine("sync", cwd=project).stderr
+    assert planned_by_snakemake(project) == set()
+    moonshine("verify", cwd=project)
+
+
 @pytest.mark.slow
 def test_dvc_stops_where_a_stage_gives_the_same_bytes(by_snakemake: Path, tmp_path: Path) -> None:
     """Its early cut-off, the one known difference: Snakemake would go on with all that comes after."""

@@ -148,7 +148,8 @@ def test_a_hostile_model_is_refused(name: str, experiment: Experiment, tmp_path:
 @pytest.mark.parametrize(
     "text",
     [
-        "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n",
+        "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
+        "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40)),
         "!!python/object/apply:os.system ['touch executed']",
         "experiment: !!python/object/new:os.system ['touch executed']",
         "[" * 20_000,
@@ -158,7 +159,18 @@ def test_a_hostile_model_is_refused(name: str, experiment: Experiment, tmp_path:
         "a: \ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
         "%YAML 9.9\n---\na",
     ],
-    ids=["bomb", "python", "python new", "deep", "a long number", "twice", "control", "surrogate", "version"],
+    ids=[
+        "bomb",
+        "bomb of merges",
+        "python",
+        "python new",
+        "deep",
+        "a long number",
+        "twice",
+        "control",
+        "surrogate",
+        "version",
+    ],
 )
 def test_a_hostile_params_file_is_refused(text: str, tmp_path: Path, injected: Injections) -> None:
     with injected("a hostile params.yaml"):

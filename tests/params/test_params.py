@@ -387,7 +387,11 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("seeds: [0]\nseeds: [1]\n", "duplicate key 'seeds'"),
-        ("a: &x [1]\nb: *x\n", "aliases are not used here"),
+        ("a: [1]\nb: *x\n", "found undefined alias 'x'"),
+        ("a: &x [*x]\n", "its aliases expand to more than 100,000 values"),
+        ("a: {<<: {b: 1}, <<: {c: 1}}\n", "duplicate key '<<'"),
+        ("a: &x {b: 1, b: 2}\nc: {<<: *x}\n", "duplicate key 'b'"),
+        ("a: [<<]\n", "could not determine a constructor for the tag 'tag:yaml.org,2002:merge'"),
         ("a: !!python/object/apply:os.system ['true']\n", "apply:os.system. are not used here"),
         ("a: !!int '010'\n", "tags .tag:yaml.org,2002:int. are not used here"),
         ("%YAML 1.1\n---\na: 1e-2\n", "leave out the %YAML directive"),
@@ -400,6 +404,22 @@ def test_what_yaml_must_not_do(text: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError, match=reason):
         read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("a: &x [1]\nb: *x\n", {"a": [1], "b": [1]}),
+        ("a: &x {b: 1, c: 2}\nd: {c: 3, <<: *x}\ne: *x\n", {"a": {"b": 1, "c": 2}, "d": {"b": 1, "c": 3}}),
+        ("a: &x {b: {<<: &y {c: 1, d: 2}, c: 3}}\ne: *y\n", {"a": {"b": {"c": 3, "d": 2}}, "e": {"c": 1, "d": 2}}),
+        ("a: &x {b: 1}\nc: &y {b: 2, d: 3}\ne: {<<: [*x, *y]}\n", {"e": {"b": 1, "d": 3}}),
+    ],
+)
+def test_an_alias_stands_for_what_it_names_as_dvc_reads_it(text: str, meaning: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert read_yaml(path) == load_yaml(path)
+    assert read_yaml(path) | meaning == read_yaml(path)
 
 
 SCALARS = {

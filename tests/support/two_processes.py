@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from moonshine.data.loading import SmallImages
+from moonshine.data.shares import weight_of_share
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
 from moonshine.models.architecture import architecture_of
@@ -42,9 +43,7 @@ def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, tor
     trainee.network.eval()
     images, labels = next(data.training_batches(params.recipe.augmentation, 0, 1, size))
     maps = [images.abs().mean(1)[:, :side, :side] for side in (12, 6, 3, 2)]
-    trainee.step(
-        images, labels, TeacherOutputs(images.new_zeros(0), maps), processes.weight_of_share(len(labels), size)
-    )
+    trainee.step(images, labels, TeacherOutputs(images.new_zeros(0), maps), weight_of_share(len(labels), size))
     remembered = trainee.state()["optimizer"]["state"]
     return {name: remembered[i]["momentum_buffer"] for i, (name, _) in enumerate(trainee.network.named_parameters())}
 
