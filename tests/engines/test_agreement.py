@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.separate_project import ROOT
 from tests.support.plans import (
@@ -124,9 +125,9 @@ def test_aliases_and_merge_keys_are_what_they_stand_for_to_both_engines(by_snake
     run("dvc", "repro", cwd=project)
     assert "channels: *id" in (project / "dvc.lock").read_text()
     assert planned_by_dvc(project) == set()
-    assert "nothing to be run by either engine" in moonshine("sync", cwd=project).stderr
+    assert "nothing to be run by either engine" in run_moonshine("sync", cwd=project).stderr
     assert planned_by_snakemake(project) == set()
-    moonshine("verify", cwd=project)
+    run_moonshine("verify", cwd=project)
 
 
 @pytest.mark.slow
