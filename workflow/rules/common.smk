@@ -7,11 +7,12 @@ from typing import Any, NoReturn
 
 sys.path.insert(0, str(Path.cwd()))
 
-from moonshine.project.artefacts import PARAMS as PARAMS_FILE, RUNTIME_LOCK, RUNTIME_LOCK
 from moonshine.engines.live import require_nothing_read_by_dvc
 from moonshine.engines.snakemake_plan import make_mismatches_stale
 from moonshine.errors import LockedError, ParamsError
 from moonshine.params import read_params
+from moonshine.project.artefacts import PARAMS as PARAMS_FILE
+from moonshine.project.artefacts import RUNTIME_LOCK
 from moonshine.project.graph import CODE, PLANNED, SOURCES, code_files
 from moonshine.runtime import startup
 
@@ -78,7 +79,9 @@ wildcard_constraints:
 
 def code(stage):
     """The modules that a stage is made of, and the lock of the libraries below them."""
-    return [f"moonshine/{module}" for module in code_files(CODE[stage])] + [str(RUNTIME_LOCK)]
+    return [f"moonshine/{module}" for module in code_files(CODE[stage])] + [
+        str(RUNTIME_LOCK)
+    ]
 
 
 def all_rows(pattern):
