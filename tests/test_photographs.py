@@ -25,6 +25,8 @@ from moonshine.params.schema import Augmentation
 from moonshine.preparation.photograph_store import Photograph, inspect
 from support import moonshine, toy_params, write_params
 
+pytestmark = pytest.mark.filterwarnings("ignore:(Corrupt|Truncated):UserWarning:PIL")  # of odd files, as for commands
+
 CPU = torch.device("cpu")
 CROPS = Augmentation(crop_scale=[0.08, 1.0], flip=True)
 
