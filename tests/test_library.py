@@ -1,4 +1,4 @@
-"""A program that imports moonshine keeps its own settings of Python, torch, Pillow and Matplotlib."""
+"""A program that imports moonshine keeps its own settings of Python and libraries; a command has ours."""
 
 import subprocess
 import sys
@@ -34,3 +34,28 @@ assert sys.modules.get("triton", torch) is not None
 def test_the_library_changes_no_settings_of_the_program_that_imports_it() -> None:
     result = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+COMMAND = """
+import gc, warnings
+from moonshine.runtime import startup
+startup.set_up()
+from PIL import Image
+from torch.utils.data import DataLoader
+
+class Images:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        warnings.warn_explicit("Corrupt EXIF data", UserWarning, "TiffImagePlugin.py", 1, module="PIL.TiffImagePlugin")
+        return Image.core.get_blocks_max()
+
+assert gc.get_threshold()[0] == 100_000
+assert [batch.tolist() for batch in DataLoader(Images(), num_workers=1)] == [[8]]
+"""
+
+
+def test_a_commands_settings_are_its_loading_workers_too() -> None:
+    result = subprocess.run([sys.executable, "-c", COMMAND], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")

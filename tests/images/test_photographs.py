@@ -25,6 +25,8 @@ from moonshine.preparation.photograph_store import Photograph, inspect
 from tests.support.imagenet_archives import ENCODINGS, KINDS, Archives, jpeg, photograph_params
 from tests.support.project import run_moonshine
 
+pytestmark = pytest.mark.filterwarnings("ignore:(Corrupt|Truncated):UserWarning:PIL")  # of odd files, as for commands
+
 CPU = torch.device("cpu")
 CROPS = Augmentation(crop_scale=[0.08, 1.0], flip=True)
 
