@@ -368,7 +368,7 @@ def _attention_maps(options: argparse.Namespace) -> None:
     from moonshine.stages.attention_maps import attention_maps
 
     _check_data(params)
-    names = (params.teacher, params.attention_maps.scratch, params.attention_maps.distilled)
+    names = params.shown_models.values()
     models = [artefacts.named_model(params.experiment, name) for name in names]
     inputs = [artefacts.manifest(params.dataset.name), *models]
     with _unchanged(options, "attention_maps", inputs), progress.missing_glyphs_said_once():

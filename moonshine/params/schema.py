@@ -424,6 +424,12 @@ class Params(Section):
         return self.titles.get(row.name, row.name)
 
     @property
+    def shown_models(self) -> dict[str, str]:
+        """The three models whose attention the results page shows, by their roles."""
+        shown = self.attention_maps
+        return {"teacher": self.teacher, "scratch": shown.scratch, "distilled": shown.distilled}
+
+    @property
     def seeded_rows(self) -> list[Row]:
         """The rows that are trained here, a network for each seed."""
         return [row for row in self.rows if row.stage != "fetch"]

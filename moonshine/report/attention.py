@@ -41,8 +41,7 @@ def read_attention(params: Params, partial: bool = False) -> Attention | None:
         raise DataError(f"{path}: missing; {again}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: damaged ({error!r}); {again}") from None
-    shown = params.attention_maps
-    if models != {"teacher": params.teacher, "scratch": shown.scratch, "distilled": shown.distilled}:
+    if models != params.shown_models:
         raise DataError(f"{path}: made of other models than params.yaml names; {again}")
     if not all(math.isfinite(value) for of_role in distances.values() for value in of_role):
         raise DataError(f"{path}: a value is not finite; {again}")

@@ -6,14 +6,12 @@ from moonshine.params import Params
 from moonshine.project.rows import parse_model
 from moonshine.report.rows import ResultRow
 
-ROLES = {"teacher": "Teacher", "scratch": "Student from scratch", "distilled": "Student distilled"}
+ROLE_TITLES = {"teacher": "Teacher", "scratch": "Student from scratch", "distilled": "Student distilled"}
 
 
 def headline(params: Params, rows: dict[str, ResultRow]) -> dict[str, dict[str, Any]]:
     """For each role its title, and its error, deviation, parameters and MACs, which are None where it has not run."""
-    shown = params.attention_maps
-    models = {"teacher": params.teacher, "scratch": shown.scratch, "distilled": shown.distilled}
-    return {role: _summary(rows, parse_model(model)[0].name) for role, model in models.items()}
+    return {role: _summary(rows, parse_model(model)[0].name) for role, model in params.shown_models.items()}
 
 
 def _summary(rows: dict[str, ResultRow], name: str) -> dict[str, Any]:

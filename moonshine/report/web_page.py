@@ -15,7 +15,7 @@ from moonshine.project import artefacts
 from moonshine.report.attention import Attention
 from moonshine.report.charts import charts
 from moonshine.report.figures import FIGURES, Measured
-from moonshine.report.headline import ROLES, headline
+from moonshine.report.headline import ROLE_TITLES, headline
 from moonshine.report.page import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
 from moonshine.report.tables import NOT_RUN, short_count, table_columns
@@ -58,7 +58,9 @@ def _cards(params: Params, rows: dict[str, ResultRow]) -> list[dict[str, str]]:
             deviation = "" if summary["top1_std"] is None else f" ± {summary['top1_std']:.2f}"
             error = f"{summary['top1']:.2f}{deviation} %"
             cost = f"{short_count(summary['parameters'])} parameters, {short_count(summary['macs'])} MACs"
-        cards.append({"role": f"{ROLES[role]}: top-1 error", "error": error, "title": summary["title"], "cost": cost})
+        cards.append(
+            {"role": f"{ROLE_TITLES[role]}: top-1 error", "error": error, "title": summary["title"], "cost": cost}
+        )
     return cards
 
 

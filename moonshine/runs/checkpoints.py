@@ -99,7 +99,7 @@ def _load(path: Path, step: int) -> dict[str, Any]:
     return checkpoint["state"]
 
 
-def require_room(folder: Path, states: Sequence[dict[str, Any]]) -> None:
+def require_room_for(folder: Path, states: Sequence[dict[str, Any]]) -> None:
     """Before training: MachineError (exit code 5) unless the checkpoints and one being written have room, of each."""
     needed = sum(len(_serialised(folder, 0, state)) for state in states)
     files.require_room(folder, (KEEP + 1) * needed, f"{KEEP} checkpoints and the next one")

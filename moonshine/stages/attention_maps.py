@@ -34,7 +34,7 @@ def attention_maps(params: Params) -> None:
     set_up(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     check_images(params)
-    models = {"teacher": params.teacher, "scratch": settings.scratch, "distilled": settings.distilled}
+    models = params.shown_models
     lookers = {role: Looker(params.experiment, model, data, device) for role, model in models.items()}
     if len({len(looker.points) for looker in lookers.values()}) > 1:
         raise ParamsError("attention_maps: the networks differ in their number of groups")

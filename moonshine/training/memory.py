@@ -48,7 +48,7 @@ def measure_need(trainee: Trainee, images: torch.Tensor, labels: torch.Tensor, t
     return Need(lasting, passing)
 
 
-def free_bytes(device: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Memory that is to be had: the GPU's, or what the kernel and the control groups leave to this process."""
     if device.type == "cuda":  # what the allocator keeps for later counts as taken for the GPU
         return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()

@@ -14,14 +14,14 @@ from moonshine.models.networks import build_network
 from moonshine.params import Params, Recipe
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, model_name
-from moonshine.runs.checkpoints import load_newest_checkpoint, require_room
+from moonshine.runs.checkpoints import load_newest_checkpoint, require_room_for
 from moonshine.runs.provenance import provenance
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import processes
 from moonshine.runtime.device import choose_device, set_up
 from moonshine.runtime.progress import say
 from moonshine.training.loop import TrainingLoop
-from moonshine.training.memory import batches_of_students, free_bytes, measure_need
+from moonshine.training.memory import batches_of_students, free_memory, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.trainee import Trainee
 
@@ -72,7 +72,7 @@ def _train_on(
     for group in _batches_of_students(params.recipe, runs, make_objective, teacher, train):
         trainees = {_resume(params.recipe, run, make_objective(run.row), device): run for run in group}
         _announce(params, trainees, device)
-        require_room(group[0].path, [trainee.state() for trainee in trainees])
+        require_room_for(group[0].path, [trainee.state() for trainee in trainees])
         machine, seed = params.machine, group[0].seed
         loop = TrainingLoop(
             trainees, teacher, train, val, params.recipe, seed, machine.checkpoint_seconds, machine.checkpoint_steps
@@ -130,7 +130,7 @@ def _batches_of_students(
         needs.append(measure_need(trainee, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
         del trainee
-    groups = processes.of_first(batches_of_students(needs, free_bytes(train.device)))
+    groups = processes.of_first(batches_of_students(needs, free_memory(train.device)))
     return [[runs[index] for index in group] for group in groups]
 
 

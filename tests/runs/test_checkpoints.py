@@ -16,7 +16,7 @@ from moonshine.runs.checkpoints import (
     has_checkpoint,
     load_newest_checkpoint,
     load_newest_with_step,
-    require_room,
+    require_room_for,
     save_checkpoint,
 )
 from moonshine.runtime import files
@@ -183,7 +183,7 @@ def test_room_is_asked_for_before_training_for_three_of_each(folder: Path, monke
     for free in (3 * sum(sizes), 3 * sum(sizes) - 1):
         monkeypatch.setattr(files, "free_bytes", lambda path, free=free: free)
         if free == 3 * sum(sizes):
-            require_room(folder, states)
+            require_room_for(folder, states)
         else:
             with pytest.raises(MachineError, match="2 checkpoints and the next one"):
-                require_room(folder, states)
+                require_room_for(folder, states)

@@ -137,14 +137,14 @@ def test_control_groups_limit_what_is_free(
     monkeypatch.setattr(memory, "CONTROL_GROUPS", root)
     monkeypatch.setattr(memory, "MEMBERSHIPS", tmp_path / "memberships")
     monkeypatch.setattr(memory, "_available", lambda: 10**6)
-    assert memory.free_bytes(torch.device("cpu")) == free
+    assert memory.free_memory(torch.device("cpu")) == free
 
 
 def test_what_the_allocator_keeps_on_a_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 9000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 300)
-    assert memory.free_bytes(torch.device("cuda")) == 1200
+    assert memory.free_memory(torch.device("cuda")) == 1200
 
 
 def test_several_students_need_the_word_together(project: Path) -> None:
