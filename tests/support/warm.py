@@ -50,7 +50,10 @@ def run_warm(
         files = [Path(outputs) / name for name in ("stdout", "stderr")]
         process = CONTEXT.Process(target=_child, args=(program, arguments, folder, environment, files))
         process.start()
-        process.join()
+        try:
+            process.join()
+        finally:
+            process.kill()  # if a test's time is up; of one that has ended nothing is left to kill
         said = [file.read_text(errors="replace") if file.exists() else "" for file in files]
         assert process.exitcode is not None
     return subprocess.CompletedProcess((program, *arguments), process.exitcode, *said)
