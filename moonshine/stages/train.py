@@ -15,7 +15,7 @@ def train(params: Params, network: str, seed: int) -> None:
         from moonshine.training.objective import CrossEntropy
         from moonshine.training.session import train_runs
 
-        check_networks(params, [network])
+        check_networks(params)  # of all, or a teacher would be trained whose students cannot be
         train_runs(params, [run], lambda row: CrossEntropy(), None)
     if processes.FIRST:
         publish(params.experiment, run)
