@@ -250,8 +250,10 @@ def _check(options: argparse.Namespace) -> None:
     if options.keys:
         from moonshine.engines.live import require_no_snakemake_beside_dvc
         from moonshine.params.checked import mark_checked
+        from moonshine.project.container_image import require_container_image_of_this_lock
 
         require_no_snakemake_beside_dvc()
+        require_container_image_of_this_lock()  # before DVC deletes what another stage has made
         _require_own_folders()
         mark_checked()
         return
@@ -437,7 +439,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> None:
-    _read(options)
+    _check_params_of_engines(options)
     _require_own_folders()
     from moonshine.engines.record import record
 
@@ -445,7 +447,7 @@ def _record(options: argparse.Namespace) -> None:
 
 
 def _accept(options: argparse.Namespace) -> None:
-    _read(options)
+    _check_params_of_engines(options)
     from moonshine.engines.accept import accept
 
     accept(options.stages, options.unproven)
@@ -491,11 +493,18 @@ def _merge_lock(options: argparse.Namespace) -> None:
 
 
 def _sync(options: argparse.Namespace) -> None:
-    _read(options)
+    _check_params_of_engines(options)
     _require_own_folders()
     from moonshine.engines.sync import sync
 
     sync()
+
+
+def _check_params_of_engines(options: argparse.Namespace) -> None:
+    """For commands that write what engines go by: these read params.yaml and no other file."""
+    if options.params.absolute() != artefacts.PARAMS.absolute():
+        raise ParamsError(f"--params {options.params}: engines go by {artefacts.PARAMS}; put it in place there")
+    _read(options)
 
 
 def _require_row(params: "Params", name: str, seed: int | None = None) -> "Row":

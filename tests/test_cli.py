@@ -1,5 +1,6 @@
 """What every command does at its start and end, whatever it does between."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_what_asks_an_engine_or_git_runs_in_the_projects_root_only(command: str)
     result = run_moonshine("--params", "../params.yaml", command, cwd=ROOT / "docs", check=False)
     assert result.returncode == 2
     assert result.stderr == "error: dvc.yaml: not in this folder; run this from the project's root\n"
+
+
+@pytest.mark.parametrize("command", [("record",), ("accept", "train"), ("sync",)])
+def test_what_engines_go_by_is_written_for_no_other_params_file(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    write_params(tmp_path, toy_params())
+    shutil.copy(tmp_path / "params.yaml", tmp_path / "other.yaml")
+    result = run_moonshine("--params", "other.yaml", *command, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr == "error: --params other.yaml: engines go by params.yaml; put it in place there\n"
 
 
 def test_large_folders_behind_a_link_are_refused_for_dvc_would_not_track_them(tmp_path: Path) -> None:

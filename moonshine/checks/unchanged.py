@@ -31,18 +31,22 @@ def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str)
     planned = _keys(json.loads(os.environ[PLANNED]), stage, names) if PLANNED in os.environ else params
     if edited := differences(planned, params):
         raise DataError(f"{path}: changed since Snakemake planned this ({'; '.join(edited)}); run it again")
-    modules = code_files([*CODE[stage], *([SOURCES.format(**params["dataset"])] if stage == "prepare" else [])])
-    files = {f"{PACKAGE.name}/{module}": PACKAGE / module for module in modules}
+    declared = [*CODE[stage], *([SOURCES.format(**params["dataset"])] if stage == "prepare" else [])]
     inputs = list(inputs)
-    files |= {str(file): file for file in (artefacts.RUNTIME_LOCK, *inputs)}
+    files = {**_code(declared), **{str(file): file for file in (artefacts.RUNTIME_LOCK, *inputs)}}
     images = [split_path(file.parent, split) for file in inputs if file.name == artefacts.MANIFEST for split in SPLITS]
     before, stamps = _hashes(files), [_stamp(file) for file in images]
     yield
     edited = differences(params, _keys(read_yaml(path), stage, names))
     edited += [f"{file}: changed" for file, stamp in zip(images, stamps) if _stamp(file) != stamp and _is_other(file)]
-    edited += [f"{name}: changed" for name, now in _hashes(files).items() if now != before[name]]
+    after = _hashes(files | _code(declared))  # files may have come into a folder
+    edited += [f"{name}: changed" for name, now in after.items() if now != before.get(name)]
     if edited:
         raise DataError(f"{stage}: changed while it was at work: {'; '.join(edited)}; run it again")
+
+
+def _code(declared: Iterable[str]) -> dict[str, Path]:
+    return {f"{PACKAGE.name}/{module}": PACKAGE / module for module in code_files(declared)}
 
 
 def _keys(content: Any, stage: str, names: dict[str, str]) -> dict[str, Any]:

@@ -25,7 +25,11 @@ def harmless_edits(path: str, digest: str) -> dict[str, bool] | None:
     if before is None:
         return None
     folder = Path(path)
-    found = {file.relative_to(folder).parts: file for file in folder.rglob("*") if is_code(file.relative_to(folder))}
+    found = {
+        file.relative_to(folder).parts: file
+        for file in folder.rglob("*")
+        if is_code(file.relative_to(folder)) and not file.is_dir()
+    }
     now = {parts: md5(file.read_bytes()) for parts, file in found.items()}
     changed = sorted(parts for parts in before.keys() | now.keys() if before.get(parts) != now.get(parts))
     return {

@@ -41,7 +41,7 @@ def code_files(declared: Iterable[str]) -> list[str]:
     """All files that count of these folders and files, relative to the package."""
     paths = [PACKAGE / name for name in declared]
     files = {file for path in paths for file in ([path] if path.suffix else path.rglob("*"))}
-    return sorted(str(name) for name in (file.relative_to(PACKAGE) for file in files) if is_code(name))
+    return sorted(str(name) for file in files if is_code(name := file.relative_to(PACKAGE)) and not file.is_dir())
 
 
 def is_code(path: PurePath) -> bool:

@@ -1,7 +1,7 @@
 """What the rows of results tables are called, and the models that belong to one."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 Stage = Literal["fetch", "train", "distil"]
 """The stages that make models."""
@@ -23,7 +23,10 @@ class Row:
     def parse(cls, name: str) -> "Row":
         """The row of a name; ValueError where it cannot be one."""
         stage, *method, network = name.split("/")
-        return cls(cast(Stage, stage), network, method[0] if method else None)
+        row = cls(cast(Stage, stage), network, method[0] if method else None)
+        if stage not in get_args(Stage) or len(method) != (stage == "distil") or not all((network, *method)):
+            raise ValueError(f"{name!r} is not the name of a row")
+        return row
 
     @property
     def name(self) -> str:
@@ -51,4 +54,6 @@ def parse_model(name: str) -> tuple[Row, int | None]:
     if name.startswith("fetch/"):
         return Row.parse(name), None
     row, _, seed = name.rpartition("/seed")
+    if not (seed.isascii() and seed.isdecimal()):
+        raise ValueError(f"{name!r} is not the name of a model")
     return Row.parse(row), int(seed)

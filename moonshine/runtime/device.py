@@ -75,10 +75,3 @@ def _visible_gpus() -> list[str]:
     It makes no context on any device, so a process that only asks takes no memory there.
     """
     return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]
-
-
-def set_up(threads: int) -> None:
-    """Make the arithmetic repeatable: a fixed number of CPU threads, deterministic kernels on the GPU."""
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False

@@ -4,15 +4,7 @@ Only the first process writes files and messages. With a single process every fu
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
-
-from moonshine.errors import DivergedError, Interrupted, MachineError
-from moonshine.runtime import signals
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any, TypeVar
 
 _torchrun = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
 COUNT = int(_torchrun.get("WORLD_SIZE", 1))
@@ -22,33 +14,6 @@ LOCAL_RANK = int(_torchrun["LOCAL_RANK"]) if _torchrun else None
 FIRST = RANK == 0
 
 Value = TypeVar("Value")
-
-
-@contextmanager
-def joined(device: "torch.device") -> Iterator[None]:
-    """Within it the processes can exchange tensors of the device and of the CPU.
-
-    Where one of them ends early, the others raise MachineError (exit code 5) instead of waiting for it.
-    """
-    if COUNT == 1:
-        yield
-        return
-    import torch.distributed as dist
-
-    try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        signals.install_handlers()
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            raise
-        raise MachineError(
-            "another process of this training ended; the same command goes on from the last checkpoint"
-        ) from None
-    except (DivergedError, Interrupted):  # which all raise together
-        dist.destroy_process_group()
-        raise
-    dist.destroy_process_group()
 
 
 def largest(number: int) -> int:

@@ -36,7 +36,7 @@ def restart_with_tunables() -> None:
     Engines, images and torchrun hand the settings on, and a user's own stay: then nothing happens, nor does it where
     the C library is not GNU's.
     """
-    if VARIABLE in os.environ or not _has_glibc():
+    if VARIABLE in os.environ or not _has_glibc() or sys.argv[0] in ("", "-"):  # a program that came by stdin is gone
         return
     os.environ[VARIABLE] = TUNABLES
     with suppress(OSError):  # the environment has become too long

@@ -9,6 +9,7 @@ from moonshine.distillation.attention_transfer import attention_map
 from moonshine.drawing.attention_figure import ROLES, Example, attention_figure
 from moonshine.errors import DataError, ParamsError
 from moonshine.evaluation.measure import BATCH_SIZE
+from moonshine.models.arithmetic import make_repeatable
 from moonshine.models.attention_points import attention_points
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
@@ -17,7 +18,7 @@ from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.rows import parse_model
 from moonshine.runtime import signals
-from moonshine.runtime.device import choose_device, set_up
+from moonshine.runtime.device import choose_device
 from moonshine.runtime.files import sha256, write_bytes, write_json
 from moonshine.runtime.progress import say, tracked
 
@@ -31,7 +32,7 @@ def attention_maps(params: Params) -> None:
     both networks look at the same places, 2 where at quite different ones.
     """
     settings, device = params.attention_maps, choose_device(params.machine.device)
-    set_up(params.recipe.threads)
+    make_repeatable(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     check_images(params)
     models = params.shown_models

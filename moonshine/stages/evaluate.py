@@ -8,13 +8,14 @@ from moonshine.cost.counts import network_cost
 from moonshine.data.loading import open_images
 from moonshine.errors import DataError
 from moonshine.evaluation.measure import measure
+from moonshine.models.arithmetic import make_repeatable
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import place
 from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, model_name
 from moonshine.runtime import signals
-from moonshine.runtime.device import choose_device, set_up
+from moonshine.runtime.device import choose_device
 from moonshine.runtime.files import sha256, write_json
 from moonshine.runtime.progress import say
 
@@ -24,7 +25,7 @@ MEASURED = ("top1", "top5", "loss")
 def evaluate(params: Params, row: Row) -> None:
     """Write results/<experiment>/metrics/<row>.json, and the same numbers alone, flat, to .../scores/<row>.json."""
     device = choose_device(params.machine.device)
-    set_up(params.recipe.threads)
+    make_repeatable(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     networks: list[dict[str, Any]] = []
     published = row.stage == "fetch"

@@ -4,9 +4,41 @@ What a network's future depends on is equal in all of them; the statistics of ba
 the first process's are validated, saved and published.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from torch import nn
 
-from moonshine.runtime import processes
+from moonshine.errors import DivergedError, Interrupted, MachineError
+from moonshine.runtime import processes, signals
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[None]:
+    """Within it the processes can exchange tensors of the device and of the CPU.
+
+    Where one of them ends early, the others raise MachineError (exit code 5) instead of waiting for it.
+    """
+    if processes.COUNT == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        signals.install_handlers()
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise MachineError(
+            "another process of this training ended; the same command goes on from the last checkpoint"
+        ) from None
+    except (DivergedError, Interrupted):  # which all raise together
+        dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def replicated(network: nn.Module) -> nn.Module:

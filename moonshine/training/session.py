@@ -9,6 +9,7 @@ import torch
 
 from moonshine.data.loading import Images, open_images
 from moonshine.errors import CheckpointError, MachineError, ParamsError
+from moonshine.models.arithmetic import make_repeatable
 from moonshine.models.model_file import model_bytes, model_description
 from moonshine.models.networks import build_network
 from moonshine.params import Params, Recipe
@@ -18,11 +19,12 @@ from moonshine.runs.checkpoints import load_newest_checkpoint, require_room_for
 from moonshine.runs.provenance import provenance
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import processes
-from moonshine.runtime.device import choose_device, set_up
+from moonshine.runtime.device import choose_device
 from moonshine.runtime.progress import say
 from moonshine.training.loop import TrainingLoop
 from moonshine.training.memory import batches_of_students, free_memory, measure_need
 from moonshine.training.objective import Objective
+from moonshine.training.replicas import joined
 from moonshine.training.trainee import Trainee
 
 MakeObjective = Callable[[Row], Objective]
@@ -38,8 +40,8 @@ def train_runs(
     `make_objective` gets a row, `make_teacher` the device.
     """
     device = choose_device(params.machine.device)
-    set_up(params.recipe.threads)
-    with processes.joined(device), _lack_of_memory_explained():
+    make_repeatable(params.recipe.threads)
+    with joined(device), _lack_of_memory_explained():
         _train_on(device, params, runs, make_objective, make_teacher)
 
 

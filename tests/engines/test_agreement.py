@@ -30,6 +30,10 @@ def altered(path: str) -> Callable[[Path], None]:
     return lambda project: append(project / path, b" ")
 
 
+def added(path: str) -> Callable[[Path], None]:
+    return lambda project: (project / path).touch(exist_ok=False)
+
+
 def deleted(path: str) -> Callable[[Path], None]:
     return lambda project: (project / path).unlink()
 
@@ -72,7 +76,13 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "code of preparing": (comment("moonshine/stages/prepare.py"), ALL),
     "code of training": (comment("moonshine/training/loop.py"), AFTER_TRAIN),
     "code of distillation": (comment("moonshine/distillation/attention_transfer.py"), AFTER_DISTIL),
-    "code of evaluation": (comment("moonshine/cost/counts.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "code of networks": (comment("moonshine/models/convolutions.py"), AFTER_TRAIN),
+    "code of prepared images": (comment("moonshine/images/store.py"), ALL),
+    "code of batches": (comment("moonshine/data/order.py"), AFTER_TRAIN),
+    "code of errors over a split": (comment("moonshine/evaluation/measure.py"), AFTER_TRAIN),
+    "code of counting costs": (comment("moonshine/cost/counts.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "code of the figures' style": (comment("moonshine/drawing/style.py"), {MAPS, REPORT}),
+    "a module added to the networks": (added("moonshine/models/new.py"), AFTER_TRAIN),
     "code of the report": (comment("moonshine/report/tables.py"), {REPORT}),
     "code that changes no result": (comment("moonshine/runtime/progress.py"), set()),
     "the image (its lock of packages)": (altered("requirements/runtime.lock"), ALL),

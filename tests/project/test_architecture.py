@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from moonshine.project.graph import CHECK, CODE, PACKAGE, SOURCES, code_files
+from moonshine.project.graph import CHECK, CODE, PACKAGE, SOURCES, code_files, is_code
+from tests.support.project import run
 
 FLOORS = [
     {"errors"},
@@ -73,6 +74,18 @@ def test_a_stage_declares_what_its_code_imports_of_what_decides_bytes(stage: str
     declared = {*code_files(CODE[stage]), *(sources if stage == "prepare" else [])}
     used = {other for module in declared if module.endswith(".py") for other in imports(module)}
     assert used & deciding - declared == set()
+
+
+def test_no_source_imports_another() -> None:
+    """A stage declares the one that its data set names."""
+    sources = code_files(["sources"])
+    assert {module: used for module in sources if (used := {*imports(module)} & {*sources})} == {}
+
+
+def test_all_that_git_has_of_the_package_counts_as_code() -> None:
+    """Else a stage would not become stale by a file of another kind."""
+    tracked = run("git", "ls-files", "moonshine", cwd=PACKAGE.parent).stdout.splitlines()
+    assert [path for path in tracked if not is_code(Path(path))] == []
 
 
 def test_what_stages_declare_exists() -> None:

@@ -84,3 +84,13 @@ def test_everything_that_starts_stages_hands_it_on() -> None:
         assert TUNABLES in (ROOT / starter).read_text()
     rules = (ROOT / "workflow/rules/common.smk").read_text()
     assert "os.environ.setdefault(startup.VARIABLE, startup.TUNABLES)" in rules
+
+
+def test_a_program_that_came_by_standard_input_is_not_started_again(tmp_path: Path) -> None:
+    """It could not be read a second time, and the command would do nothing."""
+    variables = {name: value for name, value in environment().items() if name != VARIABLE}
+    program = "import sys; sys.argv[1:] = ['report']; from moonshine.cli import run; run()"
+    command = [sys.executable]
+    result = subprocess.run(command, input=program, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "params.yaml: no such file" in result.stderr

@@ -18,6 +18,7 @@ from moonshine.models.architecture import architecture_of
 from moonshine.params import read_params
 from moonshine.project.rows import Row
 from moonshine.runtime import processes
+from moonshine.training.replicas import joined
 from moonshine.training.trainee import Trainee
 
 BATCH_SIZE = 100
@@ -54,7 +55,7 @@ def main() -> None:
     params = read_params(Path("params.yaml"))
     train, val = (SmallImages(Path("data/digits"), split, torch.device("cpu")) for split in ("train", "val"))
     folder = Path(sys.argv[2])
-    with processes.joined(torch.device("cpu")):
+    with joined(torch.device("cpu")):
         torch.save(gradients_of_one_step(train, params, 7), folder / f"gradients-{processes.RANK}.pt")
         for data in (train, val):
             data.labels = torch.arange(len(data))
