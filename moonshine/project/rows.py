@@ -22,11 +22,11 @@ class Row:
     @classmethod
     def parse(cls, name: str) -> "Row":
         """The row of a name; ValueError where it cannot be one."""
-        stage, *method, network = name.split("/")
-        row = cls(cast(Stage, stage), network, method[0] if method else None)
-        if stage not in get_args(Stage) or len(method) != (stage == "distil") or not all((network, *method)):
+        stage, *rest = name.split("/")
+        if stage not in get_args(Stage) or len(rest) != 1 + (stage == "distil") or not all(rest):
             raise ValueError(f"{name!r} is not the name of a row")
-        return row
+        *method, network = rest
+        return cls(cast(Stage, stage), network, method[0] if method else None)
 
     @property
     def name(self) -> str:
