@@ -175,10 +175,8 @@ def _metrics(params: Params, row: Row) -> Iterator[Mismatch]:
     measured = content.get("seeds", {}) if isinstance(content.get("seeds", {}), dict) else {}
     for seed in seeds_of(params.seeds, row):
         about = content if seed is None else measured.get(str(seed))
-        expected, now = (
-            about.get("model_sha256") if isinstance(about, dict) else None,
-            _published(params.experiment, row, seed),
-        )
+        expected = about.get("model_sha256") if isinstance(about, dict) else None
+        now = _published(params.experiment, row, seed)
         if expected and now and expected != now:
             model = artefacts.model(params.experiment, row, seed)
             yield Mismatch(path, f"measured on another {model}", f"moonshine evaluate {row}")

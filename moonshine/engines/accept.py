@@ -5,7 +5,7 @@ from typing import Any
 
 from dvc.repo import Repo
 
-from moonshine.engines.dvc_project import is_check, open_project
+from moonshine.engines.dvc_project import check_stages, open_project
 from moonshine.engines.edits import harmless_edits
 from moonshine.engines.record import commit
 from moonshine.engines.sync import sync
@@ -27,8 +27,7 @@ def accept(named: Sequence[str], unproven: bool) -> None:
         edits = _edited_code(repo, names)
         lines = [f"{path}: accepted on your word" for path in edits] if unproven else _proofs(edits)
         touched = [name for name in names if any(name in stages for stages in edits.values())]
-        checks = [stage.addressing for stage in repo.index.stages if is_check(stage.addressing)]
-        commit(repo, dict.fromkeys([*checks, *touched]))  # params.yaml has just been checked
+        commit(repo, dict.fromkeys([*check_stages(repo), *touched]))  # params.yaml has just been checked
     for line in lines:
         say(line)
     say(f"accepted for {len(touched)} stages; commit dvc.lock together with the edit")
@@ -82,9 +81,7 @@ def _proofs(edits: dict[str, dict[str, str | None]]) -> list[str]:
                 lack = "the version in dvc.lock is not in git's history" if md5 else "dvc.lock has no version of it"
                 raise DataError(f"{path}: {lack}; run the stages, or --unproven")
             if harmful := [name for name, harmless in files.items() if not harmless]:
-                raise DataError(
-                    "\n".join(f"{name}: more than comments and docstrings changed" for name in harmful)
-                    + "; run the stages, or --unproven"
-                )
+                cure = "more than comments and docstrings changed; run the stages, or --unproven"
+                raise DataError("\n".join(f"{name}: {cure}" for name in harmful))
             lines |= dict.fromkeys(f"{name}: only comments, docstrings or layout differ" for name in files)
     return list(lines)

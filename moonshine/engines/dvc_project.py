@@ -120,6 +120,11 @@ def hash_of_list(files: dict[tuple[str, ...], str]) -> str:
     return str(tree.hash_info.value)
 
 
+def check_stages(repo: Repo) -> list[str]:
+    """Their names; one, as params.yaml has one experiment."""
+    return [stage.addressing for stage in repo.index.stages if is_check(stage.addressing)]
+
+
 def is_check(name: str) -> bool:
     """Whether this is the stage that Snakemake does without."""
     return name.split("@")[0] == CHECK

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from moonshine.engines.dvc_project import hash_of_list
 from moonshine.errors import DataError
 from moonshine.project.git import git
-from moonshine.project.graph import is_code
+from moonshine.project.graph import code_in, is_code
 from moonshine.runtime.files import md5
 
 
@@ -25,19 +25,13 @@ def harmless_edits(path: str, digest: str) -> dict[str, bool] | None:
     if before is None:
         return None
     folder = Path(path)
-    found = {
-        file.relative_to(folder).parts: file
-        for file in folder.rglob("*")
-        if is_code(file.relative_to(folder)) and not file.is_dir()
-    }
-    now = {parts: md5(file.read_bytes()) for parts, file in found.items()}
-    changed = sorted(parts for parts in before.keys() | now.keys() if before.get(parts) != now.get(parts))
-    return {
-        str(folder.joinpath(*parts)): parts in before
-        and parts in now
-        and bool(only_layout_changed(str(folder.joinpath(*parts)), "md5", before[parts]))
-        for parts in changed
-    }
+    now = {file.parts: md5((folder / file).read_bytes()) for file in code_in(folder)}
+    harmless_in = dict[str, bool]()
+    for parts in sorted(before.keys() | now.keys()):
+        if before.get(parts) != now.get(parts):
+            name, in_both = str(folder.joinpath(*parts)), parts in before and parts in now
+            harmless_in[name] = in_both and bool(only_layout_changed(name, "md5", before[parts]))
+    return harmless_in
 
 
 def _folders(path: str) -> Iterator[dict[tuple[str, ...], str]]:

@@ -9,7 +9,7 @@ from typing import Any
 from dvc.repo import Repo, lock_repo
 
 from moonshine.checks.made_for import Mismatch, find_mismatches
-from moonshine.engines.dvc_project import downstream, is_check, open_project, outputs, staleness
+from moonshine.engines.dvc_project import check_stages, downstream, is_check, open_project, outputs, staleness
 from moonshine.engines.snakemake_plan import Plan, job_metadata, read_plan
 from moonshine.errors import DataError
 from moonshine.params import Params, read_params
@@ -31,8 +31,8 @@ def record(named: Sequence[str]) -> None:
         wanted = sorted({name for name in named if not is_check(name)} if named else staleness(repo).changed)
         objections = find_objections(repo, wanted)
         sound = [name for name in wanted if name not in objections]
-        checks = [stage.addressing for stage in repo.index.stages if is_check(stage.addressing)]
-        commit(repo, [*checks, *sound] if sound or not objections else [])  # params.yaml has just been checked
+        # params.yaml has just been checked
+        commit(repo, [*check_stages(repo), *sound] if sound or not objections else [])
     say(f"recorded {len(sound)} stages in dvc.lock")
     lines = [f"{name}: {reason}" for name, reason in objections.items()]
     if named and lines:

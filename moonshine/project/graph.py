@@ -39,9 +39,16 @@ SOURCES = "sources/{source}.py"
 
 def code_files(declared: Iterable[str]) -> list[str]:
     """All files that count of these folders and files, relative to the package."""
-    paths = [PACKAGE / name for name in declared]
-    files = {file for path in paths for file in ([path] if path.suffix else path.rglob("*"))}
-    return sorted(str(name) for file in files if is_code(name := file.relative_to(PACKAGE)) and not file.is_dir())
+    names = set[str]()
+    for name in declared:
+        path = PACKAGE / name
+        names |= {name} if path.suffix else {f"{name}/{file}" for file in code_in(path)}
+    return sorted(names)
+
+
+def code_in(folder: Path) -> list[Path]:
+    """The files in a folder that count, relative to it."""
+    return [name for file in folder.rglob("*") if is_code(name := file.relative_to(folder)) and not file.is_dir()]
 
 
 def is_code(path: PurePath) -> bool:
