@@ -87,13 +87,13 @@ def make_teacher(pixels: str, compiled: bool = False) -> Any:
         # by a process of its own, whose memory is not counted here
         code = f"from benchmarks.steps import write_teacher; write_teacher({pixels!r}, {str(path)!r})"
         subprocess.run([sys.executable, "-c", code], check=True)
-        return Teacher(path, "teacher", torch.device("cpu"), torch.float32, compiled)
+        return Teacher.load(path, "teacher", torch.device("cpu"), torch.float32, compiled)[0]
 
 
 def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
     from moonshine.distillation.objective import Distillation
     from moonshine.models.attention_points import attention_points
-    from moonshine.params.schema import Method, Recipe
+    from moonshine.params.schema import Recipe
     from moonshine.project.rows import Row
     from moonshine.training.trainee import Trainee
 
@@ -111,7 +111,7 @@ def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
         compile=compiled,
         threads=torch.get_num_threads(),
     )
-    objective = Distillation(Method(beta=750.0, groups=[1, 2, 3, 4]), attention_points(architecture))
+    objective = Distillation(attention_points(architecture), beta=750.0, groups=[1, 2, 3, 4])
     return Trainee(Row("distil", student, "at"), architecture, objective, recipe, 0, torch.device("cpu"))
 
 

@@ -1,1 +1,58 @@
-"""Moonshine: replace a network's costly convolutions by cheap ones and distil the original into the result."""
+"""Moonshine: replace a network's costly convolutions by cheap ones and distil the original into the result.
+
+The names below are for use in Python; docs/python.md shows them. Each is imported when it is first asked for, so that
+`import moonshine` takes no time and what one does not use need not be installed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from moonshine.api import Distiller, cheapen, list_convolutions
+    from moonshine.costs.counts import Cost, cost
+    from moonshine.deployment.onnx_file import export_onnx
+    from moonshine.distillation.attention_transfer import attention_loss, attention_map
+    from moonshine.distillation.knowledge_distillation import knowledge_loss
+    from moonshine.models.attention_points import attention_layers
+    from moonshine.models.model_file import load_model
+
+_HOMES = {
+    "Cost": "costs.counts",
+    "Distiller": "api",
+    "attention_layers": "models.attention_points",
+    "attention_loss": "distillation.attention_transfer",
+    "attention_map": "distillation.attention_transfer",
+    "cheapen": "api",
+    "cost": "costs.counts",
+    "export_onnx": "deployment.onnx_file",
+    "knowledge_loss": "distillation.knowledge_distillation",
+    "list_convolutions": "api",
+    "load_model": "models.model_file",
+}
+
+__all__ = [
+    "Cost",
+    "Distiller",
+    "__version__",
+    "attention_layers",
+    "attention_loss",
+    "attention_map",
+    "cheapen",
+    "cost",
+    "export_onnx",
+    "knowledge_loss",
+    "list_convolutions",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if home := _HOMES.get(name):
+        return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from moonshine.checks.networks import check_networks
-from moonshine.cost.counts import Cost, module_costs, network_cost
+from moonshine.costs.counts import Cost, module_costs, network_cost
 from moonshine.errors import ParamsError
 from moonshine.models.architecture import architecture_of
 from moonshine.models.convolutions import reasons_to_keep
@@ -55,7 +55,8 @@ def _print_network(network: Network, classes: int, channels: int, side: int) -> 
     conv = network.conv or "S"
     block = network.block or usual_block(conv) if wide_resnet_shape(network.arch) else None
     plain = architecture_of(network.model_copy(update={"conv": "S", "block": block}), classes, channels)
-    before, after = (module_costs({**plain, "conv": each}, side, side) for each in ("S", conv))
+    shape = (channels, side, side)
+    before, after = (module_costs(build_network({**plain, "conv": each}), shape) for each in ("S", conv))
     _print_images(classes, channels, side)
     compared = {"S": before, conv: after}
     _print_table([{"Network": f"{network.arch} {each}", **_counts(costs[""])} for each, costs in compared.items()], 3)

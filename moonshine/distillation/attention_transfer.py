@@ -21,11 +21,13 @@ import torch
 from torch.linalg import vector_norm
 from torch.nn.functional import adaptive_avg_pool2d, mse_loss, normalize
 
-MEAN_SQUARE, NORM = "mean-square", "norm"
+FORMS = MEAN_SQUARE, NORM = "mean-square", "norm"
 
 
 def attention_map(features: torch.Tensor) -> torch.Tensor:
-    """A(x): float32, shape (batch, height, width)."""
+    """A(x) of features of shape (batch, channels, height, width): float32, shape (batch, height, width)."""
+    if features.dim() != 4:
+        raise ValueError(f"features of shape {tuple(features.shape)}: attention needs (batch, channels, height, width)")
     with torch.autocast(features.device.type, enabled=False):
         return _MeanOfSquares.apply(features.float())
 

@@ -1,6 +1,6 @@
 """The frozen network that students learn from."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from moonshine.models.attention_points import attention_points
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import compile_network, place
+from moonshine.project.records import ModelDescription
 
 
 @dataclass(frozen=True)
@@ -27,28 +28,45 @@ class TeacherOutputs:
 
 
 class Teacher:
-    """A published model in eval mode, without gradient, its batch norms folded into its convolutions."""
+    """A network in eval mode, without gradient, and the attention of its layers."""
 
-    def __init__(self, path: Path, name: str, device: torch.device, precision: torch.dtype, compiled: bool = False):
-        network, self.description = load_model(path, name)
-        points = attention_points(self.description["architecture"])
-        fold_batch_norms(network, keep=points)
-        self.network = place(network, device).requires_grad_(False).eval()
-        self._tap = FeatureTap(network, points, attention_map)
+    def __init__(
+        self, network: nn.Module, layers: Sequence[str], precision: torch.dtype | None = None, compiled: bool = False
+    ):
+        """Freezes the network that it is given.
+
+        `precision` is that of autocast; None leaves it to whoever calls.
+        """
+        self.network = network.requires_grad_(False).eval()
+        self._tap = FeatureTap(network, layers, attention_map)
         self._forward = compile_network(network) if compiled else network
         self._freezing: AbstractContextManager[None] = _freezing() if compiled else nullcontext()
-        self._device, self._precision = device, precision
+        self._precision = precision
+
+    @classmethod
+    def load(
+        cls, path: Path, name: str, device: torch.device, precision: torch.dtype, compiled: bool = False
+    ) -> tuple["Teacher", ModelDescription]:
+        """A published model and its description, its batch norms folded into its convolutions."""
+        network, description = load_model(path, name)
+        layers = attention_points(description["architecture"])
+        fold_batch_norms(network, keep=layers)
+        return cls(place(network, device), layers, precision, compiled), description
 
     def __call__(self, images: torch.Tensor) -> TeacherOutputs:
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, self._precision, enabled=self._precision != torch.float32),
-            self._freezing,
-        ):
-            logits = self._forward(images).float()
+        with torch.inference_mode(), self._autocast(images.device), self._freezing:
+            logits = self._forward(images)
+            if not isinstance(logits, torch.Tensor):
+                raise TypeError(f"the teacher returned {type(logits).__name__}, not logits of shape (batch, classes)")
+            logits = logits.float()
             maps = self._tap.take()
         # copies outside inference mode, which the students' backward passes may keep
         return TeacherOutputs(logits.clone(), [map_.clone() for map_ in maps])
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
+        if self._precision is None:
+            return nullcontext()
+        return torch.autocast(device.type, self._precision, enabled=self._precision != torch.float32)
 
 
 def _freezing() -> AbstractContextManager[None]:

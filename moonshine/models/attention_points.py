@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moonshine.models.names import wide_resnet_shape
+if TYPE_CHECKING:
+    from torch import nn
 
 _VGG_CONVOLUTIONS = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -13,13 +14,15 @@ _VGG_CONVOLUTIONS = {
     "vgg19": (2, 2, 4, 4, 4),
 }
 _FAMILIES = {
-    r"(resnet|resnext|wide_resnet).*": ("layer1", "layer2", "layer3", "layer4"),
-    r"densenet.*": tuple(f"features.denseblock{block}" for block in (1, 2, 3, 4)),
-    r"regnet_.*": tuple(f"trunk_output.block{block}" for block in (1, 2, 3, 4)),
-    r"shufflenet_.*": ("stage2", "stage3", "stage4"),
-    r"convnext_.*": ("features.1", "features.3", "features.5", "features.7"),
-    r"mobilenet_v2": ("features.1", "features.3", "features.6", "features.13", "features.17"),
+    "ResNet": (r"(resnet|resnext|wide_resnet).*", ("layer1", "layer2", "layer3", "layer4")),
+    "WideResNet": (r"wrn-.*", ("group1", "group2", "group3")),
+    "DenseNet": (r"densenet.*", tuple(f"features.denseblock{block}" for block in (1, 2, 3, 4))),
+    "RegNet": (r"regnet_.*", tuple(f"trunk_output.block{block}" for block in (1, 2, 3, 4))),
+    "ShuffleNetV2": (r"shufflenet_.*", ("stage2", "stage3", "stage4")),
+    "ConvNeXt": (r"convnext_.*", ("features.1", "features.3", "features.5", "features.7")),
+    "MobileNetV2": (r"mobilenet_v2", ("features.1", "features.3", "features.6", "features.13", "features.17")),
 }
+"""Class of the network -> its architectures' names and the ends of its stages."""
 
 
 def attention_points(architecture: Mapping[str, Any]) -> tuple[str, ...]:
@@ -32,12 +35,26 @@ def attention_points(architecture: Mapping[str, Any]) -> tuple[str, ...]:
     return _stages(architecture["arch"])
 
 
+def attention_layers(network: "nn.Module") -> tuple[str, ...]:
+    """The same for a network that is at hand: torchvision's families, and whatever has a ResNet's layer1 to layer4.
+
+    Empty for another.
+    """
+    family = next((each.__name__ for each in type(network).__mro__ if each.__name__ in (*_FAMILIES, "VGG")), None)
+    paths = {path for path, _ in network.named_modules()}
+    if family == "VGG":
+        features = list(network.get_submodule("features").named_children())
+        poolings = [i for i, (_, layer) in enumerate(features) if type(layer).__name__ == "MaxPool2d"]
+        layers = tuple(f"features.{features[i - 1][0]}" for i in poolings)
+    else:
+        layers = _FAMILIES[family or "ResNet"][1]
+    return layers if paths.issuperset(layers) else ()
+
+
 def _stages(arch: str) -> tuple[str, ...]:
-    if wide_resnet_shape(arch):
-        return ("group1", "group2", "group3")
     if arch.startswith("vgg"):
         return _vgg_stages(arch)
-    return next((stages for family, stages in _FAMILIES.items() if re.fullmatch(family, arch)), ())
+    return next((layers for name, layers in _FAMILIES.values() if re.fullmatch(name, arch)), ())
 
 
 def _vgg_stages(arch: str) -> tuple[str, ...]:

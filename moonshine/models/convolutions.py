@@ -58,7 +58,8 @@ def he_normal(module: nn.Module) -> nn.Module:
 def substitute(network: nn.Module, conv: str) -> list[str]:
     """Replace, in place, every 3x3 convolution that `reasons_to_keep` doesn't name; returns their paths.
 
-    ValueError names the layer that cannot be built.
+    A substitute has new weights, with the device, the dtype and the mode of what it replaces. ValueError names the
+    layer that cannot be built.
     """
     spec, replaced = parse_conv(conv), []
     for path, reason in reasons_to_keep(network).items():
@@ -71,7 +72,7 @@ def substitute(network: nn.Module, conv: str) -> list[str]:
             cheap = cheap_convolution(spec, inputs, outputs, stride, bias)
         except ValueError as error:
             raise ValueError(f"layer {path}: {error}") from None
-        network.set_submodule(path, cheap)
+        network.set_submodule(path, cheap.to(layer.weight.device, layer.weight.dtype).train(layer.training))
         replaced.append(path)
     return replaced
 

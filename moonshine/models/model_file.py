@@ -99,12 +99,13 @@ def _checksum(description: Mapping[str, Any], state: dict[str, torch.Tensor]) ->
     return digest.hexdigest()
 
 
-def load_model(path: Path, name: str | None = None) -> tuple[nn.Module, ModelDescription]:
+def load_model(path: str | Path, name: str | None = None) -> tuple[nn.Module, ModelDescription]:
     """The network with its weights on the CPU, in eval mode, and its description.
 
     Raises DataError (exit code 3) for a damaged file, one whose description cannot be true, or another than the
     experiment's model `name` if that is given; CheckpointError (8) where weights and architecture disagree.
     """
+    path = Path(path)
     description = read_description(path)
     with safe_open(path, framework="pt") as file:
         # copies, for the tensors of safe_open keep the whole file mapped

@@ -95,3 +95,11 @@ def compile_network(network: nn.Module) -> Any:
     They are for each network, too: it may not run another's, whose features are not its own, nor use up a shared limit.
     """
     return torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
+
+
+def without_wrappers(network: nn.Module) -> nn.Module:
+    """The network itself, of one that is compiled, distributed or both."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        return without_wrappers(network.module)
+    compiled = network._modules.get("_orig_mod")  # of torch.compile; importing its class takes a second
+    return network if compiled is None else without_wrappers(compiled)

@@ -19,7 +19,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "fetch": ("images", "models", "stages/fetch.py"),
     "train": (*_TRAINING, "stages/train.py"),
     "distil": (*_TRAINING, "distillation", "stages/distil.py"),
-    "evaluate": ("cost", "data", "evaluation", "images", "models", "stages/evaluate.py"),
+    "evaluate": ("costs", "data", "evaluation", "images", "models", "stages/evaluate.py"),
     "attention_maps": (
         "data",
         "distillation",

@@ -43,16 +43,16 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     from moonshine.training.trainee import PRECISIONS
 
     check_networks(params, dict.fromkeys(run.row.network for run in runs))
-    points = {run.row: attention_points(run.identity["network"]) for run in runs}
+    layers = {run.row: attention_points(run.identity["network"]) for run in runs}
 
     def make_objective(row: Row) -> Distillation:
-        return Distillation(_method(params, row), points[row])
+        return Distillation(layers[row], **_method(params, row).model_dump(exclude_none=True))
 
     def make_teacher(device: torch.device) -> Teacher:
         path = artefacts.named_model(params.experiment, params.teacher)
         recipe = params.recipe
-        teacher = Teacher(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
-        _refuse_stranger(params, runs, path, teacher.description)
+        teacher, description = Teacher.load(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
+        _refuse_stranger(params, runs, path, description)
         return teacher
 
     train_runs(params, runs, make_objective, make_teacher)

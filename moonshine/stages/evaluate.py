@@ -4,7 +4,7 @@ import math
 import statistics
 from typing import Any
 
-from moonshine.cost.counts import network_cost
+from moonshine.costs.counts import network_cost
 from moonshine.data.loading import open_images
 from moonshine.errors import DataError
 from moonshine.evaluation.measure import measure

@@ -21,7 +21,8 @@ from benchmarks.separate_project import write_params
 from moonshine import cli
 from moonshine.data.loading import SmallImages
 from moonshine.deployment.class_names import class_names
-from moonshine.deployment.export import check, export, to_onnx
+from moonshine.deployment.export import export
+from moonshine.deployment.onnx_file import check_onnx, to_onnx
 from moonshine.deployment.images import load_images
 from moonshine.deployment.predict import predict
 from moonshine.errors import CheckpointError, DataError, ParamsError
@@ -316,15 +317,15 @@ def test_an_export_that_differs_is_an_error(exported: Path, project: Path) -> No
     """The same check as in the command, on a network that the file was not made from."""
     network, _ = load_model(project / STUDENT)
     samples, _ = next(SmallImages(project / "data/digits", "val", torch.device("cpu")).evaluation_batches(64))
-    assert check(exported.read_bytes(), network, samples, exported) <= 1e-4
+    assert check_onnx(exported.read_bytes(), network, samples, exported) <= 1e-4
     with torch.no_grad():
         network.get_parameter("fc.bias")[0] += 0.01
     with pytest.raises(CheckpointError, match=r"logits differ from PyTorch's by .* of the largest, more than 1e-04"):
-        check(exported.read_bytes(), network, samples, exported)
+        check_onnx(exported.read_bytes(), network, samples, exported)
     with torch.no_grad():
         network.get_parameter("fc.bias")[0] = torch.nan
     with pytest.raises(DataError, match="its output is not finite"):
-        check(exported.read_bytes(), network, samples, exported)
+        check_onnx(exported.read_bytes(), network, samples, exported)
 
 
 @pytest.mark.slow
@@ -332,13 +333,12 @@ def test_an_export_is_held_to_the_networks_own_rounding() -> None:
     """Also of an untrained EfficientNet, whose logits are of the order of 1e-13; one wrong weight is seen."""
     network = initialise({"arch": "efficientnet_b0", "classes": 10, "in_channels": 3}, 0).eval()
     samples = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    described = {"input": [3, 64, 64], "preprocessing": {"resize": [64, 64]}, "classes": [str(n) for n in range(10)]}
-    exported = to_onnx(network, samples, {**described, "normalisation": {"mean": [0.5], "std": [0.2]}})
-    assert check(exported, network, samples, Path("it")) < 1e-4
+    exported = to_onnx(network, samples, {}, "")
+    assert check_onnx(exported, network, samples, Path("it")) < 1e-4
     with torch.no_grad():
         network.get_parameter("features.1.0.block.0.0.weight")[0, 0, 0, 0] += 0.1
     with pytest.raises(CheckpointError, match="logits differ from PyTorch's"):
-        check(exported, network, samples, Path("it"))
+        check_onnx(exported, network, samples, Path("it"))
 
 
 def test_an_export_that_differs_is_not_written(
@@ -347,8 +347,8 @@ def test_an_export_that_differs_is_not_written(
     def differs(*arguments: object) -> float:
         raise CheckpointError("differs")
 
-    monkeypatch.setattr("moonshine.deployment.export.to_onnx", lambda *arguments: b"a network")
-    monkeypatch.setattr("moonshine.deployment.export.check", differs)
+    monkeypatch.setattr("moonshine.deployment.onnx_file.to_onnx", lambda *arguments: b"a network")
+    monkeypatch.setattr("moonshine.deployment.onnx_file.check_onnx", differs)
     with pytest.raises(CheckpointError, match=r"^differs$"):
         export(project / STUDENT, tmp_path / "out.onnx", [digits / "0.png"], None)
     assert list(tmp_path.iterdir()) == []

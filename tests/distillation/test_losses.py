@@ -11,7 +11,6 @@ from moonshine.distillation.attention_transfer import NORM, attention_loss, atte
 from moonshine.distillation.knowledge_distillation import knowledge_loss
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
-from moonshine.params import Method
 
 
 def maps(*images: list[list[float]]) -> torch.Tensor:
@@ -128,7 +127,7 @@ class Student(torch.nn.Module):
 def total_and_parts(settings: dict[str, object], epoch: int = 1) -> tuple[float, dict[str, float], dict[str, float]]:
     """What the objective says, and what its parts must be."""
     torch.manual_seed(1)
-    student, objective = Student(), Distillation(Method.model_validate(settings), ("first", "second"))
+    student, objective = Student(), Distillation(("first", "second"), **settings)
     objective.attach(student)
     features, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
     teacher = TeacherOutputs(torch.randn(4, 3), [torch.rand(4, 2, 2), torch.rand(4, 1, 1)])
@@ -166,7 +165,7 @@ def test_the_total_of_the_two_together() -> None:
 
 def test_groups_are_paired_by_their_numbers_and_in_the_form_that_is_asked_for() -> None:
     student = Student()
-    objective = Distillation(Method(beta=3.0, groups=[2], form="norm"), ("first", "second"))
+    objective = Distillation(("first", "second"), beta=3.0, groups=[2], form="norm")
     slope = torch.arange(4.0).view(2, 2)
     student.second.register_forward_hook(lambda module, inputs, output: output + slope)
     objective.attach(student)

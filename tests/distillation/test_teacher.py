@@ -41,7 +41,7 @@ def published(folder: Path, architecture: dict[str, object]) -> Path:
 
 
 def teacher_of(path: Path) -> Teacher:
-    return Teacher(path, "train/teacher/seed0", torch.device("cpu"), torch.float32)
+    return Teacher.load(path, "train/teacher/seed0", torch.device("cpu"), torch.float32)[0]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -62,7 +62,7 @@ def test_it_says_what_the_published_model_says_in_eval_mode(architecture: dict[s
 @pytest.mark.parametrize("architecture", [ARCHITECTURES["resnet"], ARCHITECTURES["inside a block"]], ids=str)
 def test_compiled_it_says_the_same(architecture: dict[str, object], tmp_path: Path) -> None:
     path = published(tmp_path, architecture)
-    compiled = Teacher(path, "train/teacher/seed0", torch.device("cpu"), torch.float32, compiled=True)
+    compiled, _ = Teacher.load(path, "train/teacher/seed0", torch.device("cpu"), torch.float32, compiled=True)
     for images in (torch.randn(4, 3, 32, 32), torch.randn(3, 3, 32, 32)):
         said, expected = compiled(images), teacher_of(path)(images)
         assert not said.logits.is_inference()
@@ -74,7 +74,7 @@ def test_compiled_it_says_the_same(architecture: dict[str, object], tmp_path: Pa
 @pytest.mark.slow
 def test_compiled_its_convolutions_are_laid_out_once(tmp_path: Path) -> None:
     path = published(tmp_path, ARCHITECTURES["resnet"])
-    compiled = Teacher(path, "train/teacher/seed0", torch.device("cpu"), torch.float32, compiled=True)
+    compiled, _ = Teacher.load(path, "train/teacher/seed0", torch.device("cpu"), torch.float32, compiled=True)
     images = torch.randn(4, 3, 32, 32)
     first = compiled(images)
     with torch.no_grad():

@@ -80,7 +80,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "code of prepared images": (comment("moonshine/images/store.py"), ALL),
     "code of batches": (comment("moonshine/data/order.py"), AFTER_TRAIN),
     "code of errors over a split": (comment("moonshine/evaluation/measure.py"), AFTER_TRAIN),
-    "code of counting costs": (comment("moonshine/cost/counts.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "code of counting costs": (comment("moonshine/costs/counts.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
     "code of the figures' style": (comment("moonshine/drawing/style.py"), {MAPS, REPORT}),
     "a module added to the networks": (added("moonshine/models/new.py"), AFTER_TRAIN),
     "code of the report": (comment("moonshine/report/tables.py"), {REPORT}),

@@ -13,7 +13,7 @@ from torchvision.models import list_models
 
 from benchmarks.separate_project import ROOT, write_params
 from moonshine.checks.networks import check_networks
-from moonshine.cost.counts import network_cost
+from moonshine.costs.counts import network_cost
 from moonshine.models.architecture import architecture_of
 from moonshine.models.attention_points import attention_points
 from moonshine.models.conv_spec import parse_conv

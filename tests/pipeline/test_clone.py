@@ -217,7 +217,7 @@ def two_branches(published: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     run("git", "checkout", "--quiet", "-", cwd=project)
     run("dvc", "checkout", "--quiet", cwd=project)
     run_moonshine("sync", cwd=project)
-    for module in ("moonshine/cost/counts.py", "moonshine/report/tables.py"):
+    for module in ("moonshine/costs/counts.py", "moonshine/report/tables.py"):
         comment(module)(project)
     run("snakemake", "--cores", "1", cwd=project)
     commit_all(project, "Other code")
@@ -299,7 +299,7 @@ def test_a_rebase_comes_to_its_end_and_brings_its_plans_along(published: Path, t
     run("make", "hooks", cwd=project)
     make_branch_with_another_title("mine", project)
     run("git", "checkout", "--quiet", "-b", "other", "HEAD~", cwd=project)
-    comment("moonshine/cost/counts.py")(project)
+    comment("moonshine/costs/counts.py")(project)
     run("snakemake", "--cores", "1", cwd=project)
     commit_all(project, "Other code")
     run("git", "checkout", "--quiet", "mine", cwd=project)

@@ -19,12 +19,12 @@ FLOORS = [
     {"inputs"},
     {"runs"},
     {"checks", "data"},
-    {"cost", "distillation", "drawing", "evaluation", "preparation"},
+    {"costs", "distillation", "drawing", "evaluation", "preparation"},
     {"report", "sources", "training"},
     {"stages"},
     {"commands", "containers", "deployment", "engines"},
-    {"cli"},
-    {"__main__"},
+    {"api", "cli"},
+    {"__init__", "__main__"},
 ]
 """From the ground up; docs/architecture.md shows them the other way round. A folder knows nothing of its neighbours."""
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -49,7 +49,7 @@ def imports(module: str) -> Iterator[str]:
 
 
 def test_every_folder_stands_on_a_floor() -> None:
-    assert {room(module) for module in MODULES} - {"__init__"} == set(FLOOR)
+    assert {room(module) for module in MODULES} == set(FLOOR)
 
 
 def test_at_most_six_modules_lie_in_no_folder() -> None:
@@ -84,7 +84,8 @@ def test_no_source_imports_another() -> None:
 
 def test_all_that_git_has_of_the_package_counts_as_code() -> None:
     """Else a stage would not become stale by a file of another kind."""
-    tracked = run("git", "ls-files", "moonshine", cwd=PACKAGE.parent).stdout.splitlines()
+    tracked = run("git", "ls-files", "moonshine/*/*", cwd=PACKAGE.parent).stdout.splitlines()
+    assert tracked
     assert [path for path in tracked if not is_code(Path(path))] == []
 
 

@@ -1,0 +1,163 @@
+"""Moonshining any PyTorch network: cheap convolutions in place of its own, and a loss that distils it."""
+
+import copy
+import weakref
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from moonshine.distillation.attention_transfer import MEAN_SQUARE
+from moonshine.distillation.objective import Distillation
+from moonshine.distillation.teacher import Teacher
+from moonshine.models.attention_points import attention_layers
+from moonshine.models.conv_spec import KNOWN
+from moonshine.models.convolutions import reasons_to_keep, substitute
+from moonshine.models.networks import without_wrappers
+from moonshine.runtime.suggest import suggest
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def list_convolutions() -> list[str]:
+    """Spellings of cheap convolutions that `cheapen` takes; other numbers may stand in place of theirs.
+
+    S-2x2 is a 2x2 kernel of dilation 2. G(g) is a 3x3 convolution in g groups and a 1x1: G(N) depthwise separable,
+    G(N/8) with 8 channels per group. B(b) is a bottleneck of 1/b of the channels, BG(b,g) one with g groups.
+    Crowley, Gray, Storkey, "Moonshine: Distilling with Cheap Convolutions", arXiv 1711.02613, section 3.
+    """
+    return [spelling for spelling in KNOWN if spelling != "S"]
+
+
+def cheapen(network: Network, conv: str) -> Network:
+    """A copy of a network with cheap convolutions in place of its 3x3 ones; the original stays as it is.
+
+    Replaced are the 3x3 convolutions with padding 1, no dilation, no groups and equal strides, but for the first
+    convolution of the network. The new ones start at random, drawn from PyTorch's global generator, on the device and
+    with the dtype of those they replace; all other weights are the original's.
+
+    Raises ValueError for a `conv` that is none of `list_convolutions`' kinds, for one that does not divide the channels
+    of a layer, and for a network without a convolution to replace.
+    """
+    student = copy.deepcopy(network)
+    if not substitute(without_wrappers(student), conv):
+        kept = reasons_to_keep(without_wrappers(student)) or {"": "it has none"}
+        path, reason = list(kept.items())[-1]
+        raise ValueError(f"no convolution to replace; all are kept, as {path or 'the network'}: {reason}")
+    return student
+
+
+class Distiller(nn.Module):
+    """The loss of a student that learns from labels and from a teacher.
+
+        distiller = Distiller(teacher, student, beta=750)
+        for images, labels in loader:
+            distiller(images, labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    It is (1 - alpha) * cross-entropy + alpha * knowledge loss + beta * the sum of the layers' attention losses, in
+    float32. The teacher is a copy, frozen and in eval mode, which takes no part in `parameters()` or `state_dict()`.
+    After each call `parts` has the unweighted parts of the loss by name, and `logits` the student's output, detached.
+    """
+
+    parts: dict[str, torch.Tensor]
+    logits: torch.Tensor
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        *,
+        beta: float | Sequence[float] | None = None,
+        alpha: float | None = None,
+        temperature: float = 4.0,
+        layers: Sequence[str] | None = None,
+        teacher_layers: Sequence[str] | None = None,
+        form: str = MEAN_SQUARE,
+    ):
+        """`teacher` and `student` map images to logits, (batch, classes); the student may be compiled or distributed.
+
+        `beta` weighs attention transfer, for all layers or each; 750 to 1000 suits the default form. `alpha` and
+        `temperature` are knowledge distillation's; 0.9 and 4 are usual. At least one of the two is needed.
+        `layers` are the paths of the student's layers whose attention is compared, with outputs of shape (batch,
+        channels, height, width); `teacher_layers` those of the teacher, by default the same. Without them they are the
+        ends of the stages of torchvision's families (`attention_layers`).
+        `form` is "mean-square", as the authors of attention transfer coded it, or "norm", the paper's equation.
+
+        Raises ValueError if there is nothing to distil, if layers cannot be found or differ in number, and for an
+        unknown form.
+        """
+        super().__init__()
+        if beta is None and alpha is None:
+            raise ValueError(
+                "nothing to distil: give beta (attention transfer), alpha (knowledge distillation) or both"
+            )
+        if alpha is not None and not 0 <= alpha <= 1:
+            raise ValueError(f"alpha: {alpha} is not between 0 and 1")
+        of_student, of_teacher = _paired(student, teacher, layers, teacher_layers) if beta is not None else ((), ())
+        self.student = student
+        self._objective = Distillation(
+            of_student,
+            beta=beta or 0.0,
+            groups=range(1, len(of_student) + 1),
+            form=form,
+            alpha=alpha,
+            temperature=temperature,
+        )
+        self._objective.attach(without_wrappers(student))
+        weakref.finalize(self, self._objective.detach)  # a student may get another distiller later
+        self._teacher = Teacher(copy.deepcopy(without_wrappers(teacher)), of_teacher)
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch, a scalar; `labels` are the numbers of the classes, (batch,)."""
+        self._teacher.network.to(images.device)
+        of_teacher = self._teacher(images)
+        logits = self.student(images)
+        if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+            raise TypeError(f"the student returned {_shape(logits)}, not logits of shape (batch, classes)")
+        if self._objective.alpha is not None and logits.shape != of_teacher.logits.shape:
+            raise ValueError(
+                f"alpha: the student has {logits.shape[1]} classes, the teacher {of_teacher.logits.shape[1]}; "
+                "knowledge distillation needs the same ones"
+            )
+        loss, parts = self._objective(logits, labels, of_teacher, epoch=1)
+        self.parts = dict(zip(self._objective.parts, (part.detach() for part in parts)))
+        self.logits = logits.detach()
+        return loss
+
+
+def _shape(output: object) -> str:
+    return f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+
+
+def _paired(
+    student: nn.Module, teacher: nn.Module, layers: Sequence[str] | None, teacher_layers: Sequence[str] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    of_student = _layers(student, layers, "layers")
+    of_teacher = _layers(teacher, teacher_layers or layers, "teacher_layers")
+    if len(of_student) != len(of_teacher):
+        raise ValueError(
+            f"the student has {len(of_student)} layers to compare ({', '.join(of_student)}), the teacher "
+            f"{len(of_teacher)} ({', '.join(of_teacher)}); name as many of each: layers=[...], teacher_layers=[...]"
+        )
+    return of_student, of_teacher
+
+
+def _layers(network: nn.Module, named: Sequence[str] | None, argument: str) -> tuple[str, ...]:
+    network = without_wrappers(network)
+    paths = [path for path, _ in network.named_modules() if path]
+    if named is None:
+        if found := attention_layers(network):
+            return found
+        children = ", ".join(name for name, _ in network.named_children())
+        raise ValueError(
+            f"{argument}: name the layers of {type(network).__name__} to compare, which are known for torchvision's "
+            f"families alone; its parts are {children or 'none'}"
+        )
+    if unknown := [path for path in named if path not in paths]:
+        raise ValueError(
+            f'{argument}: {type(network).__name__} has no layer "{unknown[0]}"{suggest(unknown[0], paths)}'
+        )
+    return tuple(named)

@@ -1,0 +1,71 @@
+"""What a network costs: parameters in both counts, and multiply-accumulates."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from moonshine.models.networks import build_network, without_wrappers
+from moonshine.project.records import Architecture
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`learnable` counts parameters; `parameters` adds BN's running means and variances, as the lab note counted
+    (it summed a state dict before `num_batches_tracked` existed); `macs` are the multiply-accumulates of convolutions
+    and matrix products for one image."""
+
+    parameters: int
+    learnable: int
+    macs: int
+
+
+def network_cost(architecture: Architecture, height: int, width: int) -> Cost:
+    """Cost of an architecture for one image; nothing is allocated."""
+    return cost(build_network(architecture), (architecture["in_channels"], height, width))
+
+
+def cost(network: nn.Module, input_shape: Sequence[int]) -> Cost:
+    """Cost of a network in eval mode for one image of `input_shape`, (channels, height, width).
+
+    Nothing is computed or allocated, and the network stays as it is: its shape is traced on the meta device.
+    """
+    return module_costs(network, input_shape)[""]
+
+
+def module_costs(network: nn.Module, input_shape: Sequence[int]) -> dict[str, Cost]:
+    """Path -> cost within the network, for each of its modules; the path of the whole is ""."""
+    shadow = _without_weights(without_wrappers(network)).eval()
+    macs = _macs(shadow, torch.empty(1, *input_shape, device="meta"))
+    costs = {}
+    for path, module in shadow.named_modules():
+        learnable = sum(parameter.numel() for parameter in module.parameters())
+        costs[path] = Cost(learnable + _statistics(module), learnable, macs.get(path, 0))
+    return costs
+
+
+def _without_weights(network: nn.Module) -> nn.Module:
+    """A copy on the meta device, made without copying the weights first."""
+    tensors = [*network.parameters(), *network.buffers()]
+    shapes: dict[int, object] = {id(tensor): tensor.data.to("meta") for tensor in tensors}
+    for parameter in network.parameters():
+        shapes[id(parameter)] = nn.Parameter(parameter.data.to("meta"), parameter.requires_grad)
+    return copy.deepcopy(network, shapes)
+
+
+def _statistics(module: nn.Module) -> int:
+    return sum(buffer.numel() for name, buffer in module.named_buffers() if not name.endswith("num_batches_tracked"))
+
+
+def _macs(network: nn.Module, images: torch.Tensor) -> dict[str, int]:
+    """By path. PyTorch's counter counts two operations a multiply-accumulate, and begins paths with the class."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(images)
+    return {
+        module.partition(".")[2]: sum(operations.values()) // 2
+        for module, operations in counter.get_flop_counts().items()
+        if module != "Global"
+    }

@@ -1,0 +1,100 @@
+"""A network as ONNX, checked against PyTorch before it is written."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from moonshine.deployment.model import logits_of
+from moonshine.errors import CheckpointError
+from moonshine.models.networks import without_wrappers
+from moonshine.runtime.files import write_bytes
+
+TOLERANCE = 1e-4
+"""Largest difference of a logit, relative to the largest logit."""
+ROUNDING = 16
+"""Or as many times what rounding to float32 changes in PyTorch itself, if that is more: deep networks amplify it."""
+ROUNDED = 16
+"""Images on which rounding is measured, in float64, which is slow."""
+
+
+def export_onnx(
+    network: nn.Module,
+    path: str | Path,
+    images: torch.Tensor,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    explanation: str = "",
+) -> float:
+    """Write a network as ONNX from `images` to `logits`, with a batch of any size, in eval mode.
+
+    It is run in onnxruntime on `images`, float (batch, channels, height, width), and compared with PyTorch. Each entry
+    of `metadata` becomes an entry of the file's, as JSON; `explanation` becomes its doc string. The network stays as it
+    is. Returns the largest difference of a logit, relative to the largest logit. Raises CheckpointError if that is
+    above TOLERANCE and above ROUNDING times PyTorch's own error, or if an image gets another class although its logits
+    are further apart than that error explains; nothing is written then.
+    """
+    network, images = copy.deepcopy(without_wrappers(network)).cpu().eval(), images.detach().cpu()
+    exported = to_onnx(network, images[:2], metadata or {}, explanation)
+    difference = check_onnx(exported, network, images, Path(path))
+    write_bytes(Path(path), exported)
+    return difference
+
+
+def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, Any], explanation: str) -> bytes:
+    two = examples if len(examples) > 1 else examples.expand(2, -1, -1, -1)  # a batch of one would fix the size
+    program = torch.onnx.export(
+        network,
+        (two,),
+        dynamo=True,
+        verbose=False,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    assert program is not None
+    proto = program.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # the exporter notes stack traces with this machine's paths
+    entries = {key: json.dumps(value) for key, value in sorted(metadata.items())}
+    onnx.helper.set_model_props(proto, entries)
+    proto.doc_string = explanation
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()
+
+
+def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: Path) -> float:
+    """The largest difference of a logit between onnxruntime and PyTorch, relative to the largest logit.
+
+    CheckpointError (exit code 8) where it is above TOLERANCE and above ROUNDING times PyTorch's own error, or where an
+    image gets another class although its logits are further apart than that error explains.
+    """
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"images": images.numpy()})
+    expected = logits_of(network, images, path).numpy()
+    scale = float(np.abs(expected).max()) or 1.0
+    difference = float(np.abs(found - expected).max()) / scale
+    rounding = ROUNDING * _rounding(network, images[:ROUNDED], expected[:ROUNDED], path) / scale
+    if not difference <= max(TOLERANCE, rounding):  # NaN as well
+        raise CheckpointError(
+            f"{path}: the exported network's logits differ from PyTorch's by {difference:.1e} of the largest, more "
+            f"than {max(TOLERANCE, rounding):.0e}; nothing was written"
+        )
+    ours, theirs = expected.argmax(1)[:, None], found.argmax(1)[:, None]
+    margins = np.take_along_axis(expected, ours, 1) - np.take_along_axis(expected, theirs, 1)
+    if (margins / scale > rounding).any():
+        raise CheckpointError(f"{path}: the exported network gives an image another class; nothing was written")
+    return difference
+
+
+def _rounding(network: nn.Module, images: torch.Tensor, logits: np.ndarray, path: Path) -> float:
+    """The largest error of PyTorch's float32 logits, by the same network in float64."""
+    exact = logits_of(copy.deepcopy(network).double(), images.double(), path).numpy()
+    return float(np.abs(logits - exact).max())
