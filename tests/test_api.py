@@ -4,8 +4,10 @@ import copy
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import onnxruntime
@@ -70,8 +72,9 @@ assert warnings.filters == before[0]
 assert logging.root.handlers == before[1]
 assert torch.get_num_threads() == before[2]
 assert torch.equal(torch.random.get_rng_state(), before[3])
-assert "matplotlib" not in sys.modules
 assert sys.modules.get("triton", True) is not None
+of_the_pipeline = {"altair", "dvc", "matplotlib", "pandas", "pyarrow", "requests", "scipy", "sklearn", "yaml"}
+assert not of_the_pipeline & sys.modules.keys(), "they need not be installed"
 """
 
 
@@ -278,9 +281,7 @@ def test_layers_can_be_named_for_any_network(batch: tuple[torch.Tensor, torch.Te
             return self.classifier(self.second(self.first(images).relu()).relu().mean((2, 3)))
 
     small, large = Small(), densenet121(num_classes=10)
-    with pytest.raises(
-        ValueError, match=r"layers: name the layers of Small .* its parts are first, second, classifier"
-    ):
+    with pytest.raises(ValueError, match=r"the layers of Small .* its parts are first, second, classifier"):
         moonshine.Distiller(large, small, beta=1.0)
     with pytest.raises(ValueError, match=r"2 layers to compare .* the teacher 4"):
         moonshine.Distiller(large, small, beta=1.0, layers=["first", "second"], teacher_layers=attention_layers(large))
@@ -384,3 +385,15 @@ def test_a_compiled_network_is_counted_and_cheapened_as_what_it_compiles() -> No
     cheap = moonshine.cheapen(compiled, "G(N)")
     assert moonshine.cost(cheap, (3, 64, 64)) == moonshine.cost(moonshine.cheapen(network, "G(N)"), (3, 64, 64))
     assert cheap(torch.randn(2, 3, 64, 64)).shape == (2, 10)
+
+
+def test_what_stages_import_is_installed_with_the_pipeline() -> None:
+    """Ranges here, exact versions in the lock; what only the tests' own servers need is no requirement."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    listed = [*project["dependencies"], *extras["export"], *extras["pipeline"]]
+    names = {re.match(r"[\w-]+", requirement)[0] for requirement in listed}  # type: ignore[index]
+    lines = (ROOT / "requirements/runtime.in").read_text().splitlines()
+    of_stages = {line.split()[0].partition("=")[0] for line in lines if line[0] != "#" and "<" not in line}
+    assert names - {"moonshine", "dvc", "snakemake"} == of_stages
+    assert not [requirement for requirement in listed if "==" in requirement]

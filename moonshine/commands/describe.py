@@ -95,7 +95,7 @@ def _shape(network: nn.Module, path: str) -> str:
 
 
 def _counts(cost: Cost) -> dict[str, str]:
-    return {"No. Params": f"{cost.parameters:,}", "Learnable": f"{cost.learnable:,}", "MACs": f"{cost.macs:,}"}
+    return {"No. Params": f"{cost.parameters:,}", "Learnable": f"{cost.trainable:,}", "MACs": f"{cost.macs:,}"}
 
 
 def _print_images(classes: int, channels: int, side: int) -> None:

@@ -14,12 +14,12 @@ from moonshine.project.records import Architecture
 
 @dataclass(frozen=True)
 class Cost:
-    """`learnable` counts parameters; `parameters` adds BN's running means and variances, as the lab note counted
+    """`trainable` counts parameters; `parameters` adds BN's running means and variances, as the lab note counted
     (it summed a state dict before `num_batches_tracked` existed); `macs` are the multiply-accumulates of convolutions
     and matrix products for one image."""
 
     parameters: int
-    learnable: int
+    trainable: int
     macs: int
 
 
@@ -42,8 +42,8 @@ def module_costs(network: nn.Module, input_shape: Sequence[int]) -> dict[str, Co
     macs = _macs(shadow, torch.empty(1, *input_shape, device="meta"))
     costs = {}
     for path, module in shadow.named_modules():
-        learnable = sum(parameter.numel() for parameter in module.parameters())
-        costs[path] = Cost(learnable + _statistics(module), learnable, macs.get(path, 0))
+        trainable = sum(parameter.numel() for parameter in module.parameters())
+        costs[path] = Cost(trainable + _statistics(module), trainable, macs.get(path, 0))
     return costs
 
 

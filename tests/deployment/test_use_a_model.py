@@ -22,8 +22,8 @@ from moonshine import cli
 from moonshine.data.loading import SmallImages
 from moonshine.deployment.class_names import class_names
 from moonshine.deployment.export import export
-from moonshine.deployment.onnx_file import check_onnx, to_onnx
 from moonshine.deployment.images import load_images
+from moonshine.deployment.onnx_file import check_onnx, to_onnx
 from moonshine.deployment.predict import predict
 from moonshine.errors import CheckpointError, DataError, ParamsError
 from moonshine.models.model_file import load_model, model_bytes

@@ -131,7 +131,7 @@ IMAGENET = {
 @pytest.mark.parametrize(("network", "learnable", "with_statistics", "macs"), IMAGENET.values(), ids=IMAGENET)
 def test_cost_of_the_imagenet_networks(network: Network, learnable: int, with_statistics: int, macs: float) -> None:
     cost = network_cost(architecture_of(network, 1000, 3), 224, 224)
-    assert (cost.learnable, cost.parameters) == (learnable, with_statistics)
+    assert (cost.trainable, cost.parameters) == (learnable, with_statistics)
     assert cost.macs == pytest.approx(macs, rel=0.01)
 
 
@@ -240,7 +240,7 @@ def test_describe_lists_what_is_substituted_and_what_is_not_and_why() -> None:
         for path in ("S", "G(N)")
     }
     for conv, cost in totals.items():
-        assert f"resnet18 {conv} | {cost.parameters:,} | {cost.learnable:,} | {cost.macs:,}" in cells
+        assert f"resnet18 {conv} | {cost.parameters:,} | {cost.trainable:,} | {cost.macs:,}" in cells
 
 
 def test_describe_counts_networks_with_nothing_to_substitute() -> None:
