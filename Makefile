@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 PEER := .venv-peer
 
-.PHONY: demo test test-slow test-all faults bench lint format lock hooks image sif test-containers test-slurm
+.PHONY: demo test test-slow test-all faults bench lint format docs lock hooks image sif test-containers test-slurm
 
 demo: $(INSTALLED)
 	python -m moonshine sync
@@ -59,6 +59,10 @@ format: $(INSTALLED)
 	ruff check --fix .
 	ruff format .
 	snakefmt workflow
+
+# The tables of docs/parameters.md, from the docstrings of the schema.
+docs: $(INSTALLED)
+	python -m docs.make_parameters
 
 MERGED := dvc.lock merge=dvc-lock
 
