@@ -7,8 +7,9 @@ INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 PEER := .venv-peer
+OLDEST := .venv-oldest
 
-.PHONY: demo test test-slow test-all faults bench lint format lock hooks image sif test-containers test-slurm
+.PHONY: demo test test-slow test-all test-oldest faults bench lint format docs lock hooks image sif test-containers test-slurm
 
 demo: $(INSTALLED)
 	python -m moonshine sync
@@ -35,6 +36,10 @@ faults: $(INSTALLED)
 	FAULTS_COUNTS=$(CURDIR)/logs/faults.json python -m pytest tests/faults$(if $(PART),/test_$(PART).py)
 	python tests/faults/table.py logs/faults.json docs/reliability.md
 
+# With the oldest PyTorch that pyproject.toml allows, in an environment of its own.
+test-oldest: $(OLDEST)/installed
+	$(OLDEST)/bin/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
+
 # The image for Docker, and for Apptainer; docs/gpu-workstation.md tells more.
 image sif:
 	containers/build $@
@@ -60,6 +65,10 @@ format: $(INSTALLED)
 	ruff format .
 	snakefmt workflow
 
+# The tables of docs/parameters.md, from the docstrings of the schema.
+docs: $(INSTALLED)
+	python -m docs.make_parameters
+
 MERGED := dvc.lock merge=dvc-lock
 
 # After this, git brings artefacts and Snakemake's view along at every switch of branches and merge.
@@ -80,6 +89,13 @@ $(INSTALLED): requirements/runtime.lock requirements/development.lock pyproject.
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --requirement requirements/runtime.lock --requirement requirements/development.lock
 	pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(OLDEST)/installed: requirements/oldest.txt requirements/runtime.lock requirements/development.lock pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	grep -hvE '^(torch|triton|nvidia-|cuda-)' requirements/runtime.lock requirements/development.lock | \
+		$(OLDEST)/bin/pip install --quiet --requirement requirements/oldest.txt --requirement /dev/stdin
+	$(OLDEST)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 # torchdistill in an environment of its own, which sees the PyTorch of .venv, so that both sides have the same.

@@ -1,8 +1,10 @@
 """The typed schema of params.yaml: every key, its type and its range.
 
-The schema checks and never fills in: a value that can change a result is either required or None, and what None
-means is decided by the code that uses it, which the stages declare. Only `machine` has defaults, for nothing in it
-changes a result. So an edit of this file makes no trained network stale.
+The schema checks and never fills in: a value that can change a result is either required or None, and the code that
+uses it, which the stages declare, decides what None means. Only `machine` has defaults, because nothing in it changes a
+result. So an edit of this file makes no trained network stale.
+
+The docstring below each key is its text in docs/parameters.md, which `make docs` writes.
 """
 
 from pathlib import PurePath
@@ -35,18 +37,18 @@ DATA_FILES: dict[str, tuple[str, ...]] = {
     "imagenette": ("archive",),
     "folder": (),
 }
-"""Source -> the roles of the files that it is made from, as `dataset.files` names them."""
+"""Source -> the roles of the files that it is made from, the keys of `dataset.files`."""
 PHOTOGRAPHS = ("imagenet", "imagenette", "folder")
-"""Sources of large images, which are kept as JPEG."""
+"""Sources of JPEG images, which are stored compressed, as they are in the source."""
 GREY = ("digits", "fashion_mnist")
 CLASSES = {"digits": 10, "fashion_mnist": 10, "imagenette": 10}
-"""Of the sources whose files cannot have other ones."""
+"""Number of classes of the sources whose files fix it."""
 DIGITS = 1797
-"""Images of the source digits."""
+"""Number of images of the source digits."""
 
 
 class Section(BaseModel):
-    """Unknown keys are errors, and so are values of another type: no "1e-3" for 0.001, no true for 1."""
+    """Unknown keys are errors, and so are values of the wrong type, such as "1e-3" for 0.001 or true for 1."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -58,7 +60,7 @@ def _one_line(text: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(_one_line)]
-"""A cell of a table or a heading."""
+"""A cell of a table, or a heading."""
 
 
 def _path(text: str) -> str:
@@ -68,7 +70,7 @@ def _path(text: str) -> str:
 
 
 def _downloads(path: str) -> str:
-    """Files there get names and contents from params.yaml, which must not put them into ~/.ssh or among the code."""
+    """Names and contents of the files come from params.yaml, which must not write into ~/.ssh or over code."""
     if not PurePath(path).name.endswith("downloads"):
         raise ValueError(f"{path!r} must end in downloads, as in /disk/downloads")
     return path
@@ -82,12 +84,15 @@ class DataFile(Section):
     """A file that a data set is made from, with exactly one checksum."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """File name: letters, digits, `.`, `_` and `-`."""
     url: Url | None = None
-    """Where it can be downloaded by anybody."""
+    """Where anyone can download the file."""
     sha256: Sha256 | None = None
+    """Checksum of the file. Exactly one of `sha256`, `md5` and `content_sha256` is required."""
     md5: Md5 | None = None
+    """Checksum of the file."""
     content_sha256: Sha256 | None = None
-    """Of what a .gz file holds, for files that are compressed differently in different places."""
+    """sha256 of the content of a .gz file, for files that are compressed differently in different places."""
 
     @model_validator(mode="after")
     def _is_pinned_once(self) -> "DataFile":
@@ -97,37 +102,46 @@ class DataFile(Section):
 
 
 class Evaluation(Section):
-    """How photographs are looked at when errors are measured: scaled, then the central square of `dataset.size`."""
+    """How JPEG images are preprocessed when errors are measured."""
 
     resize: Count
-    """Shorter side in pixels."""
+    """Shorter side, in pixels, to which an image is scaled before the central square of `dataset.size` is cropped."""
 
 
 class Dataset(Section):
-    """What `prepare` makes below data/<name>/."""
+    """What `prepare` makes in `data/<name>/`."""
 
     name: Name
-    """Folder below data/; two preparations of one source need two names."""
+    """Folder below `data/`. Two preparations of one source need two names."""
     source: Source
-    """Where the images come from."""
+    """Where the images come from. `imagenet`, `imagenette` and `folder` have JPEG images, the others small images."""
     classes: Count
+    """Number of classes."""
     channels: Count
+    """Number of colour channels: 1 for `digits` and `fashion_mnist`, 3 for the others."""
     size: Count
-    """Number of classes and colour channels, side in pixels that networks see; small images are resized to it."""
+    """Side, in pixels, of the square images that networks see. Small images are resized to it."""
     validation: Count | None = None
-    """Images held out for validation, stratified by class, where the source has no split of its own."""
+    """Number of images held out for validation, stratified by class; 360 if left out. Only for `digits`; the other
+    sources have a validation split of their own."""
     training: Count | None = None
-    """Training images kept, stratified by class, where the source has more than are wanted."""
+    """Number of training images to keep, stratified by class, for small images; all if left out. At least as many
+    images as there are classes must be kept, and at least as many left out. The validation split stays whole."""
     files: dict[str, DataFile] | None = None
-    """The files that the source is made from, by their roles."""
+    """Role -> a file that the source is made from. The files in `experiments/` list those of each source."""
     evaluation: Evaluation | None = None
-    """Required for photographs."""
+    """How JPEG images are preprocessed when errors are measured. Required for JPEG images, not allowed for small
+    ones."""
     resize: Count | None = None
-    """Shorter side to which larger photographs are scaled when they are prepared; None keeps them as they are."""
+    """Shorter side, in pixels, to which larger JPEG images are scaled once, during preparation. If left out, they stay
+    as they are."""
+    # lists, because DVC makes its stages from lists
     shared: list[Name]
+    """`[<name>]`, or `[]` if the data set is licensed. A shared data set goes to DVC's cache and remotes with the
+    rest."""
     licensed: list[Name]
-    """The name is in one of them: data that DVC may cache and push, or data that stays where it is. Lists, because
-    DVC makes its stages from lists."""
+    """`[<name>]`, or `[]` if the data set is shared. A licensed data set stays in its folder, where DVC hashes it; it
+    is never copied or pushed."""
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "Dataset":
@@ -176,14 +190,16 @@ class Dataset(Section):
 
 
 class Augmentation(Section):
-    """What is drawn anew for each training image in each epoch."""
+    """Random changes, drawn for each training image in each epoch."""
 
     pad: Annotated[int, Field(ge=0)] | None = None
-    """Pixels of black border to pad with before a random crop of the original size (small images)."""
+    """Width, in pixels, of the black border that is added before a random crop of the original size. For small images;
+    no crop if left out."""
     flip: bool
-    """Mirror every other image."""
+    """Random horizontal flip (p = 0.5)."""
     crop_scale: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
-    """Smallest and largest share of a photograph's area that a random crop takes."""
+    """Smallest and largest share of the area that a random crop takes, usually `[0.08, 1.0]`. Required for JPEG images,
+    not allowed for small ones."""
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> "Augmentation":
@@ -196,22 +212,35 @@ class Recipe(Section):
     """How every network of the experiment is trained: SGD with momentum and a stepwise learning rate."""
 
     epochs: Epoch
+    """Number of passes over the training images."""
     batch_size: Count
-    """Global, over all processes."""
+    """Images per step, summed over all processes. The last batch, or a process's share of it, must not be a single
+    image if batch norm would then see one value per channel."""
     lr: Annotated[float, Field(gt=0)]
+    """Initial learning rate."""
     lr_steps: list[Epoch]
-    """The learning rate is multiplied by `lr_factor` after each of these epochs."""
+    """Epochs, counted from 1, after each of which the learning rate is multiplied by `lr_factor`. `[]` keeps it
+    constant."""
     lr_factor: Annotated[float, Field(gt=0, le=1)]
+    """Factor by which the learning rate changes at each of `lr_steps`."""
     momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Momentum of PyTorch's SGD."""
     weight_decay: Annotated[float, Field(ge=0)]
+    """Weight decay of PyTorch's SGD."""
     augmentation: Augmentation
+    """Random changes to the training images."""
     precision: Literal["float32", "bfloat16", "float16"]
+    """Precision of the forward and backward pass. `float16` uses loss scaling; a batch whose loss overflows is skipped
+    and left out of the epoch's means. Attention maps are always computed in float32."""
     compile: bool
-    """Compile the training step with torch.compile."""
+    """Compile the networks, including the teacher, with torch.compile. Compiling takes a minute or two per training
+    process. On a CPU, steps of small networks are then up to a tenth faster and need up to a quarter more memory."""
     threads: Count
-    """CPU threads of one process. Another number rounds differently, so it is part of the recipe."""
+    """CPU threads per process. Another number rounds differently, so it is part of the recipe, and the engines reserve
+    that many."""
     processes: Count | None = None
-    """Processes that share each batch, one for each GPU; None is one. Another number rounds differently, too."""
+    """Processes that share each batch, one per GPU; 1 if left out. Another number rounds differently, and each process
+    has its own batch norm statistics."""
 
     @model_validator(mode="after")
     def _steps_ascend_within_training(self) -> "Recipe":
@@ -229,20 +258,26 @@ class Recipe(Section):
 
 
 class Network(Section):
-    """One architecture; `None` is what the architecture's authors chose."""
+    """One architecture. What is left out is as the architecture's authors chose it."""
 
     arch: str
-    """A classification network of torchvision by its name there, or `wrn-<depth>-<width>`."""
+    """A classification network of torchvision by its torchvision name (`resnet34`, `vgg16_bn`, `mobilenet_v2`), or a
+    wide ResNet, `wrn-<depth>-<width>`."""
     conv: str | None = None
-    """The cheap convolution that replaces the 3x3 ones behind the stem, spelled as in the paper."""
+    """The cheap convolution that replaces each 3x3 convolution after the stem, spelled as in the paper; `S`, which
+    replaces nothing, if left out."""
     block: Literal["basic", "single"] | None = None
-    """Wide ResNets: two convolutions a block or one; None is one for B and BG, else two, as in the paper."""
+    """Only for wide ResNets: blocks of two convolutions (`basic`) or of one (`single`). If left out, as in the paper:
+    `single` for B and BG, otherwise `basic`."""
     channels: Annotated[list[Count], Field(min_length=4, max_length=4)] | None = None
-    """torchvision's ResNets: width of each of the four groups; the stem has the first group's."""
+    """Only for torchvision's ResNets: width of `layer1` to `layer4`. The stem has the width of `layer1`."""
     stem: Literal["3x3"] | None = None
-    """torchvision's ResNets: `3x3` is one 3x3 convolution of stride 1 and no pooling, for small images."""
+    """Only for torchvision's ResNets: one 3x3 convolution of stride 1 without pooling, for small images. If left out,
+    torchvision's own stem."""
     points: Annotated[list[str], Field(min_length=1)] | None = None
-    """Modules whose outputs' attention is transferred, by their paths; None is the ends of the family's stages."""
+    """Modules whose outputs' attention is compared, as paths such as `features.13`. If left out, the ends of the stages
+    of ResNets (all kinds), VGG, DenseNet, RegNet, ShuffleNet, ConvNeXt and MobileNetV2; other families need `points`
+    for attention transfer."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Network":
@@ -264,22 +299,26 @@ class Network(Section):
 
 
 class Method(Section):
-    """A way to distil: attention transfer (beta, groups), knowledge distillation (alpha, temperature), or both."""
+    """Attention transfer (`beta`, `groups`), knowledge distillation (`alpha`, `temperature`), or both."""
 
     beta: Annotated[float, Field(ge=0)] | list[Annotated[float, Field(ge=0)]] | None = None
-    """Weight of the attention loss, one for all groups or one for each."""
+    """Weight of the attention loss: one for all `groups`, or a list with one for each. The loss is a mean over the
+    positions of the map, so smaller maps need a smaller beta."""
     groups: Annotated[list[Count], Field(min_length=1)] | None = None
-    """Attention points of teacher and student that are paired, counted from 1: for ResNets the groups of blocks."""
+    """Attention points of teacher and student that are compared, counted from 1. For ResNets, 1 is `layer1`."""
     form: Literal["mean-square", "norm"] | None = None
-    """Of the attention loss: the AT authors' code (None as well), or the paper's equation."""
+    """Form of the attention loss. `mean-square`, as in the code of the authors of attention transfer, is used if left
+    out. `norm`, as in the paper's equation, is the L2 norm of the difference, averaged over the batch, and needs
+    another beta."""
     first_epoch: Epoch | None = None
+    """First epoch, counted from 1, in which the attention loss is added; 1 if left out."""
     last_epoch: Epoch | None = None
-    """Epochs, counted from 1, in which the attention loss is added; None is the first or the last of all."""
+    """Last epoch in which the attention loss is added; the last of all if left out."""
 
     alpha: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Weight of the knowledge loss; the cross-entropy with the labels has 1 - alpha."""
+    """Weight of the distillation loss; the cross-entropy with the labels has 1 - alpha."""
     temperature: Annotated[float, Field(gt=0)] | None = None
-    """Logits of teacher and student are divided by it."""
+    """Temperature T by which the logits of teacher and student are divided."""
 
     @model_validator(mode="after")
     def _knowledge_distillation_is_whole(self) -> "Method":
@@ -308,108 +347,139 @@ class Method(Section):
 
 
 class Checkpoint(Section):
-    """A published network: a file of PyTorch that holds its state dict."""
+    """A published network: a PyTorch file with its state dict."""
 
     url: UrlOrPath
-    """https, or a path on this machine."""
+    """Where the file is: an https address, or a path on this machine."""
     sha256: Sha256
+    """Checksum of the file."""
 
 
 class Distil(Section):
-    """The distilled rows: every method with every network."""
+    """Every one of `networks` is distilled with every one of `methods`."""
 
     networks: list[Name]
+    """Students."""
     methods: list[Name]
+    """Methods with which each of these students is distilled."""
 
 
 class Published(Section):
-    """A published column that stands beside the measured ones."""
+    """A column of published values."""
 
     name: Line
+    """Name of the column."""
     source: str
+    """Where the values were published: inline Markdown."""
     values: dict[str, dict[Literal["top1", "top5"], float]]
-    """For each row its errors in per cent."""
+    """Row -> its errors in per cent."""
 
 
 class Table(Section):
     """One table of the results page."""
 
     name: Name
+    """Name of the table's files."""
     title: Line
+    """Heading of the table."""
     caption: str
-    """Markdown, as the sources of published columns are."""
+    """A sentence that explains the table to an outsider: inline Markdown without HTML."""
     rows: Annotated[list[str], Field(min_length=1)]
+    """Rows, in order."""
     columns: Annotated[list[Literal["top1", "top5", "parameters", "learnable", "macs", "size"]], Field(min_length=1)]
+    """Columns, in order: `top1` and `top5` are errors in per cent, `parameters` counts batch norm's running statistics,
+    `learnable` does not, `size` is that of the model file."""
     published: list[Published] = []
+    """Columns of published values, next to the measured ones."""
 
 
 class AttentionMaps(Section):
-    """The picture of where the teacher and two students look, and the students that the index of results shows."""
+    """The figure of where the teacher and two students look. The index of results shows the same students."""
 
     scratch: str
+    """Model of a student trained without a teacher, named as `teacher` is: one of `train` or `fetch`."""
     distilled: str
-    """Models, named as the teacher is."""
+    """Model of a distilled student, usually the same network. It may be one of `train` or `fetch` if nothing is
+    distilled."""
     images: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=12)]
-    """Positions of validation images in the prepared data, counted from 0."""
+    """Validation images to draw, by position in the prepared data, counted from 0."""
 
 
 class Job(Section):
-    """What a cluster reserves for one job of a stage; the rest is as the cluster or the profile says."""
+    """What a cluster reserves for one job of a stage. What is left out is as the cluster or the profile sets it."""
 
     partition: SlurmName | None = None
+    """Partition to submit to."""
     account: SlurmName | None = None
-    """One name, or several with commas; they become arguments of sbatch."""
+    """Account to charge. `partition` and `account` are one name, or several separated by commas; they become arguments
+    of sbatch."""
     minutes: Count | None = None
-    """Time limit. A training that needs more is submitted again and goes on."""
+    """Time limit, in minutes. A training that needs more is submitted again and resumes."""
     memory_mb: Count | None = None
+    """Memory, in MB."""
 
 
 class Machine(Section):
-    """What differs from machine to machine and changes no result; no stage declares it."""
+    """Settings that differ between machines and change no result; no stage declares them."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU if there is one; `cuda` requires one."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0
-    """At most so much work is lost when a run is killed."""
+    """Time between checkpoints, in seconds: the most work that a kill can cost."""
     checkpoint_steps: Count | None = None
-    """Save after so many steps as well."""
+    """Also save a checkpoint every so many steps."""
     raw_data: dict[Source, FilePath] = {}
-    """Source -> the folder where its files lie on this machine; they are only read."""
+    """Source -> the folder of its `files` on this machine, such as `{cifar10: /data/cifar}`. It is only read."""
     downloads: Annotated[FilePath, AfterValidator(_downloads)] = "downloads"
-    """Folder that keeps what was downloaded; several checkouts may share one."""
+    """Folder for downloaded files; several checkouts may share one. Its name must end in `downloads`, so that a
+    params.yaml from somebody else cannot write elsewhere."""
     download_seconds: Annotated[float, Field(gt=0)] = 30.0
-    """A server that is silent for so long counts as gone."""
+    """Time, in seconds, after which a silent server counts as unreachable."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode photographs; None is one for each CPU."""
+    """Processes that decode JPEG images; one per CPU if left out."""
     jobs: dict[Literal["prepare", "fetch", "train", "distil", "evaluate", "attention_maps", "report"], Job] = {}
-    """What a cluster reserves for each job of these stages."""
+    """Stage -> what a cluster reserves for each of its jobs."""
     folders: list[FilePath] = []
-    """More folders that containers must see, where links in data/ or in DVC's cache lead."""
+    """Further folders that containers must see, for example the targets of links in `data/` or in DVC's cache."""
 
 
 class Params(Section):
     """The whole of params.yaml: one experiment."""
 
     experiment: Name
+    """Name of the folders below `models/` and `results/`: lower-case letters, digits, `-` and `_`."""
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
+    """Every network is trained once per seed."""
     dataset: Dataset
+    """The data set that `prepare` makes."""
     recipe: Recipe
+    """How every network is trained."""
     networks: dict[Name, Network]
+    """Name -> architecture. Names follow the rules of `experiment`."""
     teacher: str
+    """The model that students learn from: `train/<network>/seed<k>` or `fetch/<network>`."""
     methods: dict[Name, Method]
+    """Name -> a way to distil."""
     fetch: dict[Name, Checkpoint]
+    """Network -> a published checkpoint: the rows `fetch/<network>`. May be `{}`."""
     train: list[Name]
+    """Networks trained from scratch: the rows `train/<network>`."""
     distil: Distil
+    """Students and methods: the rows `distil/<method>/<network>`."""
     distil_more: Distil
-    """The same once more, for methods that not every network of `distil` is to be distilled with."""
+    """The same for further methods that only some networks are distilled with. Both lists may be empty."""
     titles: dict[str, Line]
+    """Row -> its title in tables and figures. A row without a title is shown by its name."""
     tables: Annotated[list[Table], Field(min_length=1)]
-    """At least one: of none the stage would declare a folder that is empty, which git does not keep."""
+    """The tables of the results page. The stage declares their folder as an output, and git keeps no empty folder."""
     attention_maps: AttentionMaps
+    """The figure of where networks look."""
     machine: Machine = Machine()
+    """Settings that differ between machines and change no result."""
 
     @property
     def rows(self) -> list[Row]:
-        """Every row of the experiment: what is fetched, what is trained, what is distilled."""
+        """Every row of the experiment: fetched, trained and distilled ones."""
         fetched = [Row("fetch", network) for network in self.fetch]
         trained = [Row("train", network) for network in self.train]
         distilled = [
@@ -425,18 +495,18 @@ class Params(Section):
 
     @property
     def shown_models(self) -> dict[str, str]:
-        """The three models whose attention the results page shows, by their roles."""
+        """The three models whose attention the results page shows, by role."""
         shown = self.attention_maps
         return {"teacher": self.teacher, "scratch": shown.scratch, "distilled": shown.distilled}
 
     @property
     def seeded_rows(self) -> list[Row]:
-        """The rows that are trained here, a network for each seed."""
+        """The rows that are trained here, with one network per seed."""
         return [row for row in self.rows if row.stage != "fetch"]
 
     @property
     def attention_students(self) -> list[str]:
-        """The networks that learn attention maps: those of a group with a method that transfers attention."""
+        """The networks of each group with a method that transfers attention."""
         learning = [
             group.networks
             for group in (self.distil, self.distil_more)

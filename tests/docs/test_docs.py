@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.separate_project import ROOT
+from docs.make_parameters import page
+from moonshine.params import schema
 from tests.support.project import run
 
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("README.md")])
@@ -51,6 +53,20 @@ def test_the_readme_shows_the_committed_table() -> None:
     """The one in git: `make demo` on another kind of processor has written over the working copy."""
     first = markdown_tables((ROOT / "README.md").read_text())[0]
     assert first.strip() in run("git", "show", "HEAD:results/digits/README.md", cwd=ROOT).stdout
+
+
+def test_the_parameters_are_documented_as_the_schema_has_them() -> None:
+    text = (ROOT / "docs/parameters.md").read_text()
+    assert page(text) == text, "run `make docs`"
+    sections = {
+        name for name, kind in vars(schema).items() if isinstance(kind, type) and issubclass(kind, schema.Section)
+    }
+    assert set(re.findall(r"<!-- (\w+): begin -->", text)) == sections - {"Section"}
+
+
+def test_an_edited_table_of_parameters_is_written_again() -> None:
+    text = (ROOT / "docs/parameters.md").read_text()
+    assert page(text.replace("Random horizontal flip (p = 0.5).", "Mirror every other image.")) == text
 
 
 def test_every_exit_code_is_documented() -> None:
