@@ -229,7 +229,7 @@ def test_branches_are_merged_stage_by_stage(two_branches: Path, tmp_path: Path) 
     project = copy_finished(two_branches, tmp_path / "project")
     run("make", "hooks", cwd=project)
     said = run("git", *IDENTITY, "merge", "--quiet", "--no-edit", "other", cwd=project).stderr
-    assert f"dvc.lock: both sides ran {REPORT}; it is to be run again" in said
+    assert f"dvc.lock: both sides ran {REPORT}; it must be run again" in said
     assert planned_by_dvc(project) == planned_by_snakemake(project) == {REPORT}
     run("snakemake", "--cores", "1", cwd=project)
     assert "| Pupil" in (project / "results/toy/README.md").read_text()
@@ -248,7 +248,7 @@ def test_what_a_merge_without_driver_mixed_is_run_again(
     run("git", "checkout", "--quiet", "-", cwd=project)
     run("make", "hooks", cwd=project)
     said = run("git", *IDENTITY, "merge", "--quiet", "--no-edit", *way, cwd=project).stderr
-    assert f"dvc.lock: {REPORT} was mixed from what several sides ran; it is to be run again" in said
+    assert f"dvc.lock: {REPORT} was mixed from what several sides ran; it must be run again" in said
     assert planned_by_dvc(project) == planned_by_snakemake(project) == {REPORT}
 
 
@@ -376,7 +376,7 @@ def test_what_both_sides_ran_is_run_again(tmp_path: Path) -> None:
     for name, stages in (("base", BASE), ("ours", OURS), ("theirs", THEIRS)):
         content = {"schema": "2.0", "stages": {stage: {"cmd": str(run)} for stage, run in stages.items()}}
         (tmp_path / name).write_text(yaml.safe_dump(content, sort_keys=False))
-    said = run_moonshine("merge_lock", "base", "ours", "theirs", cwd=tmp_path).stderr
+    said = run_moonshine("merge-lock", "base", "ours", "theirs", cwd=tmp_path).stderr
     merged = yaml.safe_load((tmp_path / "ours").read_text())["stages"]
     expected = {"same": 1, "mine": 2, "other": 3, "equal": 2, "new": 2, "new there": 3}
     assert [(stage, int(entry["cmd"])) for stage, entry in merged.items()] == list(expected.items())
@@ -388,7 +388,7 @@ def test_two_sides_that_both_added_a_lock_keep_what_they_agree_on(tmp_path: Path
     (tmp_path / "base").write_text("")
     (tmp_path / "ours").write_text("schema: '2.0'\nstages: {a: {cmd: x}, b: {cmd: x}}\n")
     (tmp_path / "theirs").write_text("schema: '2.0'\nstages: {b: {cmd: x}, a: {cmd: y}, c: {cmd: y}}\n")
-    run_moonshine("merge_lock", "base", "ours", "theirs", cwd=tmp_path)
+    run_moonshine("merge-lock", "base", "ours", "theirs", cwd=tmp_path)
     assert yaml.safe_load((tmp_path / "ours").read_text())["stages"] == {"b": {"cmd": "x"}, "c": {"cmd": "y"}}
 
 
@@ -397,9 +397,9 @@ def test_what_is_no_lock_is_not_merged(damage: str, tmp_path: Path) -> None:
     for name in ("base", "ours", "theirs"):
         (tmp_path / name).write_text("schema: '2.0'\nstages: {}\n")
     (tmp_path / "theirs").write_text(damage)
-    result = run_moonshine("merge_lock", "base", "ours", "theirs", cwd=tmp_path, check=False)
+    result = run_moonshine("merge-lock", "base", "ours", "theirs", cwd=tmp_path, check=False)
     assert result.returncode == 3
-    assert result.stderr.startswith("error: theirs: no dvc.lock (")
+    assert result.stderr.startswith("error: theirs: not a dvc.lock (")
     assert (tmp_path / "ours").read_text() == "schema: '2.0'\nstages: {}\n"
 
 

@@ -61,7 +61,7 @@ def imported_modules(folder: Path) -> dict[str, set[str]]:
     imported: dict[str, set[str]] = {stage: set() for stage in CODE}
     for path in folder.iterdir():
         note = json.loads(path.read_text())
-        imported[note["command"][0]].update(note["modules"])
+        imported[note["command"][0].replace("-", "_")].update(note["modules"])
     return imported
 
 
@@ -169,7 +169,7 @@ def describe_teacher_otherwise(project: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"classes": OTHER_CLASSES}, "knows other classes than data/digits"),
+        ({"classes": OTHER_CLASSES}, "was trained on other classes than data/digits"),
         (IN_COLOUR, "takes images of 3 channels, data/digits has 1"),
     ],
     ids=["classes", "images"],
@@ -296,7 +296,7 @@ def test_attention_maps_of_an_image_that_is_not_there_are_refused(by_snakemake: 
     params = toy_params()
     params["attention_maps"]["images"] = [600]
     write_params(tmp_path / "project", params)
-    result = run_moonshine("attention_maps", cwd=tmp_path / "project", check=False)
+    result = run_moonshine("attention-maps", cwd=tmp_path / "project", check=False)
     assert result.returncode == 2
     assert "attention_maps.images: 600, but the last validation image is 599" in result.stderr
 
@@ -335,7 +335,7 @@ def test_the_page_is_written_from_params_not_from_what_lies_about(by_snakemake: 
     text = re.sub(r"distil:\n  networks:\n  - student\n", "distil:\n  networks: []\n", text)
     text = text.replace("distilled: distil/at/student", "distilled: train/teacher")
     (tmp_path / "project/params.yaml").write_text(text)
-    run_moonshine("attention_maps", cwd=tmp_path / "project")
+    run_moonshine("attention-maps", cwd=tmp_path / "project")
     run_moonshine("report", cwd=tmp_path / "project")
     page = (tmp_path / "project/results/toy/README.md").read_text()
     assert "Teacher" in page

@@ -124,7 +124,7 @@ rule attention_maps:
         titles=config["titles"],
         threads=PARAMS.recipe.threads,
     shell:
-        "python -m moonshine attention_maps"
+        "python -m moonshine attention-maps"
 
 
 rule report:

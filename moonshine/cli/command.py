@@ -1,0 +1,121 @@
+"""What a command of the command line is, and what several of them begin with.
+
+Commands import what they need when they run, so that help and messages about params.yaml come without torch.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moonshine.errors import MachineError, ParamsError
+from moonshine.project import artefacts
+from moonshine.runtime import processes, progress
+
+if TYPE_CHECKING:
+    from moonshine.params import Params
+    from moonshine.project.rows import Row
+
+GRAPH = Path("dvc.yaml")
+
+
+def _no_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Command:
+    name: str
+    help: str
+    """One line of the list of commands."""
+    run: Callable[[argparse.Namespace], None]
+    examples: tuple[str, ...]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
+    details: str = ""
+    """What its own help says after the line above."""
+    is_long: bool = False
+    """Works for long: its process is set up for speed."""
+    is_distributed: bool = False
+    """Several processes may run it together, started by torchrun."""
+    needs_project: bool = False
+    """Asks engines or git, which look for the project in the folders above as well."""
+
+
+def integer(text: str) -> int:
+    """The type of an argument."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be an integer, found {text!r}") from None
+
+
+def read(options: argparse.Namespace) -> "Params":
+    """The checked params file of `--params`."""
+    from moonshine.params import read_params
+
+    return read_params(options.params)
+
+
+def require_params_of_engines(options: argparse.Namespace) -> None:
+    """For commands that write what engines go by: these read params.yaml and no other file."""
+    if options.params.absolute() != artefacts.PARAMS.absolute():
+        raise ParamsError(f"--params {options.params}: engines read {artefacts.PARAMS} only; copy it there")
+    read(options)
+
+
+def require_row(params: "Params", name: str, seed: int | None = None) -> "Row":
+    from moonshine.runtime.suggest import suggest
+
+    rows = {row.name: row for row in params.rows}
+    if name not in rows:
+        raise ParamsError(f'unknown row "{name}"{suggest(name, rows)}')
+    if seed is not None and seed not in params.seeds:
+        raise ParamsError(f"--seed {seed}: params.yaml has seeds {params.seeds}")
+    return rows[name]
+
+
+def require_own_folders() -> None:
+    """Before work that DVC would refuse to record: to DVC, what is behind a link is outside of the project."""
+    for folder in map(Path, ("data", "models", "results")):
+        if GRAPH.is_file() and folder.is_symlink():
+            raise MachineError(
+                f"{folder}: a link, where DVC tracks nothing; mount the disk there, or clone the project onto it"
+            )
+
+
+def start(log: str) -> None:
+    """For commands that work for long: refuse what would spoil their outputs, stop on request, and keep a log."""
+    from moonshine.engines.live import require_no_snakemake_beside_dvc
+    from moonshine.project.container_image import require_container_image_of_this_lock
+    from moonshine.project.lock_file import require_whole_record
+    from moonshine.runtime import signals
+
+    require_whole_record()
+    require_no_snakemake_beside_dvc()
+    require_container_image_of_this_lock()
+    require_own_folders()
+    if processes.COUNT == 1:  # several first meet, and then stop together
+        signals.install_handlers()
+    progress.keep_log(Path("logs", log + ".log"))
+
+
+def check_data(params: "Params") -> None:
+    from moonshine.checks.data import check_data
+
+    check_data(params)
+
+
+def check_models(params: "Params", models: "Iterable[tuple[Row, int | None]]") -> None:
+    from moonshine.checks.made_for import require_models
+
+    require_models(params, models)
+
+
+def unchanged(
+    options: argparse.Namespace, stage: str, inputs: Iterable[Path] = (), **names: str
+) -> AbstractContextManager[None]:
+    from moonshine.checks.unchanged import unchanged
+
+    return unchanged(options.params, stage, inputs, **names)

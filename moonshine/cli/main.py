@@ -1,0 +1,104 @@
+"""One command from its arguments to its exit code."""
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from moonshine.cli.command import GRAPH
+from moonshine.cli.parser import parse
+from moonshine.errors import (
+    DivergedError,
+    Interrupted,
+    LockedError,
+    MachineError,
+    MoonshineError,
+    ParamsError,
+    WriteError,
+)
+from moonshine.runtime import processes, progress, startup
+from moonshine.runtime.files import explain
+
+
+def run() -> NoReturn:
+    """One command, as a process of its own."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
+        getattr(sys, name).reconfigure(errors="replace")  # a terminal without UTF-8 shows question marks
+    try:
+        code = main(sys.argv[1:], own_process=True)
+    except Exception:  # noqa: BLE001 (a defect, which is shown as one)
+        traceback.print_exc()
+        code = 1
+    _end_workers()
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:  # or Python's last flush would fail too, and change the exit code
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+    gc.freeze()  # Python would look through torch's million objects once more
+    sys.exit(code)
+
+
+def _end_workers() -> None:
+    """Loading workers ignore the signal by which Python asks them to end, and it would wait for them for ever."""
+    if "multiprocessing" in sys.modules:
+        from multiprocessing import active_children
+
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises when a worker is killed
+        for worker in active_children():
+            worker.kill()
+
+
+def main(arguments: Sequence[str], own_process: bool = False) -> int:
+    """Run one command; returns the exit code (docs/errors.md).
+
+    A process of its own starts once more with the settings of memory that long commands have.
+    """
+    try:
+        command, options = parse(arguments)
+        if command.is_long and own_process:
+            startup.restart_with_tunables()
+        startup.set_up()
+        if processes.COUNT > 1 and not command.is_distributed:
+            raise ParamsError("torchrun starts train and distil; run other commands without it")
+        if command.needs_project and not GRAPH.is_file():
+            raise ParamsError(f"{GRAPH}: not in this folder; run this from the project's root")
+        command.run(options)
+        sys.stdout.flush()
+    except MoonshineError as error:
+        return _fail(error)
+    except BrokenPipeError:
+        return 0  # whoever read our output has seen enough
+    except OSError as error:
+        if error.filename is None:
+            reason = error.strerror or error
+            return _fail(WriteError(f"standard output, or a file that was open: {reason}; fix this and run it again"))
+        return _fail(explain(error, Path(error.filename)))
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("moonshine"):
+            raise
+        return _fail(MachineError(f"{error.name} is not installed; pip install 'moonshine[pipeline]'"))
+    except MemoryError:
+        return _fail(MachineError("out of memory; lower recipe.batch_size, or run where there is more"))
+    except KeyboardInterrupt:  # before or outside of the commands that stop on request
+        return _fail(Interrupted(signal.SIGINT, "stopped by SIGINT"))
+    return 0
+
+
+def _fail(error: MoonshineError) -> int:
+    """Say what is wrong, one line a mistake; of a mistake that all processes of a training make, the first tells.
+
+    Whoever finds a folder locked leaves its owner's log alone.
+    """
+    for line in str(error).splitlines():
+        if processes.FIRST:
+            progress.say(f"error: {line}", log=not isinstance(error, LockedError))
+        elif not isinstance(error, (DivergedError, Interrupted)):
+            print(f"error: process {processes.RANK}: {line}", file=sys.stderr)
+    return error.exit_code
