@@ -197,8 +197,8 @@ def _maps(params: Params) -> Iterator[Mismatch]:
         expected, now = about.get("sha256"), _published(params.experiment, row, seed)
         if expected and now and expected != now:
             model = artefacts.model(params.experiment, row, seed)
-            yield Mismatch(path, f"drawn of another {model}", "moonshine attention_maps")
-    yield from _images(params.dataset.name, path, content, "moonshine attention_maps")
+            yield Mismatch(path, f"drawn of another {model}", "moonshine attention-maps")
+    yield from _images(params.dataset.name, path, content, "moonshine attention-maps")
 
 
 def _images(dataset: str, path: Path, content: dict[str, Any], command: str) -> Iterator[Mismatch]:
@@ -209,7 +209,7 @@ def _images(dataset: str, path: Path, content: dict[str, Any], command: str) -> 
     except DataError:
         return  # the data are named
     if expected and now and expected != now:
-        yield Mismatch(path, f"made of other images than {data.parent} has now", command)
+        yield Mismatch(path, f"made from other images than {data.parent} has now", command)
 
 
 def _content(path: Path) -> dict[str, Any] | None:

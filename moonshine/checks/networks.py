@@ -70,10 +70,10 @@ def _mistakes(architecture: Architecture, size: int, learns: bool) -> Iterator[s
     paths = {path for path, _ in network.named_modules() if path}
     if (conv := architecture.get("conv", "S")) != "S" and _substitutes_nothing(architecture):
         why = f'`moonshine describe --arch {architecture["arch"]} --conv "{conv}"` shows why'
-        yield f"conv: {conv} takes the place of no convolution; leave it out ({why})"
+        yield f"conv: {conv} replaces no convolution; leave it out ({why})"
     unknown = [point for point in points if point not in paths]
     for point in unknown:
-        yield f'points: "{point}" is no module of {architecture["arch"]}{_nearest(point, paths)}'
+        yield f'points: {architecture["arch"]} has no module "{point}"{_nearest(point, paths)}'
     if not unknown:
         yield from _refusal(network, points, architecture["in_channels"], size, learns)
 

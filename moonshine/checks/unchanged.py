@@ -42,7 +42,7 @@ def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str)
     after = _hashes(files | _code(declared))  # files may have come into a folder
     edited += [f"{name}: changed" for name, now in after.items() if now != before.get(name)]
     if edited:
-        raise DataError(f"{stage}: changed while it was at work: {'; '.join(edited)}; run it again")
+        raise DataError(f"{stage}: changed while it was running: {'; '.join(edited)}; run it again")
 
 
 def _code(declared: Iterable[str]) -> dict[str, Path]:

@@ -2,16 +2,17 @@
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from moonshine.errors import ParamsError
+from moonshine.params.messages import explain
 from moonshine.params.order import in_order
 from moonshine.params.references import check_references
 from moonshine.params.schema import Params
-from moonshine.runtime.suggest import suggest
+from moonshine.project import artefacts
 
 
 def read_params(path: Path) -> Params:
@@ -25,7 +26,7 @@ def read_params(path: Path) -> Params:
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{path}: {_explain(e)}" for e in error.errors())) from None
+        raise ParamsError("\n".join(f"{path}: {line}" for line in explain(error.errors()))) from None
     mistakes = list(check_references(params))
     if mistakes:
         raise ParamsError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
@@ -36,7 +37,8 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run this from the project's root") from None
+        cure = "; run this from the project's root" if path == artefacts.PARAMS else ""
+        raise ParamsError(f"{path}: no such file{cure}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: cannot be read: {error}") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -90,7 +92,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if key.tag not in (_STR, _MERGE):
                 name = key.value if isinstance(key, yaml.ScalarNode) else "of several values"
-                raise yaml.constructor.ConstructorError(None, None, f"key {name} is no text", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"keys must be strings, found {name}", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key.value!r}", key.start_mark)
             seen.add(key.value)
@@ -119,42 +123,3 @@ def _tag(node: yaml.ScalarNode) -> str:
         return by_1_2
     problem = f"{node.value} is read differently by YAML 1.1 and 1.2: write a plain number, true or false, or quote it"
     raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-
-def _explain(error: Any) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location) or "(whole file)"
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key{suggest(location[-1], _keys_at(error['loc'][:-1]))}"
-    if error["type"] == "missing":
-        return f"{key}: missing key; {_meaning(error['loc'])}".rstrip("; ")
-    if error["type"] == "value_error":
-        return f"{key}: {error['ctx']['error']}"
-    found = repr(error["input"])
-    return f"{key}: {error['msg']}, found {found if len(found) < 60 else found[:57] + '...'}"
-
-
-def _section_at(location: tuple[Any, ...]) -> type[BaseModel] | None:
-    """The schema class that governs a place in the file."""
-    annotation: Any = Params
-    for part in location:
-        section = _model_in(annotation)
-        if section is not None and part in section.model_fields:
-            annotation = section.model_fields[part].annotation
-    return _model_in(annotation)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for argument in get_args(annotation) if (found := _model_in(argument))), None)
-
-
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
-    section = _section_at(location)
-    return list(section.model_fields) if section else []
-
-
-def _meaning(location: tuple[Any, ...]) -> str:
-    keys = _keys_at(location[:-1])
-    return f"keys here are {', '.join(keys)}" if keys else ""

@@ -21,7 +21,7 @@ def check_references(params: Params) -> Iterator[str]:
         yield from _unknown(f"{key}.networks", group.networks, "network", params.networks)
         yield from _unknown(f"{key}.methods", group.methods, "method", params.methods)
     for repeated in sorted(set(params.distil.methods) & set(params.distil_more.methods)):
-        yield f"distil_more.methods: {repeated} is in distil.methods already"
+        yield f"distil_more.methods: {repeated} is already in distil.methods"
     repeatable: tuple[tuple[str, list[Any]], ...] = (
         ("seeds", params.seeds),
         ("train", params.train),
@@ -31,7 +31,7 @@ def check_references(params: Params) -> Iterator[str]:
         ("distil_more.methods", params.distil_more.methods),
     )
     for key, names in repeatable:
-        yield from (f"{key}: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
+        yield from (f"{key}: duplicate entry {name}" for name in sorted({n for n in names if names.count(n) > 1}))
     yield from _stage_names(params)
     yield from _models(params)
     yield from _attention(params)
@@ -39,18 +39,20 @@ def check_references(params: Params) -> Iterator[str]:
     names_of_rows = [row.name for row in params.rows]
     yield from _unknown("titles", params.titles, "row", names_of_rows)
     titles = [params.title(row) for row in params.rows]
-    yield from (f'titles: "{title}" is of two rows' for title in sorted({t for t in titles if titles.count(t) > 1}))
+    yield from (
+        f'titles: "{title}" is the title of two rows' for title in sorted({t for t in titles if titles.count(t) > 1})
+    )
     names = [table.name for table in params.tables]
-    yield from (f"tables: {name} is named twice" for name in sorted({n for n in names if names.count(n) > 1}))
+    yield from (f"tables: duplicate entry {name}" for name in sorted({n for n in names if names.count(n) > 1}))
     for table in params.tables:
         columns = [published.name for published in table.published]
         for repeated in sorted({name for name in columns if columns.count(name) > 1}):
-            yield f"tables.{table.name}.published: {repeated} is named twice"
+            yield f"tables.{table.name}.published: duplicate entry {repeated}"
         for taken in sorted({name for name in columns if f"_{name}".endswith(OWN_COLUMNS)}):
-            yield f"tables.{table.name}.published: {taken} is the name of a column in the CSV already"
+            yield f"tables.{table.name}.published: {taken} is already the name of a column of the CSV"
         for key, counts in (("rows", Counter(table.rows)), ("columns", Counter[str](table.columns))):
             for repeated in sorted(name for name, count in counts.items() if count > 1):
-                yield f"tables.{table.name}.{key}: {repeated} is named twice"
+                yield f"tables.{table.name}.{key}: duplicate entry {repeated}"
         yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", names_of_rows)
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"
@@ -65,7 +67,7 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
     known = set(known)
     for name in names:
         if name not in known:
-            yield f'{key}: "{name}" is no {kind}{suggest(name, known)}'
+            yield f'{key}: unknown {kind} "{name}"{suggest(name, known)}'
 
 
 def _stage_names(params: Params) -> Iterator[str]:
@@ -101,7 +103,7 @@ def _models(params: Params) -> Iterator[str]:
         elif model not in models:
             yield f'{key}: no row produces "{model}"{suggest(model, models)}'
     if len(set(params.attention_maps.images)) != len(params.attention_maps.images):
-        yield "attention_maps.images: one is named twice"
+        yield "attention_maps.images: duplicate entry"
     held_out, last = params.dataset.validation, max(params.attention_maps.images)
     if held_out and last >= held_out:
         yield f"attention_maps.images: {last}, but the last validation image is {held_out - 1}"
@@ -123,7 +125,7 @@ def _attention(params: Params) -> Iterator[str]:
     counts = {name: len(attention_points(params.networks[name].model_dump())) for name in names}
     unnamed = [name for name, count in counts.items() if not count]
     for name in unnamed:
-        yield f"networks.{name}.points: missing; {params.networks[name].arch} has no usual attention points, name them"
+        yield f"networks.{name}.points: missing; {params.networks[name].arch} has no default points; list them"
     if unnamed:
         return
     for name in names:

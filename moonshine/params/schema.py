@@ -153,7 +153,9 @@ class Dataset(Section):
         if self.validation and self.source != "digits":
             raise ValueError(f"validation: {self.source} has a validation split of its own")
         if self.source == "digits" and self.validation and not 10 <= self.validation <= DIGITS - 10:
-            raise ValueError(f"validation: {self.validation} of {DIGITS} digits; both splits need ten, one a class")
+            raise ValueError(
+                f"validation: {self.validation} of {DIGITS} digits; both splits need at least ten, one per class"
+            )
         return self
 
     @model_validator(mode="after")
@@ -289,12 +291,12 @@ class Network(Section):
     @model_validator(mode="after")
     def _settings_belong_to_the_architecture(self) -> "Network":
         if self.block is not None and not wide_resnet_shape(self.arch):
-            raise ValueError(f"block: only wide ResNets (wrn-40-2) have a choice of blocks, {self.arch} has not")
+            raise ValueError(f"block: only valid for wide ResNets such as wrn-40-2, not for {self.arch}")
         for key in ("channels", "stem"):
             if getattr(self, key) is not None and not is_torchvision_resnet(self.arch):
-                raise ValueError(f"{key}: only torchvision's ResNets can be changed so, {self.arch} is none")
+                raise ValueError(f"{key}: only valid for torchvision's ResNets, not for {self.arch}")
         if self.points and len(set(self.points)) != len(self.points):
-            raise ValueError("points: one is named twice")
+            raise ValueError("points: duplicate entry")
         return self
 
 
@@ -340,7 +342,7 @@ class Method(Section):
         if isinstance(self.beta, list) and len(self.beta) != len(self.groups):
             raise ValueError(f"beta: {len(self.beta)} values for {len(self.groups)} groups")
         if len(set(self.groups)) != len(self.groups):
-            raise ValueError("groups: one is named twice")
+            raise ValueError("groups: duplicate entry")
         if self.first_epoch and self.last_epoch and self.first_epoch > self.last_epoch:
             raise ValueError(f"first_epoch: {self.first_epoch} is after last_epoch {self.last_epoch}")
         return self
