@@ -132,6 +132,40 @@ def test_predict_ends_with_one_line_for_what_is_no_image(project: Path, tmp_path
     assert result.stderr.startswith("error: page.png: cannot be decoded")
 
 
+def test_predict_takes_folders_and_shows_as_many_classes_as_asked_for(
+    project: Path, digits: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "photos/deeper").mkdir(parents=True)
+    shutil.copy(digits / "0.png", tmp_path / "photos/deeper/b.PNG")
+    shutil.copy(digits / "1.png", tmp_path / "photos/a.png")
+    (tmp_path / "photos/notes.txt").write_text("not an image")
+    result = run_moonshine("predict", str(project / STUDENT), "photos", "--top", "1", cwd=tmp_path)
+    assert result.stdout.splitlines()[::2] == ["photos/a.png", "photos/deeper/b.PNG"]
+    every = run_moonshine("predict", str(project / STUDENT), "photos/a.png", "--top", "99", cwd=tmp_path)
+    assert len(every.stdout.splitlines()) == 1 + 10
+
+
+def test_predict_refuses_a_folder_without_images(project: Path, digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    shutil.copy(digits / "0.png", tmp_path)
+    result = run_moonshine("predict", str(project / STUDENT), "empty", "0.png", cwd=tmp_path, check=False)
+    assert (result.returncode, result.stderr) == (3, "error: empty: a folder without images\n")
+    assert result.stdout.startswith("0.png\n")
+
+
+def test_predict_prints_json_for_programs(project: Path, digits: Path, tmp_path: Path) -> None:
+    names = ["0.png", "a \x1b[2J\nname.png"]
+    for index, name in enumerate(names):
+        shutil.copy(digits / f"{index}.png", tmp_path / name)
+    result = run_moonshine("predict", str(project / STUDENT), *names, "--json", "--top", "3", cwd=tmp_path)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["image"] for line in lines] == names
+    for line, logits in zip(lines, torch.from_numpy(np.load(digits / "logits.npy"))):
+        best = logits.softmax(0).topk(3)
+        assert [each["class"] for each in line["classes"]] == [str(label) for label in best.indices.tolist()]
+        assert [each["probability"] for each in line["classes"]] == pytest.approx(best.values.tolist(), rel=1e-4)
+
+
 def test_what_is_odd_in_an_image_but_readable_is_no_warning(project: Path, tmp_path: Path) -> None:
     palette = Image.new("P", (12, 12))
     palette.putpalette([0, 0, 0, 255, 255, 255])
@@ -173,7 +207,7 @@ def test_small_images_of_another_size_are_scaled_as_prepare_scales_them(tmp_path
         (
             "student.safetensors",
             "deep.png",
-            "deep.png: has more than 8 bits a channel (mode I;16); convert it to 8 bits",
+            "deep.png: has more than 8 bits per channel (mode I;16); convert it to 8 bits",
         ),
         ("student.safetensors", "cut.png", "cut.png: cannot be decoded"),
     ],
