@@ -35,16 +35,16 @@ def cheapen(network: Network, conv: str) -> Network:
 
     Replaced are the 3x3 convolutions with padding 1, no dilation, no groups and equal strides, but for the first
     convolution of the network. The new ones start at random, drawn from PyTorch's global generator, on the device and
-    with the dtype of those they replace; all other weights are the original's.
+    with the dtype of those they replace; all other weights are the original's. Of a network that is compiled or
+    distributed, what it wraps is copied.
 
     Raises ValueError for a `conv` that is none of `list_convolutions`' kinds, for one that does not divide the channels
     of a layer, and for a network without a convolution to replace.
     """
-    student = copy.deepcopy(network)
-    if not substitute(without_wrappers(student), conv):
-        kept = reasons_to_keep(without_wrappers(student)) or {"": "it has none"}
-        path, reason = list(kept.items())[-1]
-        raise ValueError(f"no convolution to replace; all are kept, as {path or 'the network'}: {reason}")
+    student: Network = copy.deepcopy(without_wrappers(network))  # type: ignore[assignment]
+    if not substitute(student, conv):
+        why = [f"{path}: {reason}" for path, reason in reasons_to_keep(student).items()]
+        raise ValueError(f"no convolution to replace ({'; '.join(why[-3:]) or 'there are none'})")
     return student
 
 

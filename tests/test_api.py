@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import io
 import json
 import os
 import re
@@ -112,10 +113,14 @@ def test_a_cheap_network_has_the_device_dtype_and_mode_of_the_original() -> None
 @pytest.mark.parametrize(
     ("network", "conv", "message"),
     [
-        (resnet18, "G[n]", r'conv: "G\[n\]" .*did you mean "G\(N\)"'),
+        (resnet18, "G[n]", r'conv: unknown convolution "G\[n\]" .*did you mean "G\(N\)"'),
         (resnet18, "G(5)", r"layer layer1.0.conv1: G\(5\): 64 channels"),
-        (lambda: nn.Linear(2, 2), "G(N)", "no convolution to replace"),
-        (lambda: moonshine.cheapen(resnet18(), "G(N)"), "G(N)", "no convolution to replace; all are kept, as layer4"),
+        (lambda: nn.Linear(2, 2), "G(N)", r"no convolution to replace \(there are none\)"),
+        (
+            lambda: moonshine.cheapen(resnet18(), "G(N)"),
+            "G(N)",
+            r"to replace \(.*layer4.1.conv2.pointwise: 1x1 kernel\)",
+        ),
     ],
 )
 def test_what_cannot_be_cheapened_is_refused(network, conv: str, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -346,6 +351,22 @@ def test_a_copy_of_a_tapped_network_leaves_the_originals_tap_alone(
 
     student.register_forward_hook(interfere)
     assert torch.equal(distiller(*batch), expected)
+
+
+def test_a_tapped_network_can_be_saved_and_copied_between_any_two_steps(
+    teacher: nn.Module, student: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """Also when its features have not been taken: tensors with a history cannot be copied."""
+    distiller = moonshine.Distiller(teacher, student, beta=750.0)
+    student(batch[0])
+    buffer = io.BytesIO()
+    torch.save(student, buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=False)
+    student.eval()
+    for other in (saved.eval(), copy.deepcopy(student)):
+        assert torch.equal(other(batch[0]), student(batch[0]))
+    assert distiller(*batch).isfinite()
 
 
 def test_a_student_forgets_a_distiller_that_is_gone(

@@ -1,9 +1,12 @@
 """Read what a network computes inside, at named modules, while it runs."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
+
+Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 
 class FeatureTap:
@@ -12,27 +15,19 @@ class FeatureTap:
     After each forward pass `take()` gives them in the order of `paths`. A copy of the network is not tapped.
     """
 
-    def __init__(self, network: nn.Module, paths: Iterable[str], reduce: Callable[[torch.Tensor], torch.Tensor]):
+    def __init__(self, network: nn.Module, paths: Iterable[str], reduce: Reduce):
         self.paths = tuple(paths)
         self._values: dict[str, torch.Tensor] = {}
         modules = {path: network.get_submodule(path) for path in self.paths}
         self._hooks = [
-            module.register_forward_hook(self._keeper(module, path, reduce)) for path, module in modules.items()
+            module.register_forward_hook(_Keeper(module, path, reduce, self._values))
+            for path, module in modules.items()
         ]
-
-    def _keeper(
-        self, tapped: nn.Module, path: str, reduce: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Callable[..., None]:
-        def keep(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-            if module is tapped:  # deepcopy takes hooks along
-                self._values[path] = reduce(output)
-
-        return keep
 
     def take(self) -> list[torch.Tensor]:
         """The values of the last forward pass; they are let go here. RuntimeError if there was none since."""
         if missing := [path for path in self.paths if path not in self._values]:
-            raise RuntimeError(f"no features of {missing[0]}: the network was not run, or not through this layer")
+            raise RuntimeError(f"no features of {missing[0]}: the network was not run, or is a copy of the tapped one")
         values = [self._values[path] for path in self.paths]
         self._values.clear()
         return values
@@ -41,3 +36,18 @@ class FeatureTap:
         """Leave the network as it was."""
         for hook in self._hooks:
             hook.remove()
+
+
+class _Keeper:
+    """The hook of one module. Copying or pickling a network takes its hooks along: there they do nothing."""
+
+    def __init__(self, module: nn.Module, path: str, reduce: Reduce, values: dict[str, torch.Tensor]):
+        self._module: nn.Module | None = module
+        self._path, self._reduce, self._values = path, reduce, values
+
+    def __call__(self, module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        if module is self._module:
+            self._values[self._path] = self._reduce(output)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_module": None}
