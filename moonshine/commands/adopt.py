@@ -33,7 +33,7 @@ def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
     older, identity = _choose(run, chosen)
     changed = differences(identity, run.identity)
     if forbidden := [change for change in changed if not change.startswith(MAY_DIFFER)]:
-        raise CheckpointError(f"{older}: cannot be adopted, for it differs in {'; '.join(forbidden)}")
+        raise CheckpointError(f"{older}: cannot be adopted because it differs in {'; '.join(forbidden)}")
     note = {"run": older.name, "differs": changed}
     if finished := run.finished_in(older):
         run.note_adoption(note)
@@ -44,7 +44,7 @@ def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
         step, state = load_newest_with_step(older)  # which may fail, before anything is noted
         run.note_adoption(note)
         save_checkpoint(run.path, step, state)
-    say(f"{run.path}: goes on from {older.name}, which differs in {in_words(changed)}; run its stage now")
+    say(f"{run.path}: resumes from {older.name}, which differs in {in_words(changed)}; run its stage now")
 
 
 def _choose(run: RunFolder, chosen: str | None) -> tuple[Path, dict[str, Any]]:

@@ -32,7 +32,7 @@ def describe_network(params: Params, name: str) -> None:
     Like the other, raises ParamsError (exit code 2) where a network of params.yaml cannot be built or run.
     """
     if name not in params.networks:
-        raise ParamsError(f'"{name}" is no network of params.yaml{suggest(name, params.networks)}')
+        raise ParamsError(f'unknown network "{name}"{suggest(name, params.networks)}')
     check_networks(params, [name])
     dataset = params.dataset
     _print_network(params.networks[name], dataset.classes, dataset.channels, dataset.size)

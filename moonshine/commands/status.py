@@ -34,10 +34,10 @@ SECONDS_OF_SILENCE = 120.0
 MEANINGS = {
     "done": "trained and published",
     "outdated": "made for other params, data or another teacher than there are now",
-    "finished": "trained; its stage has still to publish it",
+    "finished": "trained; not yet published by its stage",
     "running": "in training",
     "silent": f"no sign of life for {SECONDS_OF_SILENCE:.0f} s",
-    "stopped": "its process has ended; the same command goes on from the last checkpoint",
+    "stopped": "its process has ended; the same command resumes from the last checkpoint",
     "diverged": "the loss stopped being finite",
     "waiting": "not begun",
 }

@@ -28,10 +28,10 @@ def summary(revision: str) -> str:
     Raises ParamsError (exit code 2) for an unknown revision, MachineError (5) without DVC or a repository.
     """
     if NONE_HERE in why_no_repository():
-        raise MachineError("moonshine summary compares with git's history, and this is no git repository")
+        raise MachineError("moonshine summary compares with git's history, and this is not a git repository")
     name = _git("rev-parse", "--short", "--verify", "--quiet", f"{revision}^{{commit}}").strip()
     if not name:
-        raise ParamsError(f"--against {revision}: git knows no such revision")
+        raise ParamsError(f"--against {revision}: unknown git revision")
     paths = {Path(line) for line in _git("ls-tree", "-r", "--name-only", revision, "--", "results").splitlines()}
     paths |= set(RESULTS.glob("*/tables/*.csv"))
     tables = sorted(path for path in paths if path.match("results/*/tables/*.csv"))

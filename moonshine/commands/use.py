@@ -24,7 +24,7 @@ def use(name: str, target: Path) -> None:
     path = FOLDER / f"{name}.yaml"
     known = {file.stem for file in FOLDER.glob("*.yaml")}
     if name not in known:
-        raise ParamsError(f'"{name}" is no experiment{suggest(name, known)}')
+        raise ParamsError(f'unknown experiment "{name}"{suggest(name, known)}')
     params = read_params(path)
     _require_kept_elsewhere(target)
     write_text(target, path.read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ def main(command: Sequence[str]) -> NoReturn:
     wanted = os.environ.get("MOONSHINE_CONTAINER", "")
     try:
         if wanted not in LAUNCHERS:
-            raise ParamsError(f'MOONSHINE_CONTAINER: "{wanted}" is none of host, docker, apptainer')
+            raise ParamsError(f'MOONSHINE_CONTAINER: must be host, docker or apptainer, found "{wanted}"')
         words = LAUNCHERS[wanted](command)
     except MoonshineError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -93,7 +93,7 @@ def _apptainer(command: Sequence[str]) -> list[str]:
     if not SIF.exists():
         raise MachineError(f"{SIF}: missing; build it with `make sif`")
     if not _answers(program, "inspect", str(SIF)):
-        raise MachineError(f"{SIF}: {program} cannot read it; build it anew with `make sif`")
+        raise MachineError(f"{SIF}: {program} cannot read it; rebuild it with `make sif`")
     here = os.getcwd()  # noqa: PTH109
     words = [program, "--silent", "exec", "--nv", "--home", here, *NOT_THE_HOSTS]
     for folder in _bound():

@@ -159,8 +159,8 @@ def _told(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
         for worker in set(active_children()) - others:
             worker.kill()  # the end of this process would wait for one that ignores signals and hangs
         raise MachineError(
-            f"a loading worker died or hung ({str(error).splitlines()[0]}); is memory or /dev/shm full? Fewer "
-            "machine.workers need less of both, and docker run --shm-size gives more"
+            f"a loading worker died or hung ({str(error).splitlines()[0]}); memory or /dev/shm may be full: "
+            "reduce machine.workers, or give more with docker run --shm-size"
         ) from None
 
 

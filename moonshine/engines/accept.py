@@ -25,7 +25,7 @@ def accept(named: Sequence[str], unproven: bool) -> None:
     with open_project() as repo:
         names = _resolve(repo, named)
         edits = _edited_code(repo, names)
-        lines = [f"{path}: accepted on your word" for path in edits] if unproven else _proofs(edits)
+        lines = [f"{path}: accepted without proof" for path in edits] if unproven else _proofs(edits)
         touched = [name for name in names if any(name in stages for stages in edits.values())]
         commit(repo, dict.fromkeys([*check_stages(repo), *touched]))  # params.yaml has just been checked
     for line in lines:
@@ -39,7 +39,7 @@ def _resolve(repo: Repo, named: Sequence[str]) -> list[str]:
     for name in named:
         if not any(name in (each, each.split("@")[0]) for each in known):
             kinds = {each.split("@")[0] for each in known}
-            raise ParamsError(f'"{name}" is no stage{suggest(name, [*known, *kinds])}')
+            raise ParamsError(f'unknown stage "{name}"{suggest(name, [*known, *kinds])}')
     return [each for each in known if each in named or each.split("@")[0] in named]
 
 

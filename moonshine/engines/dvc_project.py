@@ -36,7 +36,7 @@ def open_project() -> Iterator[Repo]:
     except NotDvcRepoError:
         raise MachineError("no DVC project here; run this from the root of a clone of the project") from None
     except LockError:
-        raise LockedError("another DVC command is at work in this project; wait for it and try again") from None
+        raise LockedError("another DVC command is running in this project; wait for it and try again") from None
     except (DvcException, ParseError) as error:
         raise DataError(_explain(error)) from None
     except (sqlite3.Error, Timeout, DiskError) as error:

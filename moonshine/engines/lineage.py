@@ -61,7 +61,7 @@ def _resolve(params: Params, target: str) -> tuple[Row, int | None]:
     rows = {row.name: row for row in params.rows}
     if named not in rows or (seed and int(seed) not in params.seeds):
         known = [*rows, *(f"{row}/seed{seed}" for row in rows for seed in params.seeds)]
-        raise ParamsError(f'"{target}" is no row or model of {params.experiment}{suggest(name, known)}')
+        raise ParamsError(f'unknown row or model "{target}" of {params.experiment}{suggest(name, known)}')
     return rows[named], int(seed) if seed else None
 
 
@@ -190,7 +190,7 @@ def _accepted(module: str, digest: str | None) -> str:
     if harmless:
         return f"{path}: only comments, docstrings or layout changed since"
     lost = " (the version that made it is not in git)" if harmless is None else ""
-    return f"{path}: changed since, accepted in dvc.lock on somebody's word{lost}"
+    return f"{path}: changed since, accepted in dvc.lock without proof{lost}"
 
 
 def _text(path: Path) -> str:

@@ -38,7 +38,7 @@ def require_nothing_read_by_dvc(made: Iterable[str], read: Mapping[str, Iterable
     for process, stage in _stages_of_dvc():
         if stage not in read or made.intersection(read[stage]):
             raise LockedError(
-                f"process {process}: {stage} is at work here under dvc, and reads what would be made again; "
+                f"process {process}: {stage} is running here under dvc and reads what would be made again; "
                 "wait for it or stop it"
             )
 
@@ -56,7 +56,7 @@ def live_engines() -> Iterator[str]:
         except OSError:
             continue  # it has just ended
     for process in sorted(found.keys() - idle):
-        yield f"process {process}: {found[process]} is at work here"
+        yield f"process {process}: {found[process]} is running here"
 
 
 def _stages_of_dvc() -> Iterator[tuple[str, str]]:

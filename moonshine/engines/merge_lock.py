@@ -1,4 +1,4 @@
-"""`moonshine merge_lock`: merge two versions of dvc.lock for git, stage by stage.
+"""`moonshine merge-lock`: merge two versions of dvc.lock for git, stage by stage.
 
 git would merge line by line, and what one side says of a stage's code could come to stand beside what the other says of
 its params, or of its outputs, which nobody ever ran together.
@@ -29,7 +29,7 @@ def merge_lock(base: Path, ours: Path, theirs: Path) -> None:
     for name in [*here, *(name for name in there if name not in here)]:
         mine, other = here.get(name), there.get(name)
         if mine != other and before.get(name) not in (mine, other):
-            say(f"dvc.lock: both sides ran {name}; it is to be run again")
+            say(f"dvc.lock: both sides ran {name}; it must be run again")
         elif stage := other if mine == before.get(name) else mine:
             merged[name] = stage
     write_text(ours, dumps_yaml({"schema": "2.0", "stages": merged}))
@@ -48,7 +48,7 @@ def leave_out_what_was_mixed() -> None:
     merged = _read(DVC_LOCK) if DVC_LOCK.exists() else {}
     mixed = [name for name, stage in merged.items() if all(side.get(name) != stage for side in sides)]
     for name in mixed:
-        say(f"{DVC_LOCK}: {name} was mixed from what several sides ran; it is to be run again")
+        say(f"{DVC_LOCK}: {name} was mixed from what several sides ran; it must be run again")
         del merged[name]
     if mixed:
         write_text(DVC_LOCK, dumps_yaml({"schema": "2.0", "stages": merged}))
@@ -58,7 +58,7 @@ def _read(path: Path) -> Stages:
     try:
         return _parse(path.read_bytes(), path)
     except OSError as error:
-        raise DataError(f"{path}: no dvc.lock ({error.strerror}); merge it by hand") from None
+        raise DataError(f"{path}: not a dvc.lock ({error.strerror}); merge it by hand") from None
 
 
 def _parse(lock: bytes, path: Path) -> Stages:
@@ -66,4 +66,4 @@ def _parse(lock: bytes, path: Path) -> Stages:
         content = parse_yaml(lock.decode(), path)  # empty where both sides have added dvc.lock
         return dict(content["stages"]) if content else {}
     except (UnicodeDecodeError, ParseError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: no dvc.lock ({' '.join(str(error).split())}); merge it by hand") from None
+        raise DataError(f"{path}: not a dvc.lock ({' '.join(str(error).split())}); merge it by hand") from None

@@ -28,7 +28,7 @@ def snakemake(*arguments: str) -> str:
         message = " ".join((result.stderr.strip() or result.stdout.strip()).splitlines()[-8:])
         if "cannot be locked" in result.stderr + result.stdout:
             raise LockedError(
-                "another Snakemake is at work here; wait for it (if it was killed: `snakemake --unlock`) and try again"
+                "another Snakemake is running here; wait for it (if it was killed: `snakemake --unlock`) and try again"
             )
         raise DataError(f"snakemake {arguments[0]} failed: {message}")
     return result.stdout

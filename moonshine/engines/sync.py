@@ -46,7 +46,7 @@ def sync() -> None:
             _bring_round(repo, state, stage_of)
             if differences := _differences(state, read_plan(), stage_of):
                 raise DataError("\n".join(f"the engines still disagree: {line}" for line in differences))
-            say("Snakemake now goes by dvc.lock")
+            say("Snakemake's state is now that of dvc.lock")
         else:
             say("Snakemake and dvc.lock agree")
     if state.stale:

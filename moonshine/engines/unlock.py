@@ -63,9 +63,9 @@ def _restore_record() -> bool:
             write_bytes(DVC_LOCK, committed)
     else:
         write_text(DVC_LOCK, dumps_yaml({"schema": "2.0", "stages": known | left}))
-    put_back = "as the last commit has it" if committed is not None else "without stages, for no commit has it"
+    put_back = "restored from the last commit" if committed is not None else "empty, because no commit has it"
     newer = sum(known.get(name) != stage for name, stage in left.items())
-    say(f"{DVC_LOCK}: was not whole; now {put_back}, but for {newer} stages still in it; the old one is in {ASIDE}")
+    say(f"{DVC_LOCK}: was not whole; now {put_back}, except for {newer} stages still in it; the old one is in {ASIDE}")
     _record_again()
     return True
 
@@ -115,4 +115,4 @@ def _live_runs() -> Iterator[str]:
     """Stages that outlived their engine."""
     for path in sorted(artefacts.RUNS.rglob(RUN_LOCK)):
         if is_held(path):
-            yield f"{path.parent}: {path.read_text(errors='replace').strip()} is at work here"
+            yield f"{path.parent}: {path.read_text(errors='replace').strip()} is running here"

@@ -61,7 +61,7 @@ def decode_eight_bits(encoded: bytes, name: str) -> Image.Image:
         raise DataError(f"{name}: claims {pixels:,} pixels in {len(encoded):,} bytes, more than any photograph has")
     image = decode(encoded, name)
     if deep:
-        raise DataError(f"{name}: has more than 8 bits a channel ({deep}); convert it to 8 bits")
+        raise DataError(f"{name}: has more than 8 bits per channel ({deep}); convert it to 8 bits")
     return image
 
 
@@ -72,7 +72,7 @@ def _claimed_pixels(image: Image.Image) -> int:
 
 
 def _deeper(image: Image.Image) -> str | None:
-    """What of an opened file, not loaded yet, says that it has more than 8 bits a channel: its mode or stored pixels.
+    """What of an opened file, not loaded yet, says that it has more than 8 bits per channel: its mode or stored pixels.
 
     Exact for PNG, TIFF, PNM and SGI; Pillow does not tell it of JPEG 2000 and AVIF in colour.
     """

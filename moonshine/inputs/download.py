@@ -92,13 +92,13 @@ def _fetch(url: str, path: Path, check: Callable[[Path], None], seconds: float) 
             part.unlink(missing_ok=True)
             if not continued:
                 raise
-            reason = "what was continued is not the file; starting again"
+            reason = "the resumed download is not the file; starting again"
         except OSError as error:
             raise explain(error, part) from None
         say(f"{url}: attempt {attempt} of {ATTEMPTS} failed ({reason})")
         if attempt < ATTEMPTS:
             _pause(FIRST_PAUSE * 2 ** (attempt - 1))
-    raise WriteError(f"{url}: {ATTEMPTS} attempts failed ({reason}); the same command goes on from there")
+    raise WriteError(f"{url}: {ATTEMPTS} attempts failed ({reason}); the same command resumes there")
 
 
 def _transfer(url: str, part: Path, seconds: float) -> None:
@@ -140,7 +140,7 @@ def _receive(response: requests.Response, part: Path, done: int) -> None:
         Progress(part.name.removesuffix(".part"), total, done, unit="B") as progress,
     ):
         for block in response.iter_content(BLOCK):
-            signals.poll("what was received is kept, the same command goes on from there")
+            signals.poll("what was received is kept, the same command resumes there")
             file.write(block)
             progress.update(len(block))
         file.flush()
@@ -154,5 +154,5 @@ def _size(path: Path) -> int:
 def _pause(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        signals.poll("what was received is kept, the same command goes on from there")
+        signals.poll("what was received is kept, the same command resumes there")
         time.sleep(0.1)

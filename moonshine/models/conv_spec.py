@@ -47,8 +47,8 @@ class ConvSpec:
             return 1
         number, is_width = self.groups
         if channels % number:
-            what = "groups of" if is_width else "groups in number"
-            raise ValueError(f"{self.spelling}: {channels} channels don't divide into {what} {number}")
+            groups = f"groups of {number}" if is_width else f"{number} groups"
+            raise ValueError(f"{self.spelling}: {channels} channels cannot be split into {groups}")
         return channels // number if is_width else number
 
 
@@ -59,7 +59,7 @@ def parse_conv(spelling: str) -> ConvSpec:
     """
     match = _GRAMMAR.fullmatch(spelling)
     if not match:
-        raise ValueError(f'conv: "{spelling}" is no convolution{_likely(spelling)}')
+        raise ValueError(f'conv: unknown convolution "{spelling}"{_likely(spelling)}')
     bottleneck = match["plain"] or match["bottleneck"]
     return ConvSpec(
         spelling,

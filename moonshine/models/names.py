@@ -28,7 +28,7 @@ def check_architecture(name: str) -> None:
         return
     shape = wide_resnet_shape(name)
     if shape is None:
-        raise ValueError(f'arch: "{name}" is no architecture{suggest(name, (*TORCHVISION, "wrn-40-2"))}')
+        raise ValueError(f'arch: unknown architecture "{name}"{suggest(name, (*TORCHVISION, "wrn-40-2"))}')
     depth, _ = shape
     if depth < 10 or (depth - 4) % 6:
         lower = max(depth - (depth - 4) % 6, 10)

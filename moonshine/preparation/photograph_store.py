@@ -161,7 +161,7 @@ def _inspected(photographs: Iterable[Photograph], look: Look, workers: int) -> I
         while pending:
             yield from _done(*pending.popleft())
     except BrokenProcessPool:
-        raise MachineError("a decoding process died; is memory full? Fewer machine.workers need less") from None
+        raise MachineError("a decoding process died; memory may be full: reduce machine.workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

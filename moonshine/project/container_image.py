@@ -14,5 +14,5 @@ def require_container_image_of_this_lock() -> None:
     """
     built_from = Path(sys.prefix, RUNTIME_LOCK.name)
     if built_from.exists() and RUNTIME_LOCK.exists() and built_from.read_bytes() != RUNTIME_LOCK.read_bytes():
-        cure = "build it anew with `make image` or `make sif`"
+        cure = "rebuild it with `make image` or `make sif`"
         raise MachineError(f"this image was built from another {RUNTIME_LOCK}; {cure}")

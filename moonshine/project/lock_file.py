@@ -14,7 +14,7 @@ import yaml
 from moonshine.errors import DataError
 
 DVC_LOCK = Path("dvc.lock")
-CURE = "`moonshine unlock` puts it back as the last commit has it"
+CURE = "`moonshine unlock` restores it from the last commit"
 REPOSITORY_LOCK = Path(".dvc", "tmp", "lock")
 
 
@@ -47,7 +47,7 @@ def has_conflict(path: Path) -> bool:
 def require_whole_record() -> None:
     """DataError (exit code 3) for a part of dvc.lock: DVC would take it for all, and what is missing would be lost."""
     if DVC_LOCK.is_file() and not has_conflict(DVC_LOCK) and _stays_cut_off():  # a conflict has a cure of its own
-        raise DataError(f"{DVC_LOCK}: cut off, for DVC was killed while writing it; {CURE}")
+        raise DataError(f"{DVC_LOCK}: cut off because DVC was killed while writing it; {CURE}")
 
 
 def _stays_cut_off() -> bool:

@@ -31,7 +31,7 @@ def read_attention(params: Params, partial: bool = False) -> Attention | None:
     path = artefacts.attention_maps(params.experiment) / "distances.json"
     if partial and not path.exists():
         return None
-    again = "run `moonshine attention_maps`"
+    again = "run `moonshine attention-maps`"
     try:
         content = json.loads(path.read_text())
         models = {role: content["models"][role]["model"] for role in ("teacher", "scratch", "distilled")}

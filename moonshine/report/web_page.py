@@ -92,7 +92,7 @@ def _embedded(path: Path) -> str:
     try:
         return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); run `moonshine attention_maps`") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror}); run `moonshine attention-maps`") from None
 
 
 def _recipe(params: Params, rows: dict[str, ResultRow]) -> list[tuple[str, str]]:

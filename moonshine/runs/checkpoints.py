@@ -92,7 +92,7 @@ def _load(path: Path, step: int) -> dict[str, Any]:
     except pickle.UnpicklingError:  # torch's own message tells how to load it nevertheless
         raise SecurityError(f"{path}: not a checkpoint of tensors and plain values alone; delete it") from None
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
-        raise CheckpointError(f"{path}: no checkpoint of this program ({error}); delete {path.parent}") from None
+        raise CheckpointError(f"{path}: not a checkpoint of this program ({error}); delete {path.parent}") from None
     expected = {"format": FORMAT, "run": path.parent.name, "step": step}
     if wrong := [f"{key} {found[key]} instead of {expected[key]}" for key in expected if found[key] != expected[key]]:
         raise CheckpointError(f"{path}: belongs elsewhere: {', '.join(wrong)}; delete it to use the one before")

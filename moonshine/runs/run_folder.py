@@ -46,7 +46,7 @@ class RunFolder:
         changes = [differences(identity, self.identity) for _, identity in older_runs(self.parent)]
         if changes:
             fewest = in_words(min(changes, key=len))
-            say(f"{self.parent}: an older run is not resumed, for it differs in {fewest}")
+            say(f"{self.parent}: an older run is not resumed because it differs in {fewest}")
 
     def finish(self, model: bytes, record: dict[str, Any]) -> None:
         """Keep the trained network and how it was made; the record is written last and makes it count."""

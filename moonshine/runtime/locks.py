@@ -26,7 +26,7 @@ def hold_lock(folder: Path) -> None:
         except (BlockingIOError, PermissionError):  # POSIX allows either
             owner = os.read(descriptor, 1000).decode(errors="replace").strip() or "just started"
             os.close(descriptor)
-            raise LockedError(f"{folder}: another process works here ({owner}); wait for it or stop it") from None
+            raise LockedError(f"{folder}: in use by another process ({owner}); wait for it or stop it") from None
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{_this_process()}\n".encode())
     except OSError as error:

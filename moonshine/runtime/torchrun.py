@@ -67,5 +67,5 @@ def _exit_code(codes: Iterable[int]) -> int:
     if code >= 0:
         return code
     name = signal.Signals(-code).name
-    say(f"error: a process was killed by {name}; the same command goes on from the last checkpoint")
+    say(f"error: a process was killed by {name}; the same command resumes from the last checkpoint")
     return 128 - code

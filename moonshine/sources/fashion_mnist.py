@@ -45,5 +45,5 @@ def _idx(file: RawFile, dimensions: int) -> np.ndarray:
     header = 4 * (1 + dimensions)
     magic, *shape = np.frombuffer(content[:header], ">u4").tolist()
     if magic != 0x0800 + dimensions or len(content) != header + np.prod(shape):
-        raise DataError(f"{file.path}: no IDX file of {dimensions}-dimensional bytes")
+        raise DataError(f"{file.path}: not an IDX file of {dimensions}-dimensional bytes")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -67,7 +67,7 @@ def _images(folder: Path) -> dict[Path, int]:
     sizes = {}
     for path, status in _visible(folder):
         if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
-            raise DataError(f"{path}: no file, so no image; remove it")
+            raise DataError(f"{path}: not a regular file; remove it")
         sizes[path] = status.st_size
     return sizes
 

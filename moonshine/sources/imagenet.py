@@ -80,10 +80,12 @@ def _train(file: RawFile, devkit: Devkit) -> Iterator[Photograph]:
         for name, tar in members(archive, file.path, compressed=False, largest=LARGEST_TAR):
             wnid = name.removesuffix(".tar")
             if wnid not in label_of:
-                raise DataError(f"{file.path}: {name!r} is the tar of no class; get the archive again")
+                raise DataError(f"{file.path}: {name!r} is not the tar of a class; get the archive again")
             for image, content in members(tar, f"{file.path}: {name}", compressed=False):
                 if not re.fullmatch(rf"{wnid}_\d+\.JPEG", image):
-                    raise DataError(f"{file.path}: {name}: {image!r} is no image of the class; get the archive again")
+                    raise DataError(
+                        f"{file.path}: {name}: {image!r} is not an image of the class; get the archive again"
+                    )
                 yield Photograph(content.read(), label_of[wnid], image.removesuffix(".JPEG"))
 
 
@@ -93,5 +95,5 @@ def _validation(file: RawFile, devkit: Devkit) -> Iterator[Photograph]:
             match = VALIDATION_NAME.fullmatch(name)
             number = int(match[1]) if match else 0
             if not 1 <= number <= len(devkit.validation_labels):
-                raise DataError(f"{file.path}: {name!r} is no validation image; get the archive again")
+                raise DataError(f"{file.path}: {name!r} is not a validation image; get the archive again")
             yield Photograph(content.read(), devkit.validation_labels[number - 1], name.removesuffix(".JPEG"))

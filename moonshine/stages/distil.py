@@ -72,4 +72,4 @@ def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher:
         )
     uses_logits = any(_method(params, run.row).alpha is not None for run in runs)
     if uses_logits and teacher["classes"] != manifest["classes"]:
-        raise DataError(f"{path}: knows other classes than data/{dataset}; only attention can be transferred from it")
+        raise DataError(f"{path}: was trained on other classes than data/{dataset}; use a method without alpha")

@@ -65,9 +65,10 @@ def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
 
     def check(path: Path) -> None:
         if (found := sha256(path)) != checkpoint.sha256:
-            what = "an HTML page" if path.read_bytes()[:64].lstrip().startswith(b"<") else "another file"
+            is_page = path.read_bytes()[:64].lstrip().startswith(b"<")
             raise DataError(
-                f"{checkpoint.url}: {what} than params.yaml pins: sha256 {found}, not {checkpoint.sha256}; {path} is it"
+                f"{checkpoint.url}: has sha256 {found}, params.yaml pins {checkpoint.sha256}"
+                f"{' (an HTML page)' if is_page else ''}; the file is {path}"
             )
 
     if "://" not in checkpoint.url:
@@ -94,7 +95,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not zipfile.is_zipfile(path) and not _is_pickle(path):
-            raise DataError(f"{path}: no PyTorch checkpoint, neither an archive nor a pickle") from None
+            raise DataError(f"{path}: not a PyTorch checkpoint, neither an archive nor a pickle") from None
         raise SecurityError(
             f"{path}: holds more than tensors, which could run code; it was not loaded: {SAVE_INSTEAD}"
         ) from None
@@ -104,7 +105,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         reason = str(error).partition("\n")[0] or "it ends early"
         if "weights_only" in reason:  # torch advises to run what the file says
             reason = "torch cannot read it as tensors alone"
-        raise DataError(f"{path}: no PyTorch checkpoint ({reason})") from None
+        raise DataError(f"{path}: not a PyTorch checkpoint ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: not a mapping of names to tensors; a state dict is needed")
     if unfit := [str(name) for name, tensor in state.items() if not _is_plain(tensor)]:

@@ -137,7 +137,7 @@ def _check(prepared: Prepared, settings: Dataset) -> None:
     for split in SPLITS:
         labels = prepared.labels[split]
         if labels.min() < 0 or labels.max() >= len(prepared.classes):
-            raise DataError(f"{name}: {split}: a label lies outside 0..{len(prepared.classes) - 1}")
+            raise DataError(f"{name}: {split}: a label is outside 0..{len(prepared.classes) - 1}")
         absent = sorted(set(range(len(prepared.classes))) - set(labels.tolist()))
         if absent:
             raise DataError(f"{name}: {split}: no image of class {prepared.classes[absent[0]]!r}")

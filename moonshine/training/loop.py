@@ -146,7 +146,7 @@ class TrainingLoop:
     def _stop_if_asked(self) -> None:
         if stopped := processes.largest(signals.received()):
             self._save_all()
-            raise signals.stop_now("a checkpoint is saved, the same command goes on from it", stopped)
+            raise signals.stop_now("a checkpoint is saved, the same command resumes from it", stopped)
 
     def _save_if_due(self, epoch: int, batch: int) -> None:
         if self.checkpoint_steps and self._step(epoch, batch) % self.checkpoint_steps == 0:

@@ -33,7 +33,7 @@ def joined(device: torch.device) -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise MachineError(
-            "another process of this training ended; the same command goes on from the last checkpoint"
+            "another process of this training ended; the same command resumes from the last checkpoint"
         ) from None
     except (DivergedError, Interrupted):  # which all raise together
         dist.destroy_process_group()

@@ -145,7 +145,7 @@ def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.
                 trainee.load_state(state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{run.path}: its checkpoint does not fit: {error}; delete this folder") from None
-        say(f"{run.path}: going on from epoch {trainee.epoch}, batch {trainee.batch}")
+        say(f"{run.path}: resuming from epoch {trainee.epoch}, batch {trainee.batch}")
     return trainee
 
 

@@ -155,7 +155,7 @@ def test_data_of_other_params_made_by_hand_are_planned_by_both_engines(project: 
     by_hand(project)
     params_change(dataset__validation=500)(project)
     problem = "prepared with dataset.validation 600, not 500"
-    for command in (("train", "teacher", "--seed", "0"), ("evaluate", "train/teacher"), ("attention_maps",)):
+    for command in (("train", "teacher", "--seed", "0"), ("evaluate", "train/teacher"), ("attention-maps",)):
         assert refused(project, *command) == [f"data/digits: {problem}; run `moonshine prepare`"]
     assert f"data/digits/manifest.json: {problem}; run `moonshine prepare`, or an engine" in refused(project, "report")
     assert f"data/digits/manifest.json: {problem}; repair: moonshine prepare, or an engine" in refused(
@@ -178,7 +178,7 @@ def test_a_recipe_edited_after_the_results_is_not_written_over_them(project: Pat
     assert refused(project, "evaluate", "distil/at/student") == [by_distil]
     assert refused(project, "distil", "at/student", "--seed", "0") == [by_train]
     assert refused(project, "distil", "--together", "--seed", "0") == [by_train]
-    assert refused(project, "attention_maps") == [by_train, by_distil]
+    assert refused(project, "attention-maps") == [by_train, by_distil]
     assert page.read_bytes() == before
     shutil.rmtree(project / "models")  # as in a clone, where dvc.lock alone knows
     metrics = "results/toy/metrics/train/teacher.json"
@@ -197,7 +197,7 @@ def test_results_of_another_model_or_other_images_are_not_shown(project: Path) -
     record.write_text(json.dumps({**json.loads(record.read_text()), "sha256": OTHER}))
     lines = refused(project, "report")
     assert f"results/toy/metrics/train/teacher.json: measured on another {TEACHER}; run `moonshine evaluate" in lines[0]
-    assert f"distances.json: drawn of another {TEACHER}; run `moonshine attention_maps`" in lines[1]
+    assert f"distances.json: drawn of another {TEACHER}; run `moonshine attention-maps`" in lines[1]
     assert refused(project, "evaluate", "train/teacher") == [
         f"{TEACHER}: damaged or replaced, its sha256 is not that of {record.relative_to(project)}; "
         "run `moonshine train teacher --seed 0`, or an engine"
@@ -297,7 +297,7 @@ def test_a_checkpoint_fetched_by_hand_whose_pin_changed_is_used_by_nothing(fetch
     line = f"{FETCHED}: {problem}; run `moonshine fetch teacher`, or an engine"
     assert refused(project, "evaluate", "fetch/teacher") == [line]
     assert refused(project, "distil", "at/student", "--seed", "0") == [line]
-    assert line in refused(project, "attention_maps")
+    assert line in refused(project, "attention-maps")
     assert line in refused(project, "report", "--partial")
     assert f"fetch/teacher: {problem}" in run_moonshine("status", cwd=project).stdout
     assert f"{FETCHED}: {problem}; repair: moonshine fetch teacher, or an engine" in refused(project, "verify")
@@ -363,7 +363,7 @@ def test_a_run_on_photographs_is_not_gone_on_with_under_another_pillow(tmp_path:
     command = [sys.executable, "-c", OTHER_PILLOW, "train", "teacher", "--seed", "0"]
     variables = environment(**ANOTHER_OWNER)
     result = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True)
-    assert re.search(r"an older run is not resumed, for it differs in pillow: [0-9.]+ -> 0\.1\n", result.stderr)
+    assert re.search(r"an older run is not resumed because it differs in pillow: [0-9.]+ -> 0\.1\n", result.stderr)
     refusal = "warning: the record will not name the commit: git refuses: fatal: detected dubious ownership"
     assert result.stderr.count(refusal) == 1
 

@@ -37,7 +37,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_file_of_code_that_is_changed_added_or_removed_is_named(kind: str, package: Path) -> None:
     file = "new.py" if kind == "added" else "page.py"
-    line = rf"^report: changed while it was at work: moonshine/report/{file}: changed; run it again$"
+    line = rf"^report: changed while it was running: moonshine/report/{file}: changed; run it again$"
     with pytest.raises(DataError, match=line), unchanged(Path("params.yaml"), "report"):
         CHANGES[kind](package)
 

@@ -54,10 +54,10 @@ def test_a_wrong_or_unknown_experiment_leaves_params_alone(tmp_path: Path) -> No
     write_params(tmp_path, toy_params())
     before = (tmp_path / "params.yaml").read_text()
     result = run_moonshine("use", "imagnet", cwd=tmp_path, check=False)
-    assert (result.returncode, result.stderr) == (2, 'error: "imagnet" is no experiment (did you mean "imagenet"?)\n')
+    assert (result.returncode, result.stderr) == (2, 'error: unknown experiment "imagnet" (did you mean "imagenet"?)\n')
     result = run_moonshine("use", "../params", cwd=tmp_path, check=False)
     assert result.returncode == 2
-    assert result.stderr.startswith('error: "../params" is no experiment (known: ')
+    assert result.stderr.startswith('error: unknown experiment "../params" (known: ')
     (tmp_path / "experiments/wrong.yaml").write_text(before.replace("epochs:", "epohcs:"))
     result = run_moonshine("use", "wrong", cwd=tmp_path, check=False)
     assert result.returncode == 2

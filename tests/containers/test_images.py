@@ -137,7 +137,7 @@ def test_an_image_of_another_lock_is_refused(engine: str, tmp_path: Path) -> Non
     command = ("containers/run", "python", "-m", "moonshine", "prepare")
     result = run(*command, cwd=project, check=False, MOONSHINE_CONTAINER=engine)
     assert result.returncode == 5
-    assert "built from another requirements/runtime.lock; build it anew" in result.stderr
+    assert "built from another requirements/runtime.lock; rebuild it" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

@@ -70,7 +70,7 @@ def test_on_the_host_a_command_just_runs(project: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "installed", "message"),
     [
-        ("podman", {}, 'MOONSHINE_CONTAINER: "podman" is none of host, docker, apptainer'),
+        ("podman", {}, 'MOONSHINE_CONTAINER: must be host, docker or apptainer, found "podman"'),
         ("docker", {}, "docker: not installed here"),
         ("docker", {"docker": {"version": 1}}, "docker: its daemon does not answer"),
         ("docker", {"docker": {"image": 1}}, "docker: no image moonshine; build it with `make image`"),
@@ -198,7 +198,7 @@ def test_a_stage_refuses_an_image_of_another_lock(tmp_path: Path) -> None:
     for command in commands:
         result = run("python", "-c", start, *command, cwd=project, check=False)
         assert result.returncode == 5
-        assert result.stderr.startswith(f"error: this image was built from another {LOCK}; build it anew")
+        assert result.stderr.startswith(f"error: this image was built from another {LOCK}; rebuild it")
     assert not (project / "data").exists()
     shutil.copy(ROOT / LOCK, image / "runtime.lock")
     for command in commands:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.separate_project import ROOT
 
 
@@ -25,6 +27,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
     assert (tmp_path / "student.onnx").is_file()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs() -> None:
     cells = json.loads((ROOT / "docs/moonshine.ipynb").read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

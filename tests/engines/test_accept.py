@@ -96,7 +96,7 @@ def test_of_several_edits_the_harmful_ones_are_named() -> None:
 def test_any_edit_of_code_is_accepted_on_the_users_word(capsys: pytest.CaptureFixture[str]) -> None:
     edit(NET, "16", "17")
     accept(["train"], unproven=True)
-    assert "moonshine/models: accepted on your word" in capsys.readouterr().err
+    assert "moonshine/models: accepted without proof" in capsys.readouterr().err
     assert refusal("train") == "nothing to accept: these stages are up to date"
 
 
@@ -159,5 +159,5 @@ def test_of_the_packages_nothing_is_harmless() -> None:
 
 
 def test_an_unknown_stage_is_refused_with_the_likely_one() -> None:
-    with pytest.raises(ParamsError, match=r'^"trian" .*"?train'):
+    with pytest.raises(ParamsError, match=r'^unknown stage "trian" .*"?train'):
         accept(["trian"], unproven=False)

@@ -57,7 +57,7 @@ def project(by_snakemake: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_run_for_one_target_records_just_what_ran(project: Path) -> None:
-    comment("moonshine/cost/counts.py")(project)
+    comment("moonshine/costs/counts.py")(project)
     run("snakemake", "--cores", "1", "results/toy/metrics/train/teacher.json", cwd=project)
     assert listed(project) == {EVALUATE_DISTIL}
     run_moonshine("sync", cwd=project)
@@ -66,7 +66,7 @@ def test_a_run_for_one_target_records_just_what_ran(project: Path) -> None:
 
 def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> None:
     """It would take them for older than they are."""
-    comment("moonshine/cost/counts.py")(project)
+    comment("moonshine/costs/counts.py")(project)
     lock = project / ".snakemake/locks/0.input.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text("x\n")
@@ -81,7 +81,7 @@ def test_sync_leaves_the_files_of_a_running_snakemake_alone(project: Path) -> No
         engine.kill()
         engine.wait()
     assert result.returncode == 6
-    assert f"process {engine.pid}: snakemake is at work here; wait for it or stop it" in result.stderr
+    assert f"process {engine.pid}: snakemake is running here; wait for it or stop it" in result.stderr
     assert metrics.stat().st_mtime_ns == time_before
     lock.unlink()
     run_moonshine("sync", cwd=project)
@@ -137,7 +137,7 @@ def test_after_a_failed_run_the_finished_stages_are_recorded(project: Path) -> N
     times = student.stat()
     student.write_bytes(b"not a model")
     os.utime(student, ns=(times.st_atime_ns, times.st_mtime_ns))  # so that Snakemake does not see it and evaluates it
-    comment("moonshine/cost/counts.py")(project)
+    comment("moonshine/costs/counts.py")(project)
     result = run("snakemake", "--cores", "1", cwd=project, check=False)
     assert result.returncode == 1
     assert "recorded 1 stages in dvc.lock" in result.stderr
@@ -201,7 +201,7 @@ def test_what_changes_while_dvc_runs_a_stage_is_not_taken_for_what_made_it(proje
         params_change(recipe__lr=0.03)(project)
     assert process.wait() == 255
     code_changed = "moonshine/training/schedule.py: changed; requirements/runtime.lock: changed"
-    reason = f"train: changed while it was at work: recipe.lr: 0.04 -> 0.03; {code_changed}; run it again"
+    reason = f"train: changed while it was running: recipe.lr: 0.04 -> 0.03; {code_changed}; run it again"
     assert f"error: {reason}" in log.read_text()
     assert recorded(project) == before
     module.write_bytes(code)
@@ -227,7 +227,7 @@ def test_inputs_that_change_while_dvc_runs_a_stage_are_not_taken_for_what_it_rea
         path.unlink()
         path.write_bytes(content + b"\n")
     assert process.wait() == 255
-    assert f"error: distil: changed while it was at work: {changed}: changed; run it again" in log.read_text()
+    assert f"error: distil: changed while it was running: {changed}: changed; run it again" in log.read_text()
     assert (project / "dvc.lock").read_bytes() == before
     path.write_bytes(content)
     run(*command, cwd=project)
@@ -356,7 +356,7 @@ def test_a_record_that_a_kill_cut_off_is_put_back(
     for command in (("sync",), ("train", "teacher", "--seed", "0")):
         refused = run_moonshine(*command, cwd=project, check=False)
         assert refused.returncode == 3
-        assert "`moonshine unlock` puts it back as the last commit has it" in refused.stderr
+        assert "`moonshine unlock` restores it from the last commit" in refused.stderr
     said = run_moonshine("unlock", cwd=project).stderr
     assert "dvc.lock: was not whole; now " in said
     assert (project / "runs/.leftovers/dvc.lock").read_bytes() == part
@@ -460,7 +460,7 @@ def test_what_was_only_touched_is_not_recorded_as_made(project: Path) -> None:
 def test_what_sync_touched_is_valid_and_no_reason_to_complain(project: Path) -> None:
     run("touch", "-d", "2001-01-01", "models/toy/train/teacher/seed0.safetensors", cwd=project)
     shutil.rmtree(project / ".snakemake")
-    assert "Snakemake now goes by dvc.lock" in run_moonshine("sync", cwd=project).stderr
+    assert "Snakemake's state is now that of dvc.lock" in run_moonshine("sync", cwd=project).stderr
     before = (project / "dvc.lock").read_bytes()
     assert "left alone" not in run_moonshine("record", cwd=project).stderr
     run_moonshine("record", TRAIN, EVALUATE_TRAIN, cwd=project)
@@ -561,7 +561,7 @@ def test_lineage_tells_edits_that_change_nothing_from_those_accepted_on_somebody
     append(project / "moonshine/training/loop.py", b"UNUSED = 1\n")
     run_moonshine("accept", "--unproven", "train", "distil", cwd=project)
     shown = run_moonshine("lineage", "train/teacher", cwd=project).stdout
-    assert "  code: moonshine/training/loop.py: changed since, accepted in dvc.lock on somebody's word\n" in shown
+    assert "  code: moonshine/training/loop.py: changed since, accepted in dvc.lock without proof\n" in shown
     assert "  code: moonshine/training/schedule.py: only comments, docstrings or layout changed since\n" in shown
     commit_all(project)
     run("git", "checkout", "--quiet", "--orphan", "without-history", cwd=project)
@@ -641,5 +641,5 @@ def test_another_dvc_at_work_is_waited_for_by_the_user(project: Path) -> None:
     result = run_moonshine("record", cwd=project, check=False)
     holder.communicate("\n")
     assert result.returncode == 6
-    assert "another DVC command is at work" in result.stderr
+    assert "another DVC command is running" in result.stderr
     assert yaml.safe_load((project / "dvc.lock").read_text())["stages"].keys() >= ALL

@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(
         assert result.code == 0
         assert "warning: " in result.output
         assert f"{newest.name}: its sha256 is not the recorded one; set aside, using the one before" in result.output
-        assert "going on from epoch 1, batch 3" in result.output
+        assert "resuming from epoch 1, batch 3" in result.output
         assert experiment.unharmed(folder)
 
 
@@ -184,7 +184,7 @@ def test_leftovers_of_a_crash_are_no_checkpoints_and_go(
         (run / ".step-000000010.pt.tmp-0123abcd").write_bytes(b"half")
         (run / "step-000000077.pt.corrupt").write_bytes(b"set aside once")
         result = command(folder, *DISTIL)
-        assert "going on from epoch 2, batch 1" in result.output
+        assert "resuming from epoch 2, batch 1" in result.output
         assert sorted(path.name for path in run.iterdir()) == sorted(
             ["curve.csv", "final.json", "final.safetensors", "identity.json", "progress.json"]
         )

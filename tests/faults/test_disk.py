@@ -65,7 +65,7 @@ def test_a_disk_that_fills_up_costs_nothing(mounted: Path, experiment: Experimen
         assert not list(mounted.glob("runs/**/.*.tmp-*"))
         filler.unlink()
         result = command(mounted, *TRAIN)
-        assert "going on from epoch 1, batch 3" in result.output
+        assert "resuming from epoch 1, batch 3" in result.output
         assert experiment.unharmed(mounted)
 
 

@@ -55,7 +55,7 @@ def test_a_cured_run_does_not_go_on_from_the_diverged_one(experiment: Experiment
     folder = Experiment(folder, {}).copy(tmp_path / "cured", params=experiment_params)
     result = command(folder, *TRAIN)
     assert result.code == 0
-    assert "an older run is not resumed, for it differs in recipe.lr: 1e+30 -> 0.05" in result.output
+    assert "an older run is not resumed because it differs in recipe.lr: 1e+30 -> 0.05" in result.output
     assert experiment.unharmed(folder)
 
 

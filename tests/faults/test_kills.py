@@ -19,7 +19,7 @@ PHASES = ("start", "training", "saving", "evaluation", "publishing")
 
 def first_step(output: str) -> int | None:
     """The step that a start went on from; None where it was killed before it said so."""
-    if resumed := re.search(r"going on from epoch (\d+), batch (\d+)", output):
+    if resumed := re.search(r"resuming from epoch (\d+), batch (\d+)", output):
         return (int(resumed[1]) - 1) * STEPS + int(resumed[2])
     return 0 if "global batch size" in output else None
 

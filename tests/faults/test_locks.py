@@ -32,7 +32,7 @@ def test_the_second_start_leaves_and_touches_nothing(
         before = everything(folder)
         second = command(folder, *arguments)  # ends although the first one is stopped
         assert second.code == 6
-        assert "another process works here" in second.output
+        assert "in use by another process" in second.output
         assert f"process {first.pid} on {os.uname().nodename} since " in second.output
         assert everything(folder) == before
         first.go_on()
@@ -80,7 +80,7 @@ def test_snakemake_deletes_nothing_that_a_stage_of_dvc_reads(by_snakemake: Path,
     engine = start_until_paused(*stage, cwd=project, phase="training")
     refused = run("snakemake", "--cores", "1", "--forcerun", "prepare", cwd=project, check=False)
     assert refused.returncode != 0
-    assert "train@toy-teacher-0 is at work here under dvc, and reads what would be made again" in refused.stderr
+    assert "train@toy-teacher-0 is running here under dvc and reads what would be made again" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert files_below(project / "data") == golden
     assert not list(project.glob(".snakemake/locks/*"))

@@ -28,7 +28,7 @@ POSITIONS = (1, 2, 3, 5, 6, 7)
 def resume(folder: Path, arguments: tuple[str, ...] = TRAIN) -> None:
     result = command(folder, *arguments)
     assert result.code == 0, result.output
-    assert "going on from epoch" in result.output
+    assert "resuming from epoch" in result.output
 
 
 @pytest.mark.parametrize("number", [pytest.param(n, marks=() if n == 3 else pytest.mark.slow) for n in POSITIONS])
@@ -105,7 +105,7 @@ def test_resume_of_compiled_networks(experiment: Experiment, tmp_path: Path) -> 
     running.kill()
     assert running.wait() == -signal.SIGKILL
     assert committed(stopped)[-1].name == "step-000000002.pt"  # the compiler then works on the third batch's size
-    assert "going on from epoch" in run_moonshine(*DISTIL, cwd=stopped).stderr
+    assert "resuming from epoch" in run_moonshine(*DISTIL, cwd=stopped).stderr
     assert len(artefact_hashes(whole)) == 3
     assert artefact_hashes(whole) == artefact_hashes(stopped)
 

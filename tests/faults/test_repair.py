@@ -119,7 +119,7 @@ def test_unlock_leaves_live_owners_alone(project: Path, untrained: Path, injecte
         try:
             result = command(project, "unlock")
             assert result.code == 6
-            assert f"process {engine.pid}: snakemake is at work here; wait for it or stop it" in result.output
+            assert f"process {engine.pid}: snakemake is running here; wait for it or stop it" in result.output
             assert lock.exists()
         finally:
             engine.kill()
@@ -169,13 +169,13 @@ def test_changed_code_starts_anew_and_adopt_goes_on(
     anew = Experiment(untrained, {}).copy(tmp_path / "anew")
     with injected("code that changed during a run"):
         result = command(anew, *TRAIN)
-        assert "an older run is not resumed, for it differs in code.training/loop.py: changed" in result.output
+        assert "an older run is not resumed because it differs in code.training/loop.py: changed" in result.output
         assert "going on" not in result.output
         assert experiment.unharmed(anew)
         result = command(untrained, "adopt", "train/teacher", "--seed", "0")
         assert result.code == 0, result.output
         result = command(untrained, *TRAIN)
-        assert "going on from epoch 1, batch 3" in result.output
+        assert "resuming from epoch 1, batch 3" in result.output
         assert experiment.unharmed(untrained)
         record = json.loads((untrained / "models/toy/records/train/teacher/seed0.json").read_text())
         assert record["adopted"]["differs"] == ["code.training/loop.py: changed"]
@@ -211,7 +211,7 @@ def test_another_run_is_not_adopted(key: str, experiment: Experiment, tmp_path: 
     edit_identity(folder, key)
     result = command(folder, "adopt", "train/teacher", "--seed", "0")
     assert result.code == 8
-    assert f"cannot be adopted, for it differs in {key}" in result.output
+    assert f"cannot be adopted because it differs in {key}" in result.output
 
 
 def test_of_several_older_runs_the_one_that_is_named_is_adopted(experiment: Experiment, tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def test_a_signal_saves_and_the_same_command_goes_on(
         running.go_on()
         result = running.finish()
         assert result.code == 128 + stop
-        assert f"stopped by {stop.name}: a checkpoint is saved, the same command goes on from it" in result.output
+        assert f"stopped by {stop.name}: a checkpoint is saved, the same command resumes from it" in result.output
         result = command(with_teacher, *DISTIL)
         assert result.code == 0
-        assert "going on from epoch" in result.output
+        assert "resuming from epoch" in result.output
         assert len(artefact_hashes(with_teacher)) == 3
         assert experiment.unharmed(with_teacher)
 
@@ -46,7 +46,7 @@ def test_more_signals_change_nothing(experiment: Experiment, untrained: Path, in
         running.go_on()
         assert running.finish().code in {128 + stop for stop in STOPS}
         result = command(untrained, *TRAIN)
-        assert "going on from epoch" in result.output
+        assert "resuming from epoch" in result.output
         assert experiment.unharmed(untrained)
 
 

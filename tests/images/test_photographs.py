@@ -187,7 +187,7 @@ def test_an_image_of_more_than_eight_bits_is_not_prepared(mode: str, kind: str) 
     Image.new(mode, (4, 4)).save(buffer, kind)
     assert photographs.decode(buffer.getvalue(), "it").mode == "RGB"
     problem = inspect(Photograph(buffer.getvalue(), 0, "it"), resize=None, evaluation=28)[2]
-    assert problem == f"has more than 8 bits a channel (mode {mode}); convert it to 8 bits"
+    assert problem == f"has more than 8 bits per channel (mode {mode}); convert it to 8 bits"
 
 
 def test_a_small_file_that_claims_a_huge_image_is_not_decoded() -> None:
@@ -225,7 +225,7 @@ def deep(kind: str) -> bytes:
 def test_a_colour_image_of_more_than_eight_bits_is_not_prepared(kind: str) -> None:
     assert Image.open(io.BytesIO(deep(kind))).mode == "RGB"
     problem = inspect(Photograph(deep(kind), 0, "it"), resize=None, evaluation=28)[2]
-    assert str(problem).startswith("has more than 8 bits a channel (")
+    assert str(problem).startswith("has more than 8 bits per channel (")
 
 
 def test_an_image_of_one_bit_is_prepared() -> None:

@@ -252,9 +252,9 @@ def test_describe_counts_networks_with_nothing_to_substitute() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--arch", "resnet43"), 'error: arch: "resnet43" is no architecture (did you mean "resnet34"?)\n'),
-        (("--arch", "resnet18", "--conv", "g(n)"), 'error: conv: "g(n)" is no convolution (did you mean "G(N)"?)\n'),
-        (("resnet43",), 'error: "resnet43" is no network of params.yaml (did you mean "resnet34"?)\n'),
+        (("--arch", "resnet43"), 'error: arch: unknown architecture "resnet43" (did you mean "resnet34"?)\n'),
+        (("--arch", "resnet18", "--conv", "g(n)"), 'error: conv: unknown convolution "g(n)" (did you mean "G(N)"?)\n'),
+        (("resnet43",), 'error: unknown network "resnet43" (did you mean "resnet34"?)\n'),
     ],
 )
 def test_describe_refuses_unknown_names(arguments: tuple[str, ...], line: str) -> None:

@@ -16,11 +16,11 @@ ENGINES = {"snakemake": ("snakemake", "--cores", "1"), "dvc": ("dvc", "repro")}
 OWN = (".git/", ".snakemake/", ".dvc/tmp/", ".dvc/cache/")
 """Folders that engines and git keep notes in."""
 EDITS = {
-    "a typo": ("recipe.lr", "5e-2x", "recipe.lr: Input should be a valid number"),
-    "a shell command as seed": ("seeds", [0, "3; touch HACKED"], "seeds.1: Input should be a valid integer"),
+    "a typo": ("recipe.lr", "5e-2x", "recipe.lr: must be a number"),
+    "a shell command as seed": ("seeds", [0, "3; touch HACKED"], "seeds.1: must be an integer"),
 }
 MORE_EDITS = {
-    "a path as experiment": ("experiment", "../../outside", "experiment: String should match pattern"),
+    "a path as experiment": ("experiment", "../../outside", "experiment: must be of lower-case letters"),
     "backquotes in a method": ("methods.`touch HACKED`", {"beta": 1.0, "groups": [1]}, "methods.`touch HACKED`"),
     "a shell command as network": ("train", ["teacher", "x; touch HACKED #"], "train.1: String should match pattern"),
     "a shell command as method": ("distil.methods", ["at", "$(touch HACKED)"], "distil.methods.1: String should"),

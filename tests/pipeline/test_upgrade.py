@@ -63,8 +63,8 @@ def test_a_training_goes_on_from_its_checkpoint(former: Path, tmp_path: Path) ->
     (older,) = (path.name for path in (project / "runs/toy/train/teacher/seed0").iterdir() if path.is_dir())
     run_moonshine("prepare", cwd=project)
     said = run_moonshine("adopt", "train/teacher", "--seed", "0", cwd=project).stderr
-    assert f"goes on from {older}, which differs in code: " in said
-    assert "going on from epoch 1, batch 2\n" in run_moonshine("train", "teacher", "--seed", "0", cwd=project).stderr
+    assert f"resumes from {older}, which differs in code: " in said
+    assert "resuming from epoch 1, batch 2\n" in run_moonshine("train", "teacher", "--seed", "0", cwd=project).stderr
     record = json.loads((project / "models/toy/records/train/teacher/seed0.json").read_text())
     assert record["adopted"]["run"] == older
 

@@ -381,7 +381,7 @@ def test_attention_maps_of_other_models_are_refused(project: Path, run_in_proces
     write_params(project, changed)
     result = run_in_process("report", cwd=project, fails=True)
     assert result.returncode == 3
-    assert "made of other models than params.yaml names; run `moonshine attention_maps`" in result.stderr
+    assert "made of other models than params.yaml names; run `moonshine attention-maps`" in result.stderr
 
 
 @pytest.mark.parametrize(

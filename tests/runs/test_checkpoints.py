@@ -167,7 +167,7 @@ def test_what_torch_reads_but_is_not_a_checkpoint_is_refused(content: Any, folde
     buffer = io.BytesIO()
     torch.save(content, buffer)
     commit(folder, 31, buffer.getvalue())
-    with pytest.raises(CheckpointError, match=r"step-000000031\.pt: no checkpoint of this program"):
+    with pytest.raises(CheckpointError, match=r"step-000000031\.pt: not a checkpoint of this program"):
         load_newest_checkpoint(folder)
 
 

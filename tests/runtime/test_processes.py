@@ -100,7 +100,7 @@ def test_the_number_of_processes_is_part_of_the_run(trained: tuple[Path, str], t
     del params["recipe"]["processes"]
     write_params(project, params)
     result = run_moonshine("train", "teacher", "--seed", "0", cwd=project)
-    assert "an older run is not resumed, for it differs in recipe.processes: 2 -> None" in result.stderr
+    assert "an older run is not resumed because it differs in recipe.processes: 2 -> None" in result.stderr
     assert sha256(project / MODEL) != sha256(trained[0] / MODEL)
 
 
@@ -192,7 +192,7 @@ def test_killed_and_stopped_processes_end_the_job_and_it_resumes(data: Path, tmp
             os.kill(children(training.pid)[rank], signal.SIGKILL)
         _, said = training.communicate()
         assert training.returncode == 137
-        assert "error: a process was killed by SIGKILL; the same command goes on from the last checkpoint" in said
+        assert "error: a process was killed by SIGKILL; the same command resumes from the last checkpoint" in said
         assert "Traceback" not in said
     for number in (signal.SIGTERM, signal.SIGUSR1):
         with held_at_end_of_epoch(project) as training:
@@ -202,5 +202,5 @@ def test_killed_and_stopped_processes_end_the_job_and_it_resumes(data: Path, tmp
         assert f"stopped by {number.name}: a checkpoint is saved" in said
         assert "Traceback" not in said
     said = run_moonshine("train", "teacher", "--seed", "0", cwd=project).stderr
-    assert "going on from epoch" in said
+    assert "resuming from epoch" in said
     assert sha256(project / MODEL) == sha256(unharmed / MODEL)

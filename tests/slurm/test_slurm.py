@@ -123,7 +123,7 @@ def require_end_as_unharmed(project: Path, engine: "subprocess.Popen[str]") -> N
     """
     assert engine.wait() == 0, (project.parent / "snakemake.log").read_text()[-3000:]
     said = [path.read_text() for path in (project / ".snakemake/slurm_logs").rglob("*.log")]
-    assert any("going on from epoch" in text for text in said), said
+    assert any("resuming from epoch" in text for text in said), said
     assert len(list(project.glob("runs/toy/train/teacher/seed0/*/final.json"))) == 1
     unharmed = project.parent / "unharmed"
     unharmed.mkdir()

@@ -53,11 +53,11 @@ def damaged(kind: str, archives: Archives) -> tuple[dict[str, bytes], str]:
         }, f"{first} has 0 images, not 2"
     if kind == "a class too many":
         extra = [*((f"{w}.tar", tar_bytes(train[w])) for w in wnids), ("n00000001.tar", tar_bytes([]))]
-        return {"train": tar_bytes(extra)}, "'n00000001.tar' is the tar of no class"
+        return {"train": tar_bytes(extra)}, "'n00000001.tar' is not the tar of a class"
     if kind == "an image missing":
         return {"train": with_tar(archives, first, train[first][1:])}, f"{first} has 1 images, not 2"
     if kind == "an image of another class":
-        return {"train": with_tar(archives, first, [*train[first], train[wnids[1]][0]])}, "is no image of the class"
+        return {"train": with_tar(archives, first, [*train[first], train[wnids[1]][0]])}, "is not an image of the class"
     if kind == "validation count off":
         return {"validation": tar_bytes(archives.val[:-1])}, "val: "
     if kind == "label out of range":
@@ -224,8 +224,8 @@ def test_an_image_of_another_format_is_odd_only_under_a_jpegs_name(tmp_path: Pat
         ("train/a/2.jpg", lambda path: path.symlink_to("gone"), "a link to gone, which cannot be read (No such file"),
         ("train/a/2.jpg", lambda path: path.symlink_to(path), "cannot be read (Too many levels of symbolic links)"),
         ("val/e", lambda path: path.symlink_to("gone"), "a link to gone, which cannot be read (No such file"),
-        ("val/a/pipe", os.mkfifo, "no file, so no image; remove it"),
-        ("val/a/folder", Path.mkdir, "no file, so no image; remove it"),
+        ("val/a/pipe", os.mkfifo, "not a regular file; remove it"),
+        ("val/a/folder", Path.mkdir, "not a regular file; remove it"),
     ],
     ids=["dangling link", "link to itself", "dangling link for a class", "pipe", "folder"],
 )

@@ -118,7 +118,7 @@ def test_all_but_a_few_training_images_is_a_mistake_in_params(tmp_path: Path) ->
         assert len(Split(run_prepare(tmp_path, params), "train")) == possible
 
 
-@pytest.mark.parametrize(("labels", "reason"), [(11, "a label lies outside 0..9"), (9, "no image of class 'class9'")])
+@pytest.mark.parametrize(("labels", "reason"), [(11, "a label is outside 0..9"), (9, "no image of class 'class9'")])
 def test_labels_out_of_range_and_empty_classes_are_refused(labels: int, reason: str, tmp_path: Path) -> None:
     members = cifar_members("cifar10")
     name = "cifar-10-batches-bin/test_batch.bin"

@@ -157,7 +157,7 @@ def test_both_formats_are_fetched_and_checked_at_every_use(of_2017: bool, projec
         kept.write_bytes(kept.read_bytes()[:-1])
         result = run_fetch(project, f"{address}/truncate/fine/net.pth", digest, check=False)
     assert result.returncode == 3
-    assert "than params.yaml pins" in result.stderr
+    assert "params.yaml pins" in result.stderr
     published = load_file(project / "model.safetensors")
     assert fetched.keys() == published.keys()
     assert all(torch.equal(fetched[name], published[name]) for name in published)
@@ -188,7 +188,7 @@ def test_weights_of_another_precision_become_those_of_the_network(dtype: torch.d
 )
 def test_a_file_that_is_no_checkpoint_is_not_suspected_of_code(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "net.pth").write_bytes(content)
-    with pytest.raises(DataError, match="no PyTorch checkpoint"):
+    with pytest.raises(DataError, match="not a PyTorch checkpoint"):
         read_state(tmp_path / "net.pth")
 
 

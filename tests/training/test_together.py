@@ -66,7 +66,7 @@ def test_killed_together_they_go_on_together_or_alone(project: Path, tmp_path: P
     process.wait()
     assert not finished(killed)
     alone = run_moonshine("distil", "at/half", "--seed", "0", cwd=killed)
-    assert "going on from epoch" in alone.stderr
+    assert "resuming from epoch" in alone.stderr
     run_moonshine("distil", "--together", "--seed", "0", cwd=killed)
     run_moonshine("distil", "--together", "--seed", "0", cwd=undisturbed)
     assert finished(killed) == finished(undisturbed)
