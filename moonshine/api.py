@@ -15,7 +15,7 @@ from moonshine.models.attention_points import attention_layers
 from moonshine.models.conv_spec import KNOWN
 from moonshine.models.convolutions import reasons_to_keep, substitute
 from moonshine.models.networks import without_wrappers
-from moonshine.runtime.suggest import suggest
+from moonshine.runtime.suggest import suggest_path
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -38,8 +38,8 @@ def cheapen(network: Network, conv: str) -> Network:
     with the dtype of those they replace; all other weights are the original's. Of a network that is compiled or
     distributed, what it wraps is copied.
 
-    Raises ValueError for a `conv` that is none of `list_convolutions`' kinds, for one that does not divide the channels
-    of a layer, and for a network without a convolution to replace.
+    Raises ValueError for an unknown `conv`, for one that does not divide the channels of a layer, and for a network
+    without a convolution to replace.
     """
     student: Network = copy.deepcopy(without_wrappers(network))  # type: ignore[assignment]
     if not substitute(student, conv):
@@ -158,6 +158,6 @@ def _layers(network: nn.Module, named: Sequence[str] | None, argument: str) -> t
         )
     if unknown := [path for path in named if path not in paths]:
         raise ValueError(
-            f'{argument}: {type(network).__name__} has no layer "{unknown[0]}"{suggest(unknown[0], paths)}'
+            f'{argument}: {type(network).__name__} has no layer "{unknown[0]}"{suggest_path(unknown[0], paths)}'
         )
     return tuple(named)

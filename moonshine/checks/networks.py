@@ -1,6 +1,5 @@
 """Whether the networks of params.yaml can be built and run, before anything is trained."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.project.records import Architecture
-from moonshine.runtime.suggest import suggest
+from moonshine.runtime.suggest import suggest_path
 
 IMPOSSIBLE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
 """What torch raises for layers of sizes that do not fit each other, the images or any memory."""
@@ -73,7 +72,7 @@ def _mistakes(architecture: Architecture, size: int, learns: bool) -> Iterator[s
         yield f"conv: {conv} replaces no convolution; leave it out ({why})"
     unknown = [point for point in points if point not in paths]
     for point in unknown:
-        yield f'points: {architecture["arch"]} has no module "{point}"{_nearest(point, paths)}'
+        yield f'points: {architecture["arch"]} has no module "{point}"{suggest_path(point, paths)}'
     if not unknown:
         yield from _refusal(network, points, architecture["in_channels"], size, learns)
 
@@ -112,9 +111,3 @@ def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: i
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
-
-
-def _nearest(point: str, paths: set[str]) -> str:
-    """The likely path; without one, the modules at the top, for all of them are too many."""
-    close = difflib.get_close_matches(point, paths, n=1)
-    return suggest(point, close or {path for path in paths if "." not in path})

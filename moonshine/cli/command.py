@@ -51,6 +51,10 @@ def integer(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be an integer, found {text!r}") from None
 
 
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=integer, required=True, metavar="N", help="one of the seeds of params.yaml")
+
+
 def read(options: argparse.Namespace) -> "Params":
     """The checked params file of `--params`."""
     from moonshine.params import read_params

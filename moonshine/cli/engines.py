@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from moonshine.cli.command import Command, integer, read, require_own_folders, require_params_of_engines, require_row
+from moonshine.cli.command import Command, add_seed, read, require_own_folders, require_params_of_engines, require_row
 from moonshine.errors import ParamsError
 
 
@@ -55,7 +55,7 @@ def _accept(options: argparse.Namespace) -> None:
 
 def _older_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("row", metavar="ROW", help="train/NETWORK or distil/METHOD/NETWORK")
-    parser.add_argument("--seed", type=integer, required=True, metavar="N", help="one of the seeds of params.yaml")
+    add_seed(parser)
     parser.add_argument(
         "--run", dest="older", metavar="NAME", help="how the older run's name begins, if there are several"
     )

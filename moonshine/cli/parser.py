@@ -1,9 +1,8 @@
 """The table of commands, their help, and what is said of a mistyped command or option."""
 
 import argparse
-import difflib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +11,7 @@ from moonshine.cli import engines, inspection, models, stages
 from moonshine.cli.command import Command
 from moonshine.errors import ParamsError
 from moonshine.project import artefacts
+from moonshine.runtime.suggest import nearest
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Stages of the pipeline": stages.COMMANDS,
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, argparse.Namespace]:
         raise ParamsError("name a command; see `moonshine --help`")
     name = arguments[count]
     if name not in COMMANDS:
-        raise ParamsError(f'unknown command "{name}"{_nearest(name, COMMANDS)}; see `moonshine --help`')
+        raise ParamsError(f'unknown command "{name}"{nearest(name, COMMANDS)}; see `moonshine --help`')
     return COMMANDS[name], _parse(parser_of(COMMANDS[name]), arguments[count + 1 :], options)
 
 
@@ -65,13 +65,8 @@ def _parse(
     options = itertools.takewhile(lambda argument: argument != "--", arguments)  # what follows it is never an option
     for word in (argument.partition("=")[0] for argument in options):
         if word.startswith("--") and word not in known:  # before argparse misses what was mistyped
-            raise ParamsError(f"unknown option {word}{_nearest(word, known)}; see `{parser.prog} --help`")
+            raise ParamsError(f"unknown option {word}{nearest(word, known)}; see `{parser.prog} --help`")
     return parser.parse_args(arguments, before)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
 
 
 def _top_parser() -> argparse.ArgumentParser:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from moonshine.cli.command import (
     Command,
+    add_seed,
     check_data,
     check_models,
-    integer,
     read,
     require_row,
     start,
@@ -49,11 +49,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _network_and_seed(parser: argparse.ArgumentParser) -> None:
     _network(parser)
-    _seed(parser)
-
-
-def _seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=integer, required=True, metavar="N", help="one of the seeds of params.yaml")
+    add_seed(parser)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -71,7 +67,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _students(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("students", nargs="*", metavar="METHOD/NETWORK", help="their names in params.yaml")
-    _seed(parser)
+    add_seed(parser)
     parser.add_argument(
         "--together",
         action="store_true",

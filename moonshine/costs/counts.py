@@ -49,8 +49,7 @@ def module_costs(network: nn.Module, input_shape: Sequence[int]) -> dict[str, Co
 
 def _without_weights(network: nn.Module) -> nn.Module:
     """A copy on the meta device, made without copying the weights first."""
-    tensors = [*network.parameters(), *network.buffers()]
-    shapes: dict[int, object] = {id(tensor): tensor.data.to("meta") for tensor in tensors}
+    shapes: dict[int, torch.Tensor] = {id(buffer): buffer.to("meta") for buffer in network.buffers()}
     for parameter in network.parameters():
         shapes[id(parameter)] = nn.Parameter(parameter.data.to("meta"), parameter.requires_grad)
     return copy.deepcopy(network, shapes)

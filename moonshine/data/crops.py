@@ -58,7 +58,7 @@ def _central_box(width: int, height: int, across: int, down: int) -> Box:
 def training_pixels(
     encoded: bytes, name: str, size: int, scale: tuple[float, float], flip: bool, random: np.random.Generator
 ) -> np.ndarray:
-    """A random crop scaled to (size, size, 3) uint8, mirrored every other time where `flip`."""
+    """A random crop scaled to (size, size, 3) uint8, flipped horizontally with p = 0.5 if `flip`."""
     crop = _random_crop(encoded, name, scale, random).resize((size, size), Image.Resampling.BILINEAR)
     mirrored = flip and random.random() < 0.5
     return np.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)

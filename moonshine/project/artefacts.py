@@ -33,7 +33,7 @@ def model(experiment: str, row: Row, seed: int | None = None) -> Path:
 
 
 def record(experiment: str, row: Row, seed: int | None = None) -> Path:
-    """How the model was made. In a tree of its own, for its wall times must not make an evaluation stale."""
+    """How the model was made. In a tree of its own, because its wall times must not make an evaluation stale."""
     base = Path("models", experiment, "records", row.name)
     return base.with_name(base.name + ".json") if seed is None else base / f"seed{seed}.json"
 
