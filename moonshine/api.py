@@ -100,7 +100,7 @@ class Distiller(nn.Module):
         self.student = student
         self._objective = Distillation(
             of_student,
-            beta=beta or 0.0,
+            beta=0.0 if beta is None else beta,
             groups=range(1, len(of_student) + 1),
             form=form,
             alpha=alpha,
@@ -136,7 +136,7 @@ def _paired(
     student: nn.Module, teacher: nn.Module, layers: Sequence[str] | None, teacher_layers: Sequence[str] | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     of_student = _layers(student, layers, "layers")
-    of_teacher = _layers(teacher, teacher_layers or layers, "teacher_layers")
+    of_teacher = _layers(teacher, layers if teacher_layers is None else teacher_layers, "teacher_layers")
     if len(of_student) != len(of_teacher):
         raise ValueError(
             f"the student has {len(of_student)} layers to compare ({', '.join(of_student)}), the teacher "
@@ -156,6 +156,8 @@ def _layers(network: nn.Module, named: Sequence[str] | None, argument: str) -> t
             f"{argument}: name the layers of {type(network).__name__} to compare, which are known for torchvision's "
             f"families alone; its parts are {children or 'none'}"
         )
+    if not named:
+        raise ValueError(f"{argument}: name at least one layer, or leave it out")
     if unknown := [path for path in named if path not in paths]:
         raise ValueError(
             f'{argument}: {type(network).__name__} has no layer "{unknown[0]}"{suggest_path(unknown[0], paths)}'
