@@ -170,7 +170,7 @@ def _report(options: argparse.Namespace) -> None:
     curves = [artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds]
     metrics = [artefacts.metrics(experiment, row) for row in params.rows]
     maps = artefacts.attention_maps(experiment).glob("*")
-    with unchanged(options, "report", [*curves, *metrics, *maps]), progress.missing_glyphs_said_once():
+    with unchanged(options, "report", [*curves, *metrics, *maps]):
         require_results(params, options.params)
         set_aside_leftovers(params)
         report(params, options.partial)

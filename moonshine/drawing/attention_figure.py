@@ -52,7 +52,7 @@ def _draw(theme: Theme, examples: list[Example], titles: dict[str, str]) -> Figu
                     axes.set_title(role, fontsize=8, loc="center", pad=3)
                     if column == 1:
                         axes.annotate(
-                            f"group {group + 1}", (0.5, 1.32), xycoords="axes fraction", ha="center", fontsize=9.5
+                            f"layer {group + 1}", (0.5, 1.32), xycoords="axes fraction", ha="center", fontsize=9.5
                         )
     names = ", ".join(f"{role}: {titles[role]}" for role in ROLES)
     note = f"{names}. Numbers: distance to the teacher's map."

@@ -16,15 +16,14 @@ def headline(params: Params, rows: dict[str, ResultRow]) -> dict[str, dict[str, 
 
 def _summary(rows: dict[str, ResultRow], name: str) -> dict[str, Any]:
     row = rows.get(name)
-    if row is None or row.metrics is None:
-        title = row.title if row else name
-        return {"row": name, "title": title, "top1": None, "top1_std": None, "parameters": None, "macs": None}
-    deviation = row.deviation("top1")
+    if row is None:  # the teacher of another experiment
+        return {"row": name, "title": name, "top1": None, "top1_std": None, "parameters": None, "macs": None}
+    deviation = row.deviation("top1") if row.metrics else None
     return {
         "row": name,
         "title": row.title,
-        "top1": round(row.mean("top1"), 6),
+        "top1": round(row.mean("top1"), 6) if row.metrics else None,
         "top1_std": None if deviation is None else round(deviation, 6),
-        "parameters": row.cost("parameters"),
-        "macs": row.cost("macs"),
+        "parameters": row.costs["parameters"],
+        "macs": row.costs["macs"],
     }

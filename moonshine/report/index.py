@@ -1,4 +1,4 @@
-"""results/README.md: every experiment with its headline, written anew with each of them."""
+"""results/README.md: every experiment with its headline, written again with each of them."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ from moonshine.report.tables import NOT_RUN, short_count
 FILE = "headline.json"
 """In the folder of each experiment: what its line in the index says."""
 INTRODUCTION = (
-    "Each experiment by its teacher and one of its students, trained on the labels alone and distilled. Top-1 errors "
-    "in per cent, mean ± standard deviation over seeds; the pages have every row, the figures and what was run."
+    "The teacher of each experiment and one of its students, trained on labels alone and distilled. Errors are top-1 "
+    "errors in per cent, mean ± standard deviation over seeds. Each page has all rows, the figures and what was run."
 )
 
 

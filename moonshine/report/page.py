@@ -8,15 +8,16 @@ from moonshine.params import Params
 from moonshine.params.schema import Table
 from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
-from moonshine.report.figures import FIGURES, Measured, drawable
+from moonshine.report.figures.catalogue import FIGURES, drawable
+from moonshine.report.figures.measured import Measured
 from moonshine.report.markdown import escape, prose
 from moonshine.report.rows import ResultRow
 from moonshine.report.tables import Cell, table_columns
 
-INTERACTIVE = "The same with sortable tables and interactive figures: [report.html](report.html), one file to open."
+INTERACTIVE = "[report.html](report.html) has the same with sortable tables and interactive figures, in one file."
 NOT_RUN_YET = (
-    'Rows that say "not run" are waiting for somebody with the machines: `moonshine use {experiment}`, then either '
-    "engine, fills them in."
+    'Rows marked "not run" have not been trained yet. `moonshine use {experiment}` and then either engine '
+    "(`snakemake --cores all` or `dvc repro`) fills them in."
 )
 
 
@@ -52,7 +53,7 @@ def _distances(attention: Attention) -> str:
         [escape(attention.titles[role]), *(f"{values[group]:.3f}" for group in groups)]
         for role, values in attention.distances.items()
     ]
-    headers = [f"Mean distance over {attention.images:,} images", *(f"Group {group + 1}" for group in groups)]
+    headers = [f"Mean distance over {attention.images:,} images", *(f"Layer {group + 1}" for group in groups)]
     return tabulate(lines, headers, "pipe", disable_numparse=True, colalign=["left", *["right"] * len(groups)])
 
 
@@ -70,25 +71,30 @@ def protocol(params: Params, rows: dict[str, ResultRow]) -> str:
     measured = next((row.metrics for row in rows.values() if row.metrics), None)
     images = f"{measured['n']:,} validation images" if measured else "validation images"
     count = len(params.seeds)
-    over = f"mean ± standard deviation over {count} seeds" if count > 1 else "one seed"
+    over = f"mean ± standard deviation over {count} seeds" if count > 1 else "from one seed"
     steps = ", ".join(map(str, recipe.lr_steps))
-    lowered = f" times {recipe.lr_factor:g} after epochs {steps}" if steps else ""
-    trained = " trained here" if params.fetch else ""
+    lowered = f", multiplied by {recipe.lr_factor:g} after epochs {steps}" if steps else ""
+    trained = "Networks trained here" if params.fetch else "All networks"
+    seeds = ", ".join(map(str, params.seeds))
     return (
-        f"Errors in per cent on the {images} of {params.dataset.name}, {over} "
-        f"({', '.join(map(str, params.seeds))}). Every network{trained}: {recipe.epochs} epochs, batch size "
-        f"{recipe.batch_size}, learning rate {recipe.lr:g}{lowered}, weight decay {recipe.weight_decay:g}. "
-        "No. Params counts the running means and variances of batch norm, Learnable does not; MACs are "
-        "multiply-accumulates for one image. The best value of a column is bold."
+        f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
+        f"for {_plural(recipe.epochs, 'epoch')} with batch size {recipe.batch_size}, weight decay "
+        f"{recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}. No. Params includes the running means "
+        "and variances of batch norm, Trainable does not; MACs are multiply-accumulates per image. The best value of "
+        "each column is bold."
     )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def explanation(params: Params) -> str:
     published = any(table.published for table in params.tables)
-    brackets = "Brackets behind a published value hold the measured one minus it. " if published else ""
+    brackets = "The number in brackets after a published value is the measured one minus it. " if published else ""
     return (
-        '"− scratch" is the error of a distilled network minus that of the same network trained on the labels alone: '
-        f"below zero, the teacher helped. {brackets}{EXPLANATION}"
+        '"− scratch" is the error of a distilled network minus that of the same network trained on labels alone: '
+        f"negative if the teacher helped. {brackets}{EXPLANATION}"
     )
 
 

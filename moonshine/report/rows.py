@@ -19,6 +19,7 @@ Count = Literal["parameters", "learnable", "macs"]
 ERRORS: tuple[Error, ...] = ("top1", "top5")
 MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
 COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
+Costs = dict[Count, int]
 
 
 def rank(value: float) -> float:
@@ -27,11 +28,12 @@ def rank(value: float) -> float:
 
 @dataclass(frozen=True)
 class ResultRow:
-    """One row of the tables: its title, and its metrics or None where it has not run."""
+    """One row of the tables: its title, its metrics or None if it has not run, and what its network costs."""
 
     row: Row
     title: str
     metrics: Metrics | None
+    costs: Costs
 
     @property
     def name(self) -> str:
@@ -63,11 +65,6 @@ class ResultRow:
         values = self.by_seed(key).values()
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def cost(self, key: Count) -> int:
-        """parameters, learnable or macs."""
-        assert self.metrics is not None
-        return self.metrics[key]
-
     @property
     def bytes_on_disk(self) -> float | None:
         """Size of the model file, the mean over seeds; None where the metrics don't say."""
@@ -77,24 +74,46 @@ class ResultRow:
 
 
 def read_rows(params: Params, partial: bool = False) -> dict[str, ResultRow]:
-    """Every row that params name, never one that only lies about in the folder.
+    """Every row that params name, and no other that may be in the folder.
 
-    `partial` lets rows be absent, which then have no metrics. Raises DataError (exit code 3) for an absent row
-    otherwise, for a missing or non-finite number, missing seeds, a mean that is not that of its seeds, or rows that
-    were measured on different images.
+    `partial` lets rows be absent, which then have no metrics; what their networks cost is computed. Raises DataError
+    (exit code 3) for an absent row otherwise, for a missing or non-finite number, missing seeds, a mean that is not
+    that of its seeds, or rows that were measured on different images; ParamsError (2) for a network that cannot be
+    built.
     """
+    paths = {row: artefacts.metrics(params.experiment, row) for row in params.rows}
+    absent = [row for row, path in paths.items() if partial and not path.exists()]
+    computed = _computed_costs(params, absent)
     rows = {}
-    for row in params.rows:
-        path = artefacts.metrics(params.experiment, row)
-        absent = partial and not path.exists()
-        metrics = None if absent else _checked(params, row, path)
-        rows[row.name] = ResultRow(row, params.title(row), metrics)
+    for row, path in paths.items():
+        metrics = None if row in absent else _checked(params, row, path)
+        costs = {key: metrics[key] for key in COSTS} if metrics else computed[row.network]
+        rows[row.name] = ResultRow(row, params.title(row), metrics, costs)
     protocols = {(m["dataset"]["sha256"], m["n"]) for each in rows.values() if (m := each.metrics)}
     if len(protocols) > 1:
         raise DataError(
             f"results/{params.experiment}/metrics: rows were measured on different images; evaluate them again"
         )
     return rows
+
+
+def _computed_costs(params: Params, rows: list[Row]) -> dict[str, Costs]:
+    """Network -> its costs, which need no data."""
+    if not rows:
+        return {}
+    # PyTorch takes seconds to load, and a page without gaps needs nothing of it
+    from moonshine.checks.networks import check_networks
+    from moonshine.costs.counts import network_cost
+    from moonshine.models.architecture import architecture_of
+
+    networks = list(dict.fromkeys(row.network for row in rows))
+    check_networks(params, networks)
+    data = params.dataset
+    costs: dict[str, Costs] = {}
+    for name in networks:
+        cost = network_cost(architecture_of(params.networks[name], data.classes, data.channels), data.size, data.size)
+        costs[name] = {"parameters": cost.parameters, "learnable": cost.trainable, "macs": cost.macs}
+    return costs
 
 
 def scratch_partner(row: ResultRow, rows: dict[str, ResultRow]) -> ResultRow | None:
@@ -108,7 +127,7 @@ def _checked(params: Params, named: Row, path: Path) -> Metrics:
     again = f"run `moonshine evaluate {named}`"
     try:
         metrics: Metrics = json.loads(path.read_text())
-        row = ResultRow(named, named.name, metrics)
+        row = ResultRow(named, named.name, metrics, {})
         seeds = [int(seed) for seed in metrics.get("seeds", {})]
         numbers: list[float] = [metrics["n"], *(metrics[key] for key in COSTS)]
         numbers += [value for key in MEASURED for value in row.by_seed(key).values()]

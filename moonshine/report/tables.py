@@ -16,7 +16,7 @@ HEADINGS = {
     "top1": "Top-1 error, %",
     "top5": "Top-5 error, %",
     "parameters": "No. Params",
-    "learnable": "Learnable",
+    "learnable": "Trainable",
     "macs": "MACs",
     "size": "File",
 }
@@ -71,13 +71,13 @@ def _published_value(published: Published, row: ResultRow, key: str) -> float | 
 
 
 def _measured(row: ResultRow, key: Error | Count | Literal["size"]) -> Cell:
+    if key == "parameters" or key == "learnable" or key == "macs":
+        return Cell(short_count(row.costs[key]), row.costs[key])
     if row.metrics is None:
         return Cell(NOT_RUN)
     if key == "size":
         size = row.bytes_on_disk
         return Cell("") if size is None else Cell(f"{short_count(size)}B", size)
-    if key != "top1" and key != "top5":
-        return Cell(short_count(row.cost(key)), row.cost(key))
     deviation = row.deviation(key)
     spread = "" if deviation is None else f" ± {deviation:.2f}"
     return Cell(f"{row.mean(key):.2f}{spread}", row.mean(key))

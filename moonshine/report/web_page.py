@@ -8,13 +8,16 @@ from typing import Any
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from moonshine.drawing.style import DARK, LIGHT
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.params.schema import Table
 from moonshine.project import artefacts
 from moonshine.report.attention import Attention
-from moonshine.report.charts import charts
-from moonshine.report.figures import FIGURES, Measured
+from moonshine.report.figures.catalogue import FIGURES, drawable
+from moonshine.report.figures.encoding import NARROW, WIDE
+from moonshine.report.figures.measured import Measured
+from moonshine.report.figures.rendering import config
 from moonshine.report.headline import ROLE_TITLES, headline
 from moonshine.report.page import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
@@ -22,46 +25,74 @@ from moonshine.report.tables import NOT_RUN, short_count, table_columns
 
 VEGA = "window.vegaEmbed = vegaEmbed;"
 """What the page needs of the bundled libraries."""
+FONT = "system-ui, sans-serif"
 
 
 def web_page(params: Params, rows: dict[str, ResultRow], measured: Measured, attention: Attention | None) -> str:
     """The page as HTML; the same metrics and params give the same text."""
-    specifications = charts(measured)
+    charts = _charts(measured)
     template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     return template.get_template("page.html").render(
         experiment=params.experiment,
         notice=notice(params, rows),
         protocol=protocol(params, rows),
         explanation=explanation(params),
-        cards=_cards(params, rows),
+        cards=_cards(params, rows, measured),
         tables=[_table(table, rows) for table in params.tables],
         figures=[
             {"name": name, "title": FIGURES[name].title, "caption": FIGURES[name].said(measured)}
-            for name in specifications
+            for name in charts["figures"]
         ],
-        shown=[row.title for row in measured.rows],
-        students=[measured.title(row) for row in measured.attention_curves],
+        choices={"networks": list(measured.networks.values()), "methods": list(measured.looks)},
         maps=_maps(params, attention) if attention else None,
         recipe=_recipe(params, rows),
         definitions=_definitions(params),
         models=[_model(row) for row in rows.values()],
-        vega=vl_convert.javascript_bundle(VEGA) if specifications else "",
-        charts=json.dumps(specifications, sort_keys=True).replace("<", "\\u003c"),
+        vega=vl_convert.javascript_bundle(VEGA) if charts["figures"] else "",
+        charts=json.dumps(charts, sort_keys=True).replace("<", "\\u003c"),
     )
 
 
-def _cards(params: Params, rows: dict[str, ResultRow]) -> list[dict[str, str]]:
+def _charts(measured: Measured) -> dict[str, Any]:
+    """What the page's script draws: each figure for wide and for narrow windows, which have most data in common."""
+    figures: dict[str, dict[str, Any]] = {}
+    datasets: dict[str, str] = {}
+    for name in drawable(measured):
+        figures[name] = {}
+        for window, size in (("wide", WIDE), ("narrow", NARROW)):
+            specification = FIGURES[name].specification(measured, size)
+            datasets |= specification["datasets"]
+            figures[name][window] = {**specification, "datasets": list(specification["datasets"])}
+    configs = {name: {**config(theme, FONT), "background": None} for name, theme in (("light", LIGHT), ("dark", DARK))}
+    return {"figures": figures, "datasets": datasets, "configs": configs}
+
+
+def _cards(params: Params, rows: dict[str, ResultRow], measured: Measured) -> list[dict[str, str]]:
     cards = []
     for role, summary in headline(params, rows).items():
-        error, cost = NOT_RUN, ""
+        error, of = NOT_RUN, ""
         if summary["top1"] is not None:
             deviation = "" if summary["top1_std"] is None else f" ± {summary['top1_std']:.2f}"
             error = f"{summary['top1']:.2f}{deviation} %"
-            cost = f"{short_count(summary['parameters'])} parameters, {short_count(summary['macs'])} MACs"
-        cards.append(
-            {"role": f"{ROLE_TITLES[role]}: top-1 error", "error": error, "title": summary["title"], "cost": cost}
-        )
+            of = _of_what(rows[summary["row"]], measured)
+        costs = [(summary["parameters"], "parameters"), (summary["macs"], "MACs")]
+        cost = ", ".join(f"{short_count(number)} {name}" for number, name in costs if number is not None)
+        title = f"{ROLE_TITLES[role]}: top-1 error"
+        cards.append({"role": title, "error": error, "of": of, "title": summary["title"], "cost": cost})
     return cards
+
+
+def _of_what(row: ResultRow, measured: Measured) -> str:
+    """Which networks the number of a card is of."""
+    seeds = list(row.by_seed("top1"))
+    if row.kind == "fetch":
+        return "published weights"
+    if len(seeds) == 1:
+        return f"one seed ({seeds[0]})"
+    of_all = f"mean ± standard deviation over {len(seeds)} seeds"
+    if row == measured.teacher:
+        return f"{of_all}; seed {measured.teacher_seed}, which taught: {measured.teacher_error:.2f} %"
+    return of_all
 
 
 def _table(table: Table, rows: dict[str, ResultRow]) -> dict[str, Any]:

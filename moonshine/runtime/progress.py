@@ -86,8 +86,12 @@ def missing_glyphs_said_once() -> Iterator[None]:
 
         warnings.showwarning = collect
         yield
-    if missing:
-        lacked = "".join(sorted(set(missing)))
+    say_lacking(missing)
+
+
+def say_lacking(characters: Iterable[str]) -> None:
+    """One line for all characters that the font of figures lacks."""
+    if lacked := "".join(sorted(set(characters))):
         say(f"warning: figures show boxes for {lacked}, which their font lacks; choose other titles or class names")
 
 

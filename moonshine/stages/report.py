@@ -7,7 +7,9 @@ from moonshine.project import artefacts
 from moonshine.project.rows import parse_model
 from moonshine.report.attention import read_attention
 from moonshine.report.curves import read_curves
-from moonshine.report.figures import Measured, figure_files
+from moonshine.report.figures.catalogue import figure_files
+from moonshine.report.figures.measured import Measured
+from moonshine.report.figures.rendering import say_what_font_lacks
 from moonshine.report.headline import headline
 from moonshine.report.index import FILE as HEADLINE
 from moonshine.report.index import index_page
@@ -34,6 +36,7 @@ def report(params: Params, partial: bool = False) -> None:
     pages = {"README.md": markdown_page, "report.html": web_page}
     texts = {name: page(params, rows, measured, attention) for name, page in pages.items()}
     figures = figure_files(measured)
+    say_what_font_lacks(figures)
     tables = {f"{table.name}.csv": table_csv(table, rows).encode() for table in params.tables}
     signals.poll()  # for the last time: what is begun to be written is written to its end
     _write_folder(folder / "tables", tables)
@@ -50,9 +53,10 @@ def report(params: Params, partial: bool = False) -> None:
 def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Measured:
     row_of_teacher, seed = parse_model(params.teacher)
     teacher = rows.get(row_of_teacher.name)
+    measured = {row.row: row for row in rows.values() if row.metrics}
     return Measured(
-        rows=[row for row in rows.values() if row.metrics],
-        curves=read_curves(params, partial),
+        rows=list(measured.values()),
+        curves={row: curve for row, curve in read_curves(params, partial).items() if row in measured},
         teacher=teacher if teacher and teacher.metrics else None,
         teacher_seed=None if seed is None else str(seed),
         recipe=params.recipe,

@@ -4,7 +4,6 @@ import copy
 import csv
 import dataclasses
 import json
-import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -13,17 +12,19 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import altair as alt
 import pytest
 from markdown_it import MarkdownIt
-from matplotlib.figure import Figure
 
 from benchmarks.separate_project import write_params
 from moonshine import cli
-from moonshine.drawing.style import Theme, new_figure, render
 from moonshine.errors import Interrupted
 from moonshine.params import read_params
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.figures import FIGURES, Measured, figure_files
+from moonshine.report.figures.catalogue import FIGURES, figure_files
+from moonshine.report.figures.encoding import FILES, Size
+from moonshine.report.figures.measured import Measured
+from moonshine.report.figures.rendering import render
 from moonshine.report.rows import read_rows
 from moonshine.report.tables import short_count
 from moonshine.report.web_page import web_page
@@ -180,7 +181,7 @@ def test_a_row_that_has_not_run_is_refused_unless_the_page_is_to_be_partial(
     assert refused.returncode == 3
     assert "metrics/distil/at/student.json: missing" in refused.stderr
     run_in_process("report", "--partial", cwd=project)
-    assert table_line(project, "Student")[1:] == ["not run", "not run", "not run", "", "7.50", "not run", ""]
+    assert table_line(project, "Student")[2:] == ["not run", "not run", "", "7.50", "not run", ""]
     assert table_line(project, "Teacher")[3] == "**2.03 ± 0.15**"
     assert csv_line(project, "distil/at/student")["seeds"] == "0"
 
@@ -210,17 +211,17 @@ def test_a_stop_is_obeyed_before_anything_is_written(
 def test_a_stop_is_obeyed_before_the_next_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
 
-    def draw(measured: Any, theme: Theme) -> Figure:
-        drawn.append(theme)
+    def make(measured: Any, size: Size) -> Any:
+        drawn.append(size)
         stop_is_requested(monkeypatch)
-        return Figure()
+        return alt.Chart(alt.InlineData([])).mark_point()
 
-    monkeypatch.setattr("moonshine.report.figures.drawable", lambda measured: list(FIGURES))
+    monkeypatch.setattr("moonshine.report.figures.catalogue.drawable", lambda measured: list(FIGURES))
     for name, drawing in FIGURES.items():
-        monkeypatch.setitem(FIGURES, name, dataclasses.replace(drawing, draw=draw))
+        monkeypatch.setitem(FIGURES, name, dataclasses.replace(drawing, make=make))
     with pytest.raises(Interrupted):
-        figure_files(Mock())
-    assert len(drawn) == 1
+        figure_files(Mock(networks={}, looks={}))
+    assert drawn == [FILES]
 
 
 def test_captions_speak_of_seeds_where_there_are_several(project: Path, run_in_process: RunInProcess) -> None:
@@ -257,8 +258,7 @@ def test_a_single_epoch_is_drawn_as_points(project: Path) -> None:
     run_moonshine("report", cwd=project)
     for name in ("training-curves", "attention-losses"):
         drawing = (project / f"results/toy/figures/{name}.svg").read_text()
-        assert not re.search(r'd="M [-\d.]+ [-\d.]+\s*"', drawing), "a line of one point, which nobody sees"
-        assert "learning rate lowered" not in drawing
+        assert "mark-symbol" in drawing, "a line of one point is not visible"
     page = (project / "results/toy/report.html").read_text()
     assert '"domain": [1, 1]' not in page
     assert '"point": true' in page
@@ -270,7 +270,12 @@ def test_counts_stay_whole_beside_rows_that_have_not_run(project: Path, run_in_p
     (project / "results/toy/metrics/distil/at/student.json").unlink()
     run_in_process("report", "--partial", cwd=project)
     assert csv_line(project, "train/teacher")["parameters"] == "21814696"
-    assert csv_line(project, "distil/at/student")["parameters"] == ""
+    described = run_moonshine("describe", cwd=project).stdout
+    count = csv_line(project, "distil/at/student")["parameters"]
+    assert count.isdecimal()
+    assert f" {int(count):,} " in described, "as computed without data"
+    assert csv_line(project, "distil/at/student")["size"] == "", "there is no file"
+    assert csv_line(project, "train/teacher")["size"] == "240000"
 
 
 def test_counts_are_rounded_before_their_unit_is_chosen() -> None:
@@ -283,7 +288,7 @@ def test_a_recipe_without_steps_is_told_without_them(project: Path, run_in_proce
     without["recipe"]["lr_steps"] = []
     write_params(project, without)
     run_in_process("report", cwd=project)
-    assert "learning rate 0.05, weight decay 0.0001." in read_page(project)
+    assert "a learning rate of 0.05. No. Params" in read_page(project)
 
 
 def test_a_network_may_be_called_seed_something(project: Path, run_in_process: RunInProcess) -> None:
@@ -316,7 +321,8 @@ def test_a_page_of_an_experiment_that_never_ran_has_its_published_values(
     write_params(tmp_path, measured_params())
     run_in_process("report", "--partial", cwd=tmp_path)
     assert table_line(tmp_path, "Student")[5] == "7.50"
-    assert 'Rows that say "not run"' in read_page(tmp_path)
+    assert table_line(tmp_path, "Student")[3] == "not run"
+    assert 'Rows marked "not run"' in read_page(tmp_path)
     assert "nan" not in read_page(tmp_path).lower()
 
 
@@ -522,12 +528,8 @@ def test_a_headline_of_before_with_a_title_of_two_lines_stays_one_row(
 def test_characters_that_the_font_lacks_are_said_in_one_line(
     project: Path, run_in_process: RunInProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def draw(theme: Theme) -> Figure:
-        figure = new_figure(figsize=(1, 1))
-        figure.text(0, 0, "漢字 and 字")
-        return figure
-
-    monkeypatch.setattr("moonshine.stages.report.figure_files", lambda measured: render("drawing", draw))
+    chart = alt.Chart(alt.InlineData([{"name": "漢字 & 字"}])).mark_text().encode(text="name:N")
+    monkeypatch.setattr("moonshine.stages.report.figure_files", lambda measured: render("drawing", chart.to_dict()))
     warnings = [line for line in run_in_process("report", cwd=project).stderr.splitlines() if "arning" in line]
     lacked = "warning: figures show boxes for 字漢, which their font lacks; choose other titles or class names"
     assert warnings == [lacked]
@@ -559,7 +561,8 @@ def test_the_index_has_a_line_for_each_experiment(project: Path, run_in_process:
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     measured = ["Teacher", "2.03 ± 0.15", "Student", "3.00k", "9.00 ± 1.00", "7.00 ± 1.05"]
     assert ["[toy](toy/README.md)", "digits", *measured] in cells
-    absent = ["Teacher", "not run", "Student", "not run", "not run", "not run"]
+    student = read_rows(read_params(project / "params.yaml"), partial=True)["distil/at/student"]
+    absent = ["Teacher", "not run", "Student", short_count(student.costs["parameters"]), "not run", "not run"]
     assert ["[never-ran](never-ran/README.md)", "digits", *absent] in cells
 
 

@@ -1,0 +1,94 @@
+"""The figures of the results page, each defined once: Vega-Lite made with Altair, for the web page and for files.
+
+The web page shows those of the networks and methods that its reader has ticked, by the parameters `networks` and
+`methods`; the colours of marks read well on white and on black, so that only texts follow the theme.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from moonshine.report.figures.encoding import FILES, Size
+from moonshine.report.figures.epoch_panels import attention_losses, training_curves
+from moonshine.report.figures.error_against_cost import error_against
+from moonshine.report.figures.gap_to_teacher import gap_to_teacher
+from moonshine.report.figures.measured import Measured
+from moonshine.report.figures.rendering import render
+from moonshine.runtime import signals
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What a figure is called, what is said of it, also of the seeds if there are several, and its specification."""
+
+    title: str
+    caption: str
+    of_seeds: str
+    make: Callable[[Measured, Size], Any]
+
+    def said(self, measured: Measured) -> str:
+        return f"{self.caption} {self.of_seeds}" if measured.of_several_seeds else self.caption
+
+    def specification(self, measured: Measured, size: Size) -> dict[str, Any]:
+        content: dict[str, Any] = self.make(measured, size).to_dict()
+        content.pop("config", None)
+        chosen = {"networks": list(measured.networks.values()), "methods": list(measured.looks)}
+        shown = [{"name": name, "value": values} for name, values in chosen.items()]
+        return {**content, "params": [*shown, *content.get("params", [])]}
+
+
+FIGURES = {
+    "error-against-parameters": Drawing(
+        "Error against parameters",
+        "Validation error against size, one mark per network and training method; the marks of one network are side "
+        "by side. No network is below the dashed line, the Pareto front: none is both smaller and better.",
+        "Bars are one standard deviation over seeds.",
+        partial(error_against, cost="parameters"),
+    ),
+    "error-against-macs": Drawing(
+        "Error against computation",
+        "The same against the multiply-accumulates that one image takes.",
+        "Bars are one standard deviation over seeds.",
+        partial(error_against, cost="macs"),
+    ),
+    "gap-to-teacher": Drawing(
+        "Gap to the teacher",
+        "Top-1 error of each network minus the teacher's, in percentage points.",
+        "Thin lines are one standard deviation over seeds.",
+        gap_to_teacher,
+    ),
+    "training-curves": Drawing(
+        "Training",
+        "Top-1 error by epoch on the validation images (solid) and on the augmented training images (dotted). Vertical "
+        "lines are drops of the learning rate. The vertical axis is fitted to the last three quarters of the epochs.",
+        "Lines are means over seeds; bands reach from the best seed to the worst.",
+        training_curves,
+    ),
+    "attention-losses": Drawing(
+        "Attention loss",
+        "How far the student's attention maps are from the teacher's after each layer (group of blocks), on the "
+        "training images: the loss before it is weighted by beta.",
+        "Lines are means over seeds; bands reach from the smallest value to the largest.",
+        attention_losses,
+    ),
+}
+
+
+def drawable(measured: Measured) -> list[str]:
+    """Names of the figures for which there is something to draw."""
+    needs = {
+        "gap-to-teacher": measured.teacher is not None and len(measured.rows) > 1,
+        "training-curves": bool(measured.curves),
+        "attention-losses": bool(measured.attention_curves),
+    }
+    return [name for name in FIGURES if measured.rows and needs.get(name, True)]
+
+
+def figure_files(measured: Measured) -> dict[str, bytes]:
+    """Every figure in every format, by file name. Raises Interrupted if a stop was requested."""
+    files: dict[str, bytes] = {}
+    for name in drawable(measured):
+        signals.poll()  # here, because a figure of many panels takes seconds
+        files.update(render(name, FIGURES[name].specification(measured, FILES)))
+    return files

@@ -1,0 +1,142 @@
+"""What happened over the epochs, in small panels."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
+from moonshine.report.figures.encoding import Size, by_method, columns, data, ticked
+from moonshine.report.figures.labels import wrapped
+from moonshine.report.figures.measured import Measured
+from moonshine.report.figures.scales import Scale
+
+LAYER_COLOURS = ["#1f83c6", "#0a9c74", "#d36a00", "#b55fa0"]
+MOST_EPOCHS, MOST_HOVERED = 100, 25
+"""Points of a curve that are drawn, and of those the ones to point at."""
+LAST_EPOCHS = 0.75
+"""The share of the epochs, counted from the end, to which the axes of training curves are fitted."""
+
+
+def training_curves(measured: Measured, size: Size) -> Any:
+    """A panel per network: validation and training error of each method, means over seeds in bands from the least to
+    the greatest."""
+    on = {"val_top1": "validation images", "train_top1": "training images"}
+    epochs = measured.recipe.epochs
+    frames = [
+        over_seeds(curve, column)
+        .reset_index()
+        .assign(row=measured.titles[row], network=measured.networks[row.network], method=measured.method(row), on=name)
+        for row, curve in measured.curves.items()
+        for column, name in on.items()
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    fitted = frame[frame["epoch"] > epochs - LAST_EPOCHS * epochs] if epochs > 1 else frame
+    positive = fitted["min"][fitted["min"] > 0]
+    low = float(positive.min()) if len(positive) else 0.01
+    scale = Scale.fitted([low, max(float(fitted["max"].max()), low)], 1, (0.05, 0.05), logarithmic=True)
+    y = _logarithmic("mean", "top-1 error, %", scale)
+    tooltip = [
+        alt.Tooltip("row:N", title="model"),
+        alt.Tooltip("on:N"),
+        alt.Tooltip("epoch:Q"),
+        alt.Tooltip("error:Q", title="top-1 error, %", format=".2f"),
+        alt.Tooltip("min:Q", title="best seed", format=".2f"),
+        alt.Tooltip("max:Q", title="worst seed", format=".2f"),
+    ]
+    base = alt.Chart().transform_filter(ticked()).transform_filter("on == 'both' || datum.on == on")
+    base = base.transform_calculate(error="datum.mean", **{key: f"max(datum.{key}, {low})" for key in ("mean", "min")})
+    colour = by_method(alt.Color, measured, size, 0, symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
+    dash_legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2, columns=columns(on.values(), size))
+    dash = alt.StrokeDash("on:N", title=None, legend=dash_legend)
+    dash = dash.scale(domain=list(on.values()), range=[[1, 0], [3, 3]])
+    return _curve_panels(
+        measured, size, frame, base, y, colour, tooltip, panel=("network", list(measured.networks.values())), dash=dash
+    ).add_params(alt.param(name="on", value="both"))
+
+
+def attention_losses(measured: Measured, size: Size) -> Any:
+    """A panel per distilled row: the attention loss of each layer over the epochs."""
+    frames = [
+        over_seeds(curve, column)
+        .reset_index()
+        .assign(
+            row=measured.titles[row],
+            network=measured.networks[row.network],
+            method=measured.method(row),
+            layer=f"layer {column.removeprefix(ATTENTION)}",
+        )
+        for row, curve in measured.attention_curves.items()
+        for column in attention_groups(curve)
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    positive = frame["min"][frame["min"] > 0]
+    low = float(positive.min()) if len(positive) else 1e-3
+    scale = Scale.fitted([low, max(float(frame["max"].max()), low)], 1, (0.05, 0.05), logarithmic=True)
+    y = _logarithmic("mean", "attention loss", scale)
+    layers = list(dict.fromkeys(sorted(frame["layer"], key=lambda name: int(name.split()[1]))))
+    range_ = [LAYER_COLOURS[number % len(LAYER_COLOURS)] for number in range(len(layers))]
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, columns=columns(layers, size))
+    colour = alt.Color("layer:N", scale=alt.Scale(domain=layers, range=range_), title=None, legend=legend)
+    tooltip = [
+        alt.Tooltip("row:N", title="model"),
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("epoch:Q"),
+        alt.Tooltip("loss:Q", format=".3g"),
+    ]
+    base = alt.Chart().transform_filter(ticked())
+    base = base.transform_calculate(loss="datum.mean", **{key: f"max(datum.{key}, {low})" for key in ("mean", "min")})
+    titles = [measured.titles[row] for row in measured.attention_curves]
+    return _curve_panels(measured, size, frame, base, y, colour, tooltip, panel=("row", titles))
+
+
+def _curve_panels(
+    measured: Measured,
+    size: Size,
+    frame: pd.DataFrame,
+    base: Any,
+    y: alt.Y,
+    colour: Any,
+    tooltip: list[alt.Tooltip],
+    panel: tuple[str, list[str]],
+    dash: alt.StrokeDash | None = None,
+) -> Any:
+    """Lines over the epochs in bands over the seeds, a panel for each value of a column."""
+    epochs = measured.recipe.epochs
+    x_scale = alt.Scale(domain=[1, epochs] if epochs > 1 else [0, 2], nice=False)
+    ticks = alt.Axis(format="d", tickMinStep=1, grid=False, tickCount=max(size.panel // 40, 3))
+    x = alt.X("epoch:Q", title="epoch", scale=x_scale, axis=ticks)
+    dashes = [] if dash is None else [dash]
+    several = [alt.Detail("on:N")] if dash is not None else []
+    layers = [
+        base.transform_aggregate(count="count()")
+        .transform_calculate(epoch=f"{step + 0.5}")
+        .mark_rule(strokeDash=[1, 3])
+        .encode(x)
+        for step in measured.recipe.lr_steps
+    ]
+    if measured.of_several_seeds:
+        band = base.mark_area(opacity=0.18, clip=True)
+        layers.append(band.encode(x, alt.Y("min:Q", title=""), alt.Y2("max:Q"), colour, *several))
+    line = base.mark_line(clip=True, strokeWidth=1.6, point=epochs == 1)
+    layers.append(line.encode(x, y, colour, *dashes))
+    if size.hover:
+        few = base.transform_filter(f"datum.epoch % {-(-epochs // MOST_HOVERED)} == 0 || datum.epoch == {epochs}")
+        layers.append(few.mark_point(opacity=0, size=60, clip=True).encode(x, y, tooltip=tooltip))
+    frame = frame[(frame["epoch"] % -(-epochs // MOST_EPOCHS) == 0) | frame["epoch"].isin([1, epochs])]
+    column, order = panel
+    lines = {title: wrapped(title, size.panel) for title in order}
+    frame = frame.assign(panel=frame[column].map(lambda title: "\n".join(lines[title])))
+    header = alt.Header(labelExpr="split(datum.label, '\\n')", labelAnchor="start", labelPadding=4)
+    present = [each for each in ("\n".join(lines[title]) for title in order) if each in set(frame["panel"])]
+    facet = alt.Facet("panel:N", title=None, sort=present, header=header)
+    height = round(size.panel * 0.9) if size.columns > 1 else size.panel // 2
+    chart = alt.layer(*layers, data=data(frame)).properties(width=size.panel, height=height)
+    return chart.facet(facet=facet, columns=size.columns, spacing={"row": 14, "column": 14}).resolve_axis(
+        x="independent"
+    )
+
+
+def _logarithmic(field: str, title: str, scale: Scale) -> alt.Y:
+    axis = alt.Axis(values=scale.ticks(), format="~g")
+    return alt.Y(f"{field}:Q", title=title, axis=axis, scale=alt.Scale(type="log", domain=scale.domain, nice=False))

@@ -1,0 +1,93 @@
+"""Error against what a network costs."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from moonshine.report.figures.encoding import Size, by_method, data, shown, span, ticked, tooltip
+from moonshine.report.figures.labels import Box, places
+from moonshine.report.figures.measured import GREY, Measured
+from moonshine.report.figures.scales import Scale
+from moonshine.report.rows import Count, ResultRow
+
+MARK = 11
+"""Pixels that a point's mark takes up each way."""
+COST_NAMES: dict[Count, str] = {
+    "parameters": "parameters, with batch-norm statistics",
+    "macs": "multiply-accumulates per image",
+}
+
+
+def pareto_front(rows: Iterable[ResultRow], cost: Count) -> list[ResultRow]:
+    """The rows than which no other is both cheaper, or as cheap, and better; cheapest first."""
+    front: list[ResultRow] = []
+    for row in sorted(rows, key=lambda row: (row.costs[cost], row.rank("top1"))):
+        if not front or row.rank("top1") < front[-1].rank("top1"):
+            front.append(row)
+    return front
+
+
+def error_against(measured: Measured, size: Size, cost: Count) -> Any:
+    """A column of marks per network, at its cost, with a mark per method."""
+    front = pareto_front(measured.rows, cost)
+    margin = max(24, 0.09 * size.plot)
+    x_scale = Scale.fitted([row.costs[cost] for row in measured.rows], size.plot, (margin, margin), logarithmic=True)
+    y_scale = Scale.fitted([end for row in measured.rows for end in span(row)], size.height, (34, 34))
+    if y_scale.low < 0:  # nobody errs less often than never
+        y_scale = Scale(0, y_scale.high, size.height)
+    methods = list(measured.looks)
+
+    def place(row: ResultRow) -> float:
+        """Those of one network stand side by side around its cost."""
+        own = sorted(
+            {methods.index(measured.method(each.row)) for each in measured.rows if each.network == row.network}
+        )
+        number = own.index(methods.index(measured.method(row.row)))
+        return x_scale.pixel(row.costs[cost]) + 9 * (number - (len(own) - 1) / 2)
+
+    marks: dict[str, list[Box]] = {network: [] for network in measured.networks}
+    for row in measured.rows:
+        marks[row.network].append(Box.around(place(row), y_scale.pixel(row.mean("top1")), MARK, MARK))
+        bar = [y_scale.pixel(end) for end in span(row)]
+        marks[row.network].append(Box(place(row) - 1, bar[0] - 1, place(row) + 1, bar[1] + 1))
+    for network, boxes in marks.items():  # and the link between them
+        own = [row for row in measured.rows if row.network == network]
+        x_pixel = sum(place(row) for row in own) / len(own)
+        boxes.append(Box(x_pixel, min(box.bottom for box in boxes), x_pixel + 1, max(box.top for box in boxes)))
+    first = dict.fromkeys(row.network for row in (*front, *measured.rows))
+    titles = {measured.networks[network]: boxes for network, boxes in marks.items()}
+    labels = places(titles, [measured.networks[network] for network in first], size.plot, size.height)
+
+    def values(row: ResultRow) -> dict[str, Any]:
+        label = labels.get(measured.networks[row.network])
+        return {
+            **shown(measured, row),
+            "x": x_scale.value(place(row)),
+            "cost": row.costs[cost],
+            "label_x": label and x_scale.value(label[0]),
+            "label_y": label and y_scale.value(label[1]),
+        }
+
+    frame = pd.DataFrame(map(values, measured.rows))
+    line = pd.DataFrame({"x": x_scale.value(place(row)), "error": row.mean("top1")} for row in front)
+    x = alt.X("x:Q", title=COST_NAMES[cost], scale=alt.Scale(type="log", domain=x_scale.domain, nice=False))
+    x = x.axis(values=x_scale.ticks(), format="~s", grid=False)
+    y_axis = alt.Scale(domain=y_scale.domain, nice=False)
+    y = alt.Y("error:Q", title="top-1 error, %", scale=y_axis, axis=alt.Axis(tickCount=7))
+    colour, shape = by_method(alt.Color, measured, size, 0), by_method(alt.Shape, measured, size, 1)
+    base = alt.Chart(data(frame)).transform_filter(ticked())
+    front_line = alt.Chart(data(line)).mark_line(interpolate="step-after", strokeDash=[5, 4], strokeWidth=1, color=GREY)
+    links = base.transform_aggregate(low="min(error)", high="max(error)", x="mean(x)", groupby=["network"])
+    layers = [
+        front_line.encode(x, y),
+        links.mark_rule(strokeWidth=1, opacity=0.5).encode(x, alt.Y("low:Q", scale=y_axis, title=""), alt.Y2("high:Q")),
+        base.mark_rule(strokeWidth=1.2).encode(x, alt.Y("low:Q", scale=y_axis, title=""), alt.Y2("high:Q"), colour),
+        base.mark_point(filled=True, size=90, opacity=1).encode(x, y, colour, shape, tooltip=tooltip(measured, cost)),
+    ]
+    if labels:
+        texts = base.transform_filter("isValid(datum.label_x)")
+        texts = texts.transform_aggregate(x="min(label_x)", error="min(label_y)", groupby=["network"])
+        layers.append(texts.mark_text().encode(x, y, text="network:N"))
+    return alt.layer(*layers).properties(width=size.plot, height=size.height)

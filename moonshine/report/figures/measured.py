@@ -1,0 +1,83 @@
+"""What the figures of an experiment are drawn from, and how they call and mark it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from moonshine.params.schema import Recipe
+from moonshine.project.rows import Row
+from moonshine.report.curves import attention_groups
+from moonshine.report.rows import ResultRow
+
+GREY = "#7d8590"
+FETCHED, SCRATCH = "published weights", "from scratch"
+LOOKS = {FETCHED: (GREY, "diamond"), SCRATCH: ("#1f83c6", "circle")}
+COLOURS = ["#d36a00", "#0a9c74", "#b55fa0", "#8a8a1f", "#d1495b", "#7b6fd0"]
+SHAPES = ["triangle-up", "square", "cross", "triangle-down", "triangle-right", "triangle-left", "stroke"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that the figures of an experiment are drawn from."""
+
+    rows: list[ResultRow]
+    """Those that have run."""
+    curves: dict[Row, pd.DataFrame]
+    teacher: ResultRow | None
+    teacher_seed: str | None
+    """Of the trained model that taught; None for published weights."""
+    recipe: Recipe
+
+    @cached_property
+    def titles(self) -> dict[Row, str]:
+        return {row.row: row.title for row in self.rows}
+
+    @cached_property
+    def methods(self) -> dict[str | None, str]:
+        """Key of a method of params.yaml -> what figures call it, in the order of the rows."""
+        keys = dict.fromkeys(row.row.method for row in self.rows if row.row.method)
+        return {key: "distilled" if len(keys) == 1 else f"distilled, {key}" for key in keys}
+
+    def method(self, row: Row) -> str:
+        return {"fetch": FETCHED, "train": SCRATCH}.get(row.stage) or self.methods[row.method]
+
+    @cached_property
+    def looks(self) -> dict[str, tuple[str, str]]:
+        """Colour and shape of each method of which there are rows."""
+        present = {self.method(row.row) for row in self.rows}
+        distilled = {
+            name: (COLOURS[number % len(COLOURS)], SHAPES[number % len(SHAPES)])
+            for number, name in enumerate(self.methods.values())
+        }
+        return {name: look for name, look in {**LOOKS, **distilled}.items() if name in present}
+
+    @cached_property
+    def networks(self) -> dict[str, str]:
+        """Network -> what figures call it: the title of its row without a teacher, or of its only row, or its key."""
+        names = {}
+        for network in dict.fromkeys(row.network for row in self.rows):
+            own = [row for row in self.rows if row.network == network]
+            untaught = [row for row in own if row.kind != "distil"] or own
+            names[network] = untaught[0].title if len({row.kind for row in untaught}) == 1 == len(untaught) else network
+        return names
+
+    @cached_property
+    def by_network(self) -> list[ResultRow]:
+        """The rows, those of a network together."""
+        return [row for network in self.networks for row in self.rows if row.network == network]
+
+    @property
+    def of_several_seeds(self) -> bool:
+        return any(row.deviation("top1") is not None for row in self.rows)
+
+    @property
+    def teacher_error(self) -> float:
+        """Top-1 error of the model that taught."""
+        assert self.teacher is not None
+        errors = self.teacher.by_seed("top1")
+        return errors[self.teacher_seed] if self.teacher_seed else self.teacher.mean("top1")
+
+    @property
+    def attention_curves(self) -> dict[Row, pd.DataFrame]:
+        return {row: curve for row, curve in self.curves.items() if attention_groups(curve)}
