@@ -1,16 +1,17 @@
 """Moonshining any PyTorch network: cheap convolutions in place of its own, and a loss that distils it."""
 
 import copy
+import math
 import weakref
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import nn
 
 from moonshine.distillation.attention_transfer import MEAN_SQUARE
 from moonshine.distillation.objective import Distillation
-from moonshine.distillation.teacher import Teacher
+from moonshine.distillation.teacher import Teacher, described
 from moonshine.models.attention_points import attention_layers
 from moonshine.models.conv_spec import KNOWN
 from moonshine.models.convolutions import reasons_to_keep, substitute
@@ -86,14 +87,20 @@ class Distiller(nn.Module):
         ends of the stages of torchvision's families (`attention_layers`).
         `form` is "mean-square", as the authors of attention transfer coded it, or "norm", the paper's equation.
 
-        Raises ValueError if there is nothing to distil, if layers cannot be found or differ in number, and for an
-        unknown form.
+        Raises ValueError if there is nothing to distil, if layers cannot be found or differ in number, for an unknown
+        form, and for DataParallel, whose copies of the student cannot be observed.
         """
         super().__init__()
-        if beta is None and alpha is None:
+        betas = () if beta is None else tuple(beta) if isinstance(beta, Sequence) else (beta,)
+        if alpha is None and (beta is None or (betas and not any(betas))):
             raise ValueError(
                 "nothing to distil: give beta (attention transfer), alpha (knowledge distillation) or both"
             )
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(f"temperature: must be greater than 0, found {temperature}")
+        for network in (teacher, student):
+            if isinstance(without_wrappers(network), nn.DataParallel):
+                raise ValueError("DataParallel is not supported; use DistributedDataParallel")
         if alpha is not None and not 0 <= alpha <= 1:
             raise ValueError(f"alpha: {alpha} is not between 0 and 1")
         of_student, of_teacher = _paired(student, teacher, layers, teacher_layers) if beta is not None else ((), ())
@@ -110,13 +117,18 @@ class Distiller(nn.Module):
         weakref.finalize(self, self._objective.detach)  # a student may get another distiller later
         self._teacher = Teacher(copy.deepcopy(without_wrappers(teacher)), of_teacher)
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """What `to`, `double` and the like do to all tensors, the teacher's as well."""
+        self._teacher.network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss of a batch, a scalar; `labels` are the numbers of the classes, (batch,)."""
         self._teacher.network.to(images.device)
         of_teacher = self._teacher(images)
         logits = self.student(images)
         if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-            raise TypeError(f"the student returned {_shape(logits)}, not logits of shape (batch, classes)")
+            raise TypeError(f"the student returned {described(logits)}, not logits of shape (batch, classes)")
         if self._objective.alpha is not None and logits.shape != of_teacher.logits.shape:
             raise ValueError(
                 f"alpha: the student has {logits.shape[1]} classes, the teacher {of_teacher.logits.shape[1]}; "
@@ -126,10 +138,6 @@ class Distiller(nn.Module):
         self.parts = dict(zip(self._objective.parts, (part.detach() for part in parts)))
         self.logits = logits.detach()
         return loss
-
-
-def _shape(output: object) -> str:
-    return f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
 
 
 def _paired(

@@ -136,6 +136,28 @@ def test_cost_needs_no_weights_and_changes_nothing(teacher: nn.Module) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
 
 
+class Centred(nn.Module):
+    """With a tensor that is neither a parameter nor a buffer, and casts of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centre = torch.full((3, 1, 1), 0.5)
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers((images - self.centre).float())
+
+
+def test_cost_of_a_network_that_keeps_a_tensor_of_its_own() -> None:
+    assert moonshine.cost(Centred(), (3, 5, 5)) == moonshine.Cost(112, 112, 3 * 4 * 9 * 9)
+
+
+def test_frozen_parameters_are_not_trainable() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    layers[0].requires_grad_(False)
+    assert moonshine.cost(layers, (3, 1, 1)) == moonshine.Cost(16 + 8 + 8, 8, 12)
+
+
 def test_cost_of_a_shared_layer_counts_its_parameters_once_and_its_work_twice() -> None:
     layer = nn.Conv2d(4, 4, 1, bias=False)
     assert moonshine.cost(nn.Sequential(layer, layer), (4, 5, 5)) == moonshine.Cost(16, 16, 2 * 16 * 25)
@@ -300,6 +322,9 @@ def test_layers_can_be_named_for_any_network(batch: tuple[torch.Tensor, torch.Te
     ("settings", "message"),
     [
         ({}, "nothing to distil"),
+        ({"beta": 0.0}, "nothing to distil"),
+        ({"beta": [0.0, 0.0, 0.0, 0.0]}, "nothing to distil"),
+        ({"alpha": 0.5, "temperature": 0.0}, "temperature: must be greater than 0, found 0.0"),
         ({"alpha": 1.5}, "alpha: 1.5 is not between 0 and 1"),
         ({"beta": 1.0, "form": "square"}, 'form: unknown "square"; must be one of mean-square, norm'),
         ({"beta": [1.0, 2.0]}, "beta: 2 values for 4 groups"),
@@ -340,6 +365,25 @@ def test_networks_of_other_outputs_are_refused(student: nn.Module, batch: tuple[
         moonshine.Distiller(student, Wrapped(), alpha=0.5)(*batch)
     with pytest.raises(ValueError, match="the student has 10 classes, the teacher 7"):
         moonshine.Distiller(resnet18(num_classes=7), student, alpha=0.5)(*batch)
+
+    flat = nn.Sequential(student, nn.Flatten(0))
+    with pytest.raises(TypeError, match=r"the teacher returned shape \(80,\), not logits"):
+        moonshine.Distiller(flat, student, alpha=0.5)(*batch)
+
+
+def test_data_parallel_networks_are_refused(teacher: nn.Module, student: nn.Module) -> None:
+    with pytest.raises(ValueError, match="DataParallel is not supported; use DistributedDataParallel"):
+        moonshine.Distiller(teacher, nn.DataParallel(student), beta=1.0)
+
+
+def test_the_teacher_gets_the_dtype_of_its_distiller(
+    teacher: nn.Module, student: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    distiller = moonshine.Distiller(teacher, student, beta=750.0, alpha=0.9)
+    in_single = distiller(*batch)
+    in_double = distiller.double()(batch[0].double(), batch[1])
+    torch.testing.assert_close(in_double, in_single, rtol=1e-4, atol=1e-4)
+    assert next(teacher.parameters()).dtype == torch.float32, "the original stays as it is"
 
 
 def test_a_copy_of_a_tapped_network_leaves_the_originals_tap_alone(
@@ -399,6 +443,10 @@ def test_an_exported_network_gives_the_same_logits(
     with torch.inference_mode():
         expected = copy.deepcopy(student).eval()(batch[0][:3])
     torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_that_casts_can_be_exported(tmp_path: Path) -> None:
+    assert moonshine.export_onnx(Centred(), tmp_path / "centred.onnx", torch.rand(4, 3, 8, 8)) < 1e-4
 
 
 @pytest.mark.slow

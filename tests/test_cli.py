@@ -103,6 +103,7 @@ def test_what_was_mistyped_is_told_in_one_line_with_the_likely_word() -> None:
 def test_params_may_stand_before_and_after_the_command() -> None:
     for arguments in ("--params no.yaml check", "check --params no.yaml", "check --params=no.yaml"):
         assert usage_error(*arguments.split()) == "no.yaml: no such file"
+    assert usage_error("export", "m.safetensors", "--params", "no.yaml") == "no.yaml: no such file"
 
 
 def test_after_two_dashes_nothing_is_an_option() -> None:

@@ -76,7 +76,7 @@ def require_row(params: "Params", name: str, seed: int | None = None) -> "Row":
     if name not in rows:
         raise ParamsError(f'unknown row "{name}"{suggest(name, rows)}')
     if seed is not None and seed not in params.seeds:
-        raise ParamsError(f"--seed {seed}: params.yaml has seeds {params.seeds}")
+        raise ParamsError(f"--seed {seed}: not among the experiment's seeds, {params.seeds}")
     return rows[name]
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from moonshine.cli.command import Command, integer, read
+from moonshine.project import artefacts
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,8 @@ def _how_to_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    dataset = None if options.images or not options.params.exists() else read(options).dataset.name
+    elsewhere = options.params == artefacts.PARAMS and not options.params.exists()
+    dataset = None if options.images or elsewhere else read(options).dataset.name
     from moonshine.deployment.export import export
 
     export(options.model, options.output, options.images, dataset)

@@ -2,6 +2,8 @@
 
 import argparse
 import itertools
+import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -91,7 +93,7 @@ def parser_of(command: Command) -> argparse.ArgumentParser:
     sentence = f"{command.help[0].upper()}{command.help[1:]}."
     parser = _Parser(
         prog=f"moonshine {command.name}",
-        description=f"{sentence} {command.details}".strip(),
+        description=textwrap.fill(f"{sentence} {command.details}".strip(), shutil.get_terminal_size().columns - 2),
         epilog="\n  ".join(["example:" if len(command.examples) == 1 else "examples:", *command.examples]),
         formatter_class=_Formatter,
         allow_abbrev=False,

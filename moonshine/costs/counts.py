@@ -14,9 +14,9 @@ from moonshine.project.records import Architecture
 
 @dataclass(frozen=True)
 class Cost:
-    """`trainable` counts parameters; `parameters` adds BN's running means and variances, as the lab note counted
-    (it summed a state dict before `num_batches_tracked` existed); `macs` are the multiply-accumulates of convolutions
-    and matrix products for one image."""
+    """`trainable` counts the parameters that are not frozen. `parameters` counts all of them and the buffers, which are
+    BN's running means and variances, as the lab note did (it summed a state dict before `num_batches_tracked` existed).
+    `macs` are the multiply-accumulates of convolutions and matrix products for one image."""
 
     parameters: int
     trainable: int
@@ -42,14 +42,17 @@ def module_costs(network: nn.Module, input_shape: Sequence[int]) -> dict[str, Co
     macs = _macs(shadow, torch.empty(1, *input_shape, device="meta"))
     costs = {}
     for path, module in shadow.named_modules():
-        trainable = sum(parameter.numel() for parameter in module.parameters())
-        costs[path] = Cost(trainable + _statistics(module), trainable, macs.get(path, 0))
+        parameters = sum(parameter.numel() for parameter in module.parameters())
+        trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+        costs[path] = Cost(parameters + _statistics(module), trainable, macs.get(path, 0))
     return costs
 
 
 def _without_weights(network: nn.Module) -> nn.Module:
     """A copy on the meta device, made without copying the weights first."""
-    shapes: dict[int, torch.Tensor] = {id(buffer): buffer.to("meta") for buffer in network.buffers()}
+    attributes = (value for module in network.modules() for value in vars(module).values())
+    tensors = [*network.buffers(), *(value for value in attributes if isinstance(value, torch.Tensor))]
+    shapes: dict[int, torch.Tensor] = {id(tensor): tensor.to("meta") for tensor in tensors}
     for parameter in network.parameters():
         shapes[id(parameter)] = nn.Parameter(parameter.data.to("meta"), parameter.requires_grad)
     return copy.deepcopy(network, shapes)

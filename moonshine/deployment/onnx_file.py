@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 import torch
 from torch import nn
 
@@ -49,6 +47,8 @@ def export_onnx(
 
 
 def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, Any], explanation: str) -> bytes:
+    import onnx  # not needed by whoever imports all names of moonshine
+
     two = examples if len(examples) > 1 else examples.expand(2, -1, -1, -1)  # a batch of one would fix the size
     program = torch.onnx.export(
         network,
@@ -76,6 +76,8 @@ def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: 
     CheckpointError (exit code 8) where it is above TOLERANCE and above ROUNDING times PyTorch's own error, or where an
     image gets another class although its logits are further apart than that error explains.
     """
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     (found,) = session.run(["logits"], {"images": images.numpy()})
     expected = logits_of(network, images, path).numpy()
@@ -95,6 +97,12 @@ def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: 
 
 
 def _rounding(network: nn.Module, images: torch.Tensor, logits: np.ndarray, path: Path) -> float:
-    """The largest error of PyTorch's float32 logits, by the same network in float64."""
-    exact = logits_of(copy.deepcopy(network).double(), images.double(), path).numpy()
+    """The largest error of PyTorch's float32 logits, by the same network in float64.
+
+    A network that casts to float32 itself cannot be run so; then only TOLERANCE counts.
+    """
+    try:
+        exact = logits_of(copy.deepcopy(network).double(), images.double(), path).numpy()
+    except CheckpointError:
+        return TOLERANCE * float(np.abs(logits).max()) / ROUNDING
     return float(np.abs(logits - exact).max())

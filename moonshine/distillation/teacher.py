@@ -56,8 +56,8 @@ class Teacher:
     def __call__(self, images: torch.Tensor) -> TeacherOutputs:
         with torch.inference_mode(), self._autocast(images.device), self._freezing:
             logits = self._forward(images)
-            if not isinstance(logits, torch.Tensor):
-                raise TypeError(f"the teacher returned {type(logits).__name__}, not logits of shape (batch, classes)")
+            if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+                raise TypeError(f"the teacher returned {described(logits)}, not logits of shape (batch, classes)")
             logits = logits.float()
             maps = self._tap.take()
         # copies outside inference mode, which the students' backward passes may keep
@@ -67,6 +67,11 @@ class Teacher:
         if self._precision is None:
             return nullcontext()
         return torch.autocast(device.type, self._precision, enabled=self._precision != torch.float32)
+
+
+def described(output: object) -> str:
+    """What a network returned in place of logits."""
+    return f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
 
 
 def _freezing() -> AbstractContextManager[None]:

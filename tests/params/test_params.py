@@ -685,7 +685,7 @@ def test_a_row_or_seed_that_params_do_not_have_is_refused(tmp_path: Path) -> Non
     result = run_moonshine("train", "techer", "--seed", "0", cwd=tmp_path, check=False)
     assert (result.returncode, 'unknown row "train/techer"' in result.stderr) == (2, True)
     result = run_moonshine("train", "teacher", "--seed", "7", cwd=tmp_path, check=False)
-    assert (result.returncode, "--seed 7: params.yaml has seeds [0]" in result.stderr) == (2, True)
+    assert (result.returncode, "--seed 7: not among the experiment's seeds, [0]" in result.stderr) == (2, True)
 
 
 def test_the_schema_fills_in_nothing_that_changes_a_result() -> None:
