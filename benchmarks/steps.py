@@ -90,12 +90,12 @@ def make_teacher(pixels: str, compiled: bool = False) -> Any:
         return Teacher.load(path, "teacher", torch.device("cpu"), torch.float32, compiled)[0]
 
 
-def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
+def make_state(pixels: str, student: str, compiled: bool = False) -> Any:
     from moonshine.distillation.objective import Distillation
     from moonshine.models.attention_points import attention_points
     from moonshine.params.schema import Recipe
     from moonshine.project.rows import Row
-    from moonshine.training.trainee import Trainee
+    from moonshine.training.state import TrainingState
 
     architecture = description(student, pixels)
     recipe = Recipe(
@@ -112,22 +112,22 @@ def make_trainee(pixels: str, student: str, compiled: bool = False) -> Any:
         threads=torch.get_num_threads(),
     )
     objective = Distillation(attention_points(architecture), beta=750.0, groups=[1, 2, 3, 4])
-    return Trainee(Row("distil", student, "at"), architecture, objective, recipe, 0, torch.device("cpu"))
+    return TrainingState(Row("distil", student, "at"), architecture, objective, recipe, 0, torch.device("cpu"))
 
 
 def ours(pixels: str, *students: str, compiled: bool = False) -> Round:
     """Steps of the students with one forward pass of the teacher."""
     start_as_the_command_does()
     teacher = make_teacher(pixels, compiled)
-    trainees = [make_trainee(pixels, student, compiled) for student in students]
+    states = [make_state(pixels, student, compiled) for student in students]
     images, labels = batch(pixels)
 
     def run_round() -> None:
         for _ in range(STEPS[pixels]):
             signals = teacher(images)
-            for trainee in trainees:
-                trainee.step(images, labels, signals)
-                trainee.check()
+            for state in states:
+                state.step(images, labels, signals)
+                state.check()
 
     return run_round
 
@@ -153,14 +153,14 @@ def our_epoch(pixels: str, folder: str, student: str, compiled: bool = False) ->
     from moonshine.data.loading import SmallImages
 
     start_as_the_command_does()
-    teacher, trainee = make_teacher(pixels, compiled), make_trainee(pixels, student, compiled)
+    teacher, state = make_teacher(pixels, compiled), make_state(pixels, student, compiled)
     data = SmallImages(Path(folder), "train", torch.device("cpu"))
     epochs = itertools.count(1)
 
     def run_round() -> None:
         for images, labels in data.training_batches(AUGMENTATION, 0, next(epochs), BATCH[pixels]):
-            trainee.step(images, labels, teacher(images))
-            trainee.check()
+            state.step(images, labels, teacher(images))
+            state.check()
 
     return run_round
 

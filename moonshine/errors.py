@@ -6,7 +6,7 @@ keeps its traceback. The table of codes is in docs/errors.md.
 
 
 class MoonshineError(Exception):
-    """Base of all errors that are the user's to mend; `exit_code` is what the command returns."""
+    """Base of all errors that the user can fix; `exit_code` is what the command returns."""
 
     exit_code = 1
 

@@ -19,7 +19,7 @@ from moonshine.images.photographs import decode
 from moonshine.models.networks import compile_network
 from moonshine.drawing.attention_figure import Example, attention_figure
 from moonshine.report import figures
-from moonshine.training.trainee import Trainee
+from moonshine.training.state import TrainingState
 
 maps = {role: [torch.ones(2, 2).numpy()] for role in ("teacher", "scratch", "distilled")}
 distances = {"scratch": [0.1], "distilled": [0.2]}

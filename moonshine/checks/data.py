@@ -80,7 +80,7 @@ def _asked(settings: Dataset) -> dict[str, Any]:
 
 
 def _prepared(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
-    """The same by the manifest. Files that are no archive of several are pinned in it by their sha256 alone."""
+    """The same by the manifest. Files other than archives of several are pinned in it by their sha256 alone."""
     origin, splits = manifest["origin"], manifest["splits"]
     channels, size, _ = manifest["shape"]
     pins = origin.get("checksums") or origin.get("content_sha256") or {"archive": origin.get("sha256")}

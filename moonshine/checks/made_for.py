@@ -1,6 +1,6 @@
 """Whether data, models and results were made for the params, data and teacher that are here now.
 
-They say so themselves: the manifest, the record beside a model, the hashes in metrics. The engines go by hashes and
+The manifest, the record of each model and the hashes in metrics tell. The engines go by hashes and
 times of what they ran, and know nothing of a command by hand, of `dvc commit` and of files put in place. What has no
 record cannot contradict. Code is not compared, for an edit that is accepted changes no result. Nothing here imports
 torch.
@@ -89,7 +89,7 @@ def seeds_of(seeds: Iterable[int], row: Row) -> list[int | None]:
 def model_problem(params: Params, row: Row, seed: int | None, hashed: bool = False) -> str | None:
     """How a model differs from what it has to be here, by its record; None where it does not, or lacks either.
 
-    `hashed` also reads the whole model, for its sha256.
+    `hashed` also reads the whole model to compute its sha256.
     """
     path, record_path = artefacts.model(params.experiment, row, seed), artefacts.record(params.experiment, row, seed)
     if not (path.exists() and record_path.exists()):
@@ -222,7 +222,7 @@ def _content(path: Path) -> dict[str, Any] | None:
 
 
 def _published(experiment: str, row: Row, seed: int | None) -> str | None:
-    """The sha256 of a model as its record has it; of a fetched one the file's, for its record has the original's."""
+    """The sha256 of a model as its record has it; for a fetched model that of the file, because its record has the original's."""
     try:
         if seed is None:
             return _digest(artefacts.model(experiment, row))

@@ -54,7 +54,7 @@ def _keys(content: Any, stage: str, names: dict[str, str]) -> dict[str, Any]:
 
 
 def values_at(content: Any, keys: Iterable[str]) -> dict[str, Any]:
-    """Keys such as `recipe.threads` and their values, None where there is none."""
+    """Keys such as `recipe.threads` and their values, None for a missing key."""
     found = {}
     for key in keys:
         found[key] = content

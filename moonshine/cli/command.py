@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from moonshine.errors import MachineError, ParamsError
 from moonshine.project import artefacts
-from moonshine.runtime import processes, progress
+from moonshine.runtime import distributed, progress
 
 if TYPE_CHECKING:
     from moonshine.params import Params
@@ -100,7 +100,7 @@ def start(log: str) -> None:
     require_no_snakemake_beside_dvc()
     require_container_image_of_this_lock()
     require_own_folders()
-    if processes.COUNT == 1:  # several first meet, and then stop together
+    if distributed.WORLD_SIZE == 1:  # several first meet, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
 

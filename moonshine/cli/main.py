@@ -20,7 +20,7 @@ from moonshine.errors import (
     ParamsError,
     WriteError,
 )
-from moonshine.runtime import processes, progress, startup
+from moonshine.runtime import distributed, progress, startup
 from moonshine.runtime.files import explain
 
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str], own_process: bool = False) -> int:
         if command.is_long and own_process:
             startup.restart_with_tunables()
         startup.set_up()
-        if processes.COUNT > 1 and not command.is_distributed:
+        if distributed.WORLD_SIZE > 1 and not command.is_distributed:
             raise ParamsError("torchrun starts train and distil; run other commands without it")
         if command.needs_project and not GRAPH.is_file():
             raise ParamsError(f"{GRAPH}: not in this folder; run this from the project's root")
@@ -97,8 +97,8 @@ def _fail(error: MoonshineError) -> int:
     Whoever finds a folder locked leaves its owner's log alone.
     """
     for line in str(error).splitlines():
-        if processes.FIRST:
+        if distributed.IS_MAIN:
             progress.say(f"error: {line}", log=not isinstance(error, LockedError))
         elif not isinstance(error, (DivergedError, Interrupted)):
-            print(f"error: process {processes.RANK}: {line}", file=sys.stderr)
+            print(f"error: process {distributed.RANK}: {line}", file=sys.stderr)
     return error.exit_code

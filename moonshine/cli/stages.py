@@ -17,7 +17,7 @@ from moonshine.cli.command import (
 from moonshine.errors import ParamsError
 from moonshine.project import artefacts
 from moonshine.project.rows import parse_model
-from moonshine.runtime import processes, progress, startup
+from moonshine.runtime import distributed, progress, startup
 
 if TYPE_CHECKING:
     from moonshine.params import Params
@@ -105,12 +105,12 @@ def _distil(options: argparse.Namespace) -> None:
 def _in_processes(params: "Params") -> None:
     """Continue in as many processes as the recipe says, and there only; torchrun may have started them already."""
     count = params.recipe.processes or 1
-    if processes.LOCAL_RANK is None and count > 1:
+    if distributed.LOCAL_RANK is None and count > 1:
         from moonshine.runtime.torchrun import run_processes
 
         sys.exit(run_processes(count, params.machine.device))
-    if count != processes.COUNT:
-        raise ParamsError(f"recipe.processes: {count}, but torchrun started {processes.COUNT}; make them equal")
+    if count != distributed.WORLD_SIZE:
+        raise ParamsError(f"recipe.processes: {count}, but torchrun started {distributed.WORLD_SIZE}; make them equal")
 
 
 def _prepare_to_compile(params: "Params") -> None:

@@ -108,7 +108,7 @@ def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None)
 def _goes_on(experiment: str, row: Row, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
     """Whether a run is newer than the published model, and not the one that it came from.
 
-    An older run, given up, may lie beside a model that was published later. Copies may keep whole seconds only.
+    An abandoned older run may exist next to a model that was published later. Copies may keep whole seconds only.
     """
     model, record = (of(experiment, row, seed) for of in (artefacts.model, artefacts.record))
     if (folder / RESULT_RECORD).exists() and _run_of(record) == folder.name:

@@ -16,7 +16,7 @@ FOLDER = Path("experiments")
 def use(name: str, target: Path) -> None:
     """Check experiments/<name>.yaml and copy it to `target`.
 
-    ParamsError (exit code 2) where there is no such experiment or its file is wrong, or where neither git nor
+    ParamsError (exit code 2) if there is no such experiment or its file is wrong, or where neither git nor
     experiments/ has what `target` holds; it then stays as it is.
     """
     if not FOLDER.is_dir():

@@ -9,7 +9,7 @@ from moonshine.data.order import generator
 from moonshine.params.schema import Augmentation
 
 
-def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the CPU on the device. Only from pinned memory does a GPU fetch it without making the CPU wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -26,9 +26,9 @@ class EpochAugmentation:
     def __call__(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """Augment uint8 `images` (batch, channels, height, width), which are those at `indices` of the split."""
         if self.flip:
-            mirrored = sent(self._mirrored[indices], images.device)
+            mirrored = to_device(self._mirrored[indices], images.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-        return self._crop(images, sent(self._offsets[indices], images.device)) if self.pad else images
+        return self._crop(images, to_device(self._offsets[indices], images.device)) if self.pad else images
 
     def _crop(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
         """A crop of the original size at (row, column) offsets (batch, 2) of the zero-padded images."""

@@ -2,7 +2,7 @@
 
 The pixels are those of torchvision's transforms on Pillow images, bit for bit: the same decoder and the same filter
 do the work, the decoder on no more rows than a crop needs. (Faster filters round otherwise: torch's antialiased
-interpolation of uint8 differs by one grey level in some pixels, for its weights have 15 bits and Pillow's 22.)
+interpolation of uint8 differs by one grey level in some pixels, because its weights have 15 bits and Pillow's 22.)
 """
 
 import math

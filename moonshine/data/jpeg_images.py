@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from moonshine.data.augmentation import sent
+from moonshine.data.augmentation import to_device
 from moonshine.data.crops import evaluation_pixels, training_pixels
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import derived_seed, epoch_order
@@ -21,7 +21,7 @@ from moonshine.images.photographs import decode
 from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
 from moonshine.project.records import Manifest
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.runtime.signals import STOP_SIGNALS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -61,7 +61,7 @@ class JpegImages:
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
-        several = torch.arange(len(self)).split(batch_size * processes.COUNT)
+        several = torch.arange(len(self)).split(batch_size * distributed.WORLD_SIZE)
         batches = [share(indices) for indices in several]
         return self._normalised(batches, self._load(_EvaluationView(self._source), batches))
 
@@ -74,7 +74,7 @@ class JpegImages:
     def _normalised(self, batches: Iterable[torch.Tensor], pixels: Iterable[torch.Tensor]) -> Iterator[Batch]:
         for indices, images in zip(batches, pixels):
             on_device = images.to(self.device, non_blocking=True)
-            yield self._normalisation.channels_last(on_device), self.labels[sent(indices, self.device)]
+            yield self._normalisation.channels_last(on_device), self.labels[to_device(indices, self.device)]
 
     def _load(self, view: "_View", batches: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         loader = DataLoader(
@@ -87,7 +87,7 @@ class JpegImages:
             pin_memory=self.device.type == "cuda",
             timeout=SECONDS_BETWEEN_LOOKS if self._workers else 0,
         )
-        return _told(loader)
+        return _raise_worker_errors(loader)
 
 
 class _View(Dataset[torch.Tensor]):
@@ -144,11 +144,11 @@ class _EvaluationView(_View):
         return evaluation_pixels(image, name, self._size, self._source.manifest["evaluation"]["resize"])
 
 
-def _told(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _raise_worker_errors(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
     """What the workers made, their errors as one line each."""
     others = set(active_children())
     try:
-        for pixels in _waited_for(loader):
+        for pixels in _poll_loader(loader):
             if isinstance(pixels, DataError):
                 raise pixels
             yield pixels
@@ -164,7 +164,7 @@ def _told(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
         ) from None
 
 
-def _waited_for(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
+def _poll_loader(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
     """What the workers made; torch looks whether they live only when its timeout is over, so that one is short."""
     batches, waited = iter(loader), 0.0
     while waited < SECONDS_FOR_A_BATCH:

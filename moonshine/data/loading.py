@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from moonshine.data.augmentation import EpochAugmentation, sent
+from moonshine.data.augmentation import EpochAugmentation, to_device
 from moonshine.data.jpeg_images import Batch, JpegImages
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order
@@ -13,12 +13,12 @@ from moonshine.data.shares import share
 from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
 from moonshine.project.records import Manifest
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.runtime.cpus import usable_cpus
 
 
 class SmallImages:
-    """A split whose pixels all lie in one uint8 tensor on the training device."""
+    """A split whose pixels are all in one uint8 tensor on the training device."""
 
     def __init__(self, folder: Path, split: str, device: torch.device):
         source = Split(folder, split)
@@ -42,13 +42,13 @@ class SmallImages:
         order = epoch_order(seed, epoch, len(self))
         for batch in order.split(batch_size)[first:]:
             indices = share(batch)
-            on_device = sent(indices, self.device)
+            on_device = to_device(indices, self.device)
             images = self._normalisation.channels_first(augment(self.images[on_device], indices))
             yield images, self.labels[on_device]
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
-        several = batch_size * processes.COUNT
+        several = batch_size * distributed.WORLD_SIZE
         for images, labels in zip(self.images.split(several), self.labels.split(several)):
             yield self._normalisation.channels_first(share(images)), share(labels)
 
@@ -63,4 +63,6 @@ def open_images(folder: Path, split: str, device: torch.device, workers: int | N
     """
     if read_manifest(folder)["encoding"] == "raw":
         return SmallImages(folder, split, device)
-    return JpegImages(folder, split, device, max(1, usable_cpus() // processes.COUNT) if workers is None else workers)
+    return JpegImages(
+        folder, split, device, max(1, usable_cpus() // distributed.WORLD_SIZE) if workers is None else workers
+    )

@@ -1,6 +1,6 @@
 """Order and randomness as pure functions of (seed, epoch, ...): nothing to save, nothing to replay.
 
-A run can stop at any batch and go on to the same bytes, whatever the number of loading workers, and two networks
+A run can stop at any batch and resume to the same bytes, whatever the number of loading workers, and two networks
 trained with one seed see the same batches.
 """
 

@@ -5,12 +5,12 @@ With a single process, each function here gives back what it was given.
 
 import torch
 
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 
 
 def share(indices: torch.Tensor) -> torch.Tensor:
     """This process's part of a batch or a split: consecutive, all parts together the whole, none twice."""
-    return indices.tensor_split(processes.COUNT)[processes.RANK]
+    return indices.tensor_split(distributed.WORLD_SIZE)[distributed.RANK]
 
 
 def weight_of_share(images: int, batch: int) -> float:
@@ -18,12 +18,12 @@ def weight_of_share(images: int, batch: int) -> float:
 
     So the average is that of the whole batch, also where it splits unevenly.
     """
-    return images * processes.COUNT / batch
+    return images * distributed.WORLD_SIZE / batch
 
 
 def summed(tensor: torch.Tensor) -> torch.Tensor:
     """The sum over all processes, the same bytes in each; in place."""
-    if processes.COUNT > 1:
+    if distributed.WORLD_SIZE > 1:
         import torch.distributed as dist
 
         dist.all_reduce(tensor)

@@ -1,4 +1,4 @@
-"""An image file as the network of a published model wants to see it, from the model's own description."""
+"""An image file as the input of a published model, by the model's own description."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from moonshine.runtime.progress import printable
 def load_images(paths: Sequence[Path], description: ModelDescription) -> torch.Tensor:
     """Float images (len(paths), channels, height, width), prepared as those that the model was evaluated on.
 
-    Raises DataError (exit code 3) for a file that is no readable image of 8 bits, or a sliver.
+    Raises DataError (exit code 3) for a file that is not a readable 8-bit image, or is too long and thin.
     """
     return torch.stack([_load(path, description) for path in paths])
 

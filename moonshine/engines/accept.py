@@ -16,7 +16,7 @@ from moonshine.runtime.suggest import suggest
 
 
 def accept(named: Sequence[str], unproven: bool) -> None:
-    """Write the present code of these stages into dvc.lock beside the results that older code made.
+    """Write the present code of these stages into dvc.lock, next to results that older code made.
 
     A name is a stage's, or a kind's as `train` for all its stages. Nothing but code may have changed, and no more of it
     than comments, docstrings and layout: that is proven from the syntax trees of the version in dvc.lock, found in git,

@@ -1,4 +1,4 @@
-"""What seeds and rows left behind that params.yaml no longer has, and whatever else lies among their files.
+"""Outputs of seeds and rows that params.yaml no longer has, and any other files among them.
 
 DVC depends on whole folders where a stage gathers files of all seeds or rows, so any other file there would make that
 stage stale, or stand in dvc.lock and be missed in every clone.
@@ -38,7 +38,7 @@ def set_aside_leftovers(params: Params) -> None:
 
 
 def set_aside(path: Path) -> None:
-    """Move a file of the project to the same path below runs/.leftovers, with a number where one lies there already."""
+    """Move a file of the project to the same path below runs/.leftovers, with a number if there is one already."""
     aside = ASIDE / path
     aside.parent.mkdir(parents=True, exist_ok=True)
     numbered = (aside.with_name(f"{path.name}.{number}") for number in itertools.count(2))

@@ -44,8 +44,8 @@ def record(named: Sequence[str]) -> None:
 def commit(repo: Repo, names: Iterable[str]) -> None:
     """`dvc commit --force --no-relink` for several stages at once.
 
-    Not relinking leaves modification times alone, which Snakemake goes by. No entry in the run cache, for which DVC
-    would copy the outputs that are not to be cached: 150 GB of licensed data. None is none: without names DVC would
+    Not relinking leaves modification times alone, which Snakemake goes by. No entry in the run cache, because for one DVC
+    would copy the outputs that are not to be cached: 150 GB of licensed data. None means no names: without names DVC would
     commit every stage, stale ones as well.
     """
     with lock_repo(repo):
@@ -76,7 +76,7 @@ def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
         if not plan.pending.isdisjoint(files[name]):
             objections[name] = "stale already: params or code changed after its job had started, or an input is stale"
     sound = [name for name in candidates if name not in objections]
-    return objections | _made_otherwise(repo, {name: files[name] for name in sound})
+    return objections | _provenance_mismatches(repo, {name: files[name] for name in sound})
 
 
 def _made_for_something_else(repo: Repo, names: list[str]) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _has_checksum(source: str, made: dict[str, Any]) -> bool:
     return noted is None or noted == f"sha256:{sha256(Path(source))}"
 
 
-def _made_otherwise(repo: Repo, files: dict[str, list[str]]) -> dict[str, str]:
+def _provenance_mismatches(repo: Repo, files: dict[str, list[str]]) -> dict[str, str]:
     """Objections to trainings whose own records name other params, data, teacher or code, and to all after them.
 
     Snakemake knows nothing of it when `--touch` has dated what it did not make.

@@ -32,18 +32,18 @@ def sync() -> None:
     params = read_params(artefacts.PARAMS)
     set_aside_leftovers(params)
     with (
-        ThreadPoolExecutor() as beside,
+        ThreadPoolExecutor() as pool,
         open_project() as repo,
-        lock_repo(repo),  # throughout, or DVC reads its files anew at each step
+        lock_repo(repo),  # throughout, or DVC reads its files again at each step
     ):
-        planning = beside.submit(read_plan)  # a process of its own, which works while DVC does
+        planning = pool.submit(read_plan)  # a process of its own, which works while DVC does
         stage_of = outputs(repo)
         _require_no_dangling_links(stage_of)
         by_dvc, mismatched = staleness(repo), mismatched_stages(repo, params)
         state = with_changed(repo, by_dvc, mismatched)
         plan = planning.result()
         if _differences(state, plan, stage_of):
-            _bring_round(repo, state, stage_of)
+            _align_snakemake(repo, state, stage_of)
             if differences := _differences(state, read_plan(), stage_of):
                 raise DataError("\n".join(f"the engines still disagree: {line}" for line in differences))
             say("Snakemake's state is now that of dvc.lock")
@@ -84,7 +84,7 @@ def _differences(state: Staleness, plan: Plan, stage_of: dict[str, str]) -> list
     return lines + [f"{name}: Snakemake has no record of it" for name in sorted(unknown - pending)]
 
 
-def _bring_round(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> None:
+def _align_snakemake(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> None:
     changed = [path for path, name in stage_of.items() if name in state.changed]
     valid = [path for path, name in stage_of.items() if name not in state.stale]
     make_stale(changed)

@@ -131,7 +131,7 @@ def _data(dataset: str) -> Iterator[tuple[Path, str]]:
 
 
 def _models(experiment: str) -> Iterator[tuple[Path, str]]:
-    """Models of the experiment that were trained here, against the records beside them."""
+    """Models of the experiment that were trained here, against their records."""
     base = Path("models", experiment)
     trained = (path for folder in ("train", "distil") for path in (base / folder).rglob("*.safetensors"))
     for path in sorted(trained):  # the record of a published network has the hash of the file that it was made from

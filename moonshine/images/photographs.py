@@ -32,7 +32,7 @@ LONGEST = 65_500
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:
-    """An RGB image of whatever Pillow can read: JPEG in RGB, grey or CMYK, PNG; EXIF is not looked at.
+    """An RGB image of whatever Pillow can read: JPEG in RGB, grey or CMYK, PNG; EXIF is ignored.
 
     DataError (exit code 3) with the image's name where it cannot be decoded to its end.
     """

@@ -107,7 +107,7 @@ class Split:
 
     @cached_property
     def _positions(self) -> np.ndarray:
-        """Where in the file each image lies: (start, length), int64, shape (images, 2)."""
+        """Where each image is in the file: (start, length), int64, shape (images, 2)."""
         mapped = pa.memory_map(str(self.path)).read_buffer()
         table = pa.ipc.open_file(mapped).read_all()
         blocks = []

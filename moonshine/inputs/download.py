@@ -1,4 +1,4 @@
-"""Downloads that go on where they were cut off, and count only once their checksum is right."""
+"""Downloads that resume where they were cut off, and count only once their checksum is right."""
 
 import fcntl
 import os
@@ -29,7 +29,7 @@ SECONDS_BETWEEN_LOOKS = 0.1
 def download(url: str, path: Path, check: Callable[[Path], None], seconds: float) -> None:
     """Fetch `url` to `path`, which appears only once `check` has let it pass.
 
-    A server that says nothing for `seconds` counts as gone. What was received of a broken transfer is kept beside
+    A server that says nothing for `seconds` counts as gone. What was received of a broken transfer is kept next to
     `path` and continued, by the next attempt or the next call; of several processes one does it, the others wait.
     Raises DataError (exit code 3) for what is not the file, SecurityError (4) for a redirect away from https,
     WriteError (9) after the last attempt.

@@ -3,7 +3,7 @@
 import torch
 
 
-def make_repeatable(threads: int) -> None:
+def make_deterministic(threads: int) -> None:
     """A fixed number of CPU threads, deterministic kernels on the GPU; for the whole process."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True

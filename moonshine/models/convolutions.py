@@ -2,7 +2,7 @@
 
 Definitions: Crowley, Gray, Storkey, "Moonshine: Distilling with Cheap Convolutions" (arXiv 1711.02613), section 3.
 Each substitute maps i channels to o; the stride sits on the spatial (k x k) convolution, and BN -> ReLU stands between
-the convolutions of a substitute, not after the last. There are no biases, but for one case: where the replaced
+the convolutions of a substitute, not after the last. There are no biases except in one case: if the replaced
 convolution had a bias (no batch norm follows it), the last of the substitute has one.
 """
 

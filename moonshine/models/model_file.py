@@ -33,7 +33,7 @@ UNBUILDABLE = (
 
 
 def model_description(name: str, architecture: Architecture, manifest: Manifest) -> ModelDescription:
-    """All that is needed to use a model beside its weights, from the manifest of the data that it was made for.
+    """All that is needed to use a model apart from its weights, from the manifest of the data that it was made for.
 
     "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
     (mean and std of each channel on the scale 0..1), "classes" (names by label). Preprocessing is "resize", the whole

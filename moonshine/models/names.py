@@ -23,7 +23,7 @@ TORCHVISION = tuple(_OF_TORCHVISION.split())
 
 
 def check_architecture(name: str) -> None:
-    """Raise ValueError with a suggestion where `name` is no architecture that can be built."""
+    """Raise ValueError with a suggestion if `name` is not an architecture that can be built."""
     if name in TORCHVISION:
         return
     shape = wide_resnet_shape(name)

@@ -10,7 +10,7 @@ from torchvision.models.resnet import ResNet
 from moonshine.models.convolutions import he_normal
 
 GROUPS = ("layer1", "layer2", "layer3", "layer4")
-# Networks whose heads beside the classifier, which only some training recipes use, are left out.
+# Networks whose auxiliary heads, which only some training recipes use, are left out.
 SINGLE_HEADED: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -38,7 +38,7 @@ def torchvision_network(
 
 
 def _set_widths(network: ResNet, widths: list[int]) -> None:
-    """Make the stem and the groups anew. ValueError where a ResNeXt's convolutions would have no channels left."""
+    """Rebuild the stem and the layers. ValueError if a ResNeXt's convolutions would have no channels left."""
     narrowest = math.ceil(64 / network.base_width)
     if min(widths) < narrowest:
         raise ValueError(f"channels: {min(widths)} leaves its grouped convolutions none; {narrowest} is the least")

@@ -17,7 +17,7 @@ def check_url(url: str) -> str:
     try:
         address = urlsplit(url)
         host, _ = address.hostname, address.port
-    except ValueError as error:  # a port that is not a number, brackets around what is no address
+    except ValueError as error:  # a port that is not a number, brackets around something that is not an address
         raise ValueError(f"{url} is not a URL ({error})") from None
     if "@" in address.netloc:
         raise ValueError(f"{url} has a user name before the host; remove everything up to the @")

@@ -98,7 +98,7 @@ def write_photographs(
             with Progress(f"{folder}: {split}", sum(source.counts[split]), unit="images") as progress:
                 rows = _checked(source.splits[split], findings, look, workers, progress)
                 # a split that is not whole must not appear: the checks are part of the stream
-                entries[split] = write_split(folder, split, _then_judged(rows, findings, source, split), None)
+                entries[split] = write_split(folder, split, _validated(rows, findings, source, split), None)
         except _UnusableError as error:
             problems.append(str(error))
             continue
@@ -112,7 +112,7 @@ def write_photographs(
     return entries
 
 
-def _then_judged(
+def _validated(
     rows: Iterator[tuple[bytes, int, str]], findings: _Findings, source: PhotographSource, split: str
 ) -> Iterator[tuple[bytes, int, str]]:
     """The rows, and an error after the last where something was wrong with them."""

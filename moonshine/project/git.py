@@ -1,4 +1,4 @@
-"""What git says of the repository that the working directory lies in."""
+"""What git reports about the repository of the working directory."""
 
 import os
 import subprocess

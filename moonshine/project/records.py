@@ -56,7 +56,7 @@ class Manifest(TypedDict):
 
 
 class ModelDescription(TypedDict):
-    """In the metadata of a model file: all that is needed to use it beside its weights."""
+    """In the metadata of a model file: all that is needed to use it apart from its weights."""
 
     name: str
     architecture: Architecture

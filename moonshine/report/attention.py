@@ -27,7 +27,7 @@ class Attention:
 
 
 def read_attention(params: Params, partial: bool = False) -> Attention | None:
-    """What lies in results/<experiment>/attention-maps, or None if `partial` and it was not made yet."""
+    """What is in results/<experiment>/attention-maps, or None if `partial` and it does not exist yet."""
     path = artefacts.attention_maps(params.experiment) / "distances.json"
     if partial and not path.exists():
         return None

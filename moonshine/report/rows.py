@@ -67,7 +67,7 @@ class ResultRow:
 
     @property
     def bytes_on_disk(self) -> float | None:
-        """Size of the model file, the mean over seeds; None where the metrics don't say."""
+        """Size of the model file, the mean over seeds; None if the metrics do not say."""
         assert self.metrics is not None
         sizes = [seed["model_bytes"] for seed in self.metrics.get("seeds", {}).values() if "model_bytes" in seed]
         return statistics.mean(sizes) if sizes else self.metrics.get("model_bytes")

@@ -44,7 +44,7 @@ class Column:
 
 
 def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
-    """One table: the models, then for each of its columns what was measured and what stands beside it."""
+    """One table: the models, then each of its columns with what was measured and what it is compared with."""
     chosen = [rows[name] for name in table.rows]
     columns = [Column("Model", "title", [Cell(row.title) for row in chosen], ranked=False)]
     for key in table.columns:

@@ -1,7 +1,7 @@
 """The identity of a run: what determines its bytes, and nothing else.
 
 Not in it are paths, logging and checkpoint intervals, and the device: a finished run may be published where its GPU
-is not. The recipe has the number of processes, and torch's version is in it too, for each rounds differently; of
+is not. The recipe has the number of processes, and torch's version is in it too, because each rounds differently; of
 photographs the versions of what decodes them and draws their crops. Nothing here imports torch.
 """
 

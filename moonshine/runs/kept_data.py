@@ -1,7 +1,7 @@
 """Prepared data stay in runs/prepare/<dataset>/<identity>/, which no engine declares; data/<dataset>/ links to them.
 
 Engines delete what a stage declares before its job starts and again when it fails, and licensed data have no other
-copy: preparing ImageNet again takes hours. So new data are written beside those of before, which go only once the new
+copy: preparing ImageNet again takes hours. So new data are written next to the old ones, which are removed only once the new
 ones are complete and published. The links are hard ones and take no room.
 """
 
@@ -100,7 +100,7 @@ class KeptData:
 
 
 def _publish(source: Path, target: Path) -> None:
-    """Links or copies are made beside the targets first, so that what can fail has failed before any is replaced."""
+    """Links or copies are made next to the targets first, so that whatever fails does so before any is replaced."""
     staged = {target / name: target / f".{name}.tmp-link" for name in FILES}
     try:
         make_folder(target)
@@ -120,7 +120,7 @@ def _publish(source: Path, target: Path) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """A copy across file systems, and of a file that DVC has made read-only, for its cache has a link to it."""
+    """A copy across file systems, and of a file that DVC has made read-only because its cache links to it."""
     if source.stat().st_mode & 0o200:
         with suppress(OSError):
             target.hardlink_to(source)

@@ -1,6 +1,6 @@
-"""How far a run is, for people who watch it: a curve that grows by a line an epoch, and a heartbeat.
+"""How far a run is, for people who watch it: a curve that grows by one line per epoch, and a heartbeat.
 
-Both lie in the run's folder. `moonshine status` reads them, and plotting tools may. Nothing is ever resumed from them,
+Both are in the run's folder. `moonshine status` reads them, and plotting tools may. Nothing is ever resumed from them,
 so a write that fails costs the training nothing.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moonshine.errors import MoonshineError
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.runtime.files import write_json, write_text
 
 CURVE, HEARTBEAT = "curve.csv", "progress.json"
@@ -32,14 +32,14 @@ class LiveRun:
     @property
     def due(self) -> bool:
         """Whether the last heartbeat is old; asking a device for its sums at every step would slow it down."""
-        return processes.FIRST and time.monotonic() - self._last >= SECONDS_BETWEEN_HEARTBEATS
+        return distributed.IS_MAIN and time.monotonic() - self._last >= SECONDS_BETWEEN_HEARTBEATS
 
     def beat(self, epoch: int, step: int, training: dict[str, float] | None = None, **noted: Any) -> None:
-        """Write the heartbeat: `step` steps are done, and epoch `epoch` is under way; `noted` is shown with it.
+        """Write the heartbeat: `step` steps are done, and epoch `epoch` is in progress; `noted` is shown with it.
 
         So are the `training` means; those that are not finite, before anybody has noticed, as null, for JSON has none.
         """
-        if not processes.FIRST:
+        if not distributed.IS_MAIN:
             return
         self._last = time.monotonic()
         rate = (step - self._first) / max(self._last - self._start, 1e-9)
@@ -58,7 +58,7 @@ class LiveRun:
             write_json(self._folder / HEARTBEAT, heartbeat, attempts=1)
 
     def finish_epoch(self, curve: str) -> None:
-        if not processes.FIRST:
+        if not distributed.IS_MAIN:
             return
         with contextlib.suppress(MoonshineError):
             write_text(self._folder / CURVE, curve, attempts=1)

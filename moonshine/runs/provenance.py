@@ -21,7 +21,7 @@ PACKAGES = PACKAGE.parent / RUNTIME_LOCK
 def provenance(device: torch.device, started: float) -> dict[str, Any]:
     """When, where and by which code; unlike the network's bytes, this differs from run to run.
 
-    What decides the bytes (torch, threads, ...) is in the run's identity, which lies beside it. `packages` is the
+    What decides the bytes (torch, threads, ...) is in the run's identity, next to it. `packages` is the
     sha256 of the lock of packages, which images carry as a label.
 
     `started` is a time.time().

@@ -8,7 +8,7 @@ from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.rows import Row
 from moonshine.runs.identity import identity_hash, run_identity
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.runtime.differences import differences, in_words
 from moonshine.runtime.files import read_checked_json, remove, sha256, write_bytes, write_checked_json
 from moonshine.runtime.locks import hold_lock
@@ -34,7 +34,7 @@ class RunFolder:
         has it. Of several processes the first holds the lock and writes for all.
         """
         run = cls(params.experiment, row, seed, run_identity(params, row, seed))
-        if processes.FIRST:
+        if distributed.IS_MAIN:
             hold_lock(run.parent)
             if not (run.path / IDENTITY).exists():
                 run._say_why_anew()
@@ -58,11 +58,11 @@ class RunFolder:
         self._remove_checkpoints()
 
     def note_adoption(self, origin: dict[str, Any]) -> None:
-        """Note an older run that this one goes on from; its record will say so."""
+        """Note an older run that this one continues; its record will say so."""
         write_checked_json(self.path / ADOPTED, origin)
 
     def finished(self) -> tuple[bytes, dict[str, Any]] | None:
-        """The trained network's file and its record, or None while the run is under way.
+        """The trained network's file and its record, or None while the run is in progress.
 
         Raises DataError (exit code 3) where either is damaged, CheckpointError (8) where they are another run's.
         """

@@ -6,7 +6,7 @@ import os
 import torch
 
 from moonshine.errors import MachineError
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.runtime.gpu_claims import claim_free_gpus, claim_gpu, share_gpu
 
 CLAIMED = "MOONSHINE_GPUS_CLAIMED"
@@ -41,7 +41,7 @@ def _granted_gpus() -> str | None:
 def claim_gpus(wanted: str, count: int) -> None:
     """Claim a GPU for each of `count` processes that this one starts, and let them see these and no others.
 
-    Nothing is claimed where they compute on the CPU; what is wrong where there is no GPU, they say themselves.
+    Nothing is claimed if they compute on the CPU; if there is no GPU, they report that themselves.
     """
     if wanted == "cpu" or not torch.cuda.is_available():
         return
@@ -57,10 +57,10 @@ def claim_gpus(wanted: str, count: int) -> None:
 @functools.cache
 def _claimed_gpu() -> int:
     uuids = _visible_gpus()
-    if processes.LOCAL_RANK is None:
+    if distributed.LOCAL_RANK is None:
         (index,) = claim_free_gpus(uuids, 1)
     else:
-        index = processes.LOCAL_RANK
+        index = distributed.LOCAL_RANK
         if CLAIMED in os.environ:
             share_gpu(uuids[index])
         else:

@@ -43,7 +43,7 @@ def md5_of_file(path: Path) -> str:
 def atomic_write(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` complete and durable, or not at all.
 
-    It is written beside the target, fsynced and renamed, and the folder is fsynced, so that a crash or a power
+    It is written next to the target, fsynced and renamed, and the folder is fsynced, so that a crash or a power
     cut at any instant leaves either the old content or the new. `needed` is its size in bytes, where that is known.
     A failed write removes its temporary file and is reported as WriteError (exit code 9), a folder that must not be
     written as MachineError (5). What a killed writer left behind, the next writer of the same file removes.
@@ -85,7 +85,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
-    """A new file beside `path`, locked as long as its writer lives; unlocked ones are leftovers and removed."""
+    """A new file next to `path`, locked while its writer lives; unlocked ones are stale and removed."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
         with suppress(OSError), leftover.open("rb") as old:
             fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -112,7 +112,7 @@ def explain(error: OSError, path: Path, needed: int | None = None) -> MoonshineE
         return MachineError(f"{path}: cannot be written ({reason}); make its folder writable, or work elsewhere")
     size = "" if needed is None else f"{needed:,} bytes needed, "
     full = error.errno in NO_ROOM
-    what, cure = ("writing", "make room") if full else ("reading or writing", "mend the disk")
+    what, cure = ("writing", "make room") if full else ("reading or writing", "check the disk")
     return WriteError(
         f"{path}: {what} failed ({reason}); {size}{free_bytes(path):,} bytes free there; "
         f"{cure} and run the same command again"
@@ -120,7 +120,7 @@ def explain(error: OSError, path: Path, needed: int | None = None) -> MoonshineE
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes of the file system that `path` lies or will lie on."""
+    """Free bytes of the file system that `path` is or will be on."""
     while not path.exists():
         path = path.parent
     stat = os.statvfs(path)

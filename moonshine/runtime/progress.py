@@ -12,7 +12,7 @@ from typing import Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 
 SECONDS_BETWEEN_LINES = 20.0
 OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -28,7 +28,7 @@ _log_file: TextIO | None = None
 def keep_log(path: Path) -> None:
     """From now on every message is also appended to this file, which is opened by the first of them."""
     global _log_path
-    if processes.FIRST:
+    if distributed.IS_MAIN:
         _log_path = path
 
 
@@ -38,11 +38,11 @@ def printable(text: str) -> str:
 
 
 def say(message: str, log: bool = True) -> None:
-    """Print one line, above the bar if there is one, and keep it in the log. The work goes on where neither works.
+    """Print one line, above the bar if there is one, and keep it in the log. The work continues if neither works.
 
     Of several processes only the first speaks.
     """
-    if not processes.FIRST:
+    if not distributed.IS_MAIN:
         return
     message = "\n".join(map(printable, message.split("\n")))
     try:
@@ -102,7 +102,7 @@ class Progress:
         self.title, self.total, self.done, self.unit = title, total, done, unit
         self._first, self._start = done, time.monotonic()
         self._last_line = self._start
-        hidden = None if processes.FIRST else True  # None: unless this is a terminal
+        hidden = None if distributed.IS_MAIN else True  # None: unless this is a terminal
         self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=hidden, leave=False, file=sys.stderr)
 
     def update(self, count: int = 1, note: str = "") -> None:

@@ -73,7 +73,7 @@ def _images(folder: Path) -> dict[Path, int]:
 
 
 def _visible(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """What lies in a folder, links followed."""
+    """The entries of a folder, links followed."""
     try:
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

@@ -9,7 +9,7 @@ from moonshine.distillation.attention_transfer import attention_map
 from moonshine.drawing.attention_figure import ROLES, Example, attention_figure
 from moonshine.errors import DataError, ParamsError
 from moonshine.evaluation.measure import BATCH_SIZE
-from moonshine.models.arithmetic import make_repeatable
+from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.attention_points import attention_points
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
@@ -28,20 +28,20 @@ Maps = list[torch.Tensor]
 def attention_maps(params: Params) -> None:
     """Write results/<experiment>/attention-maps/: the picture, and distances.json with what it was made of.
 
-    The distance of two maps of one image is the squared L2 distance of the maps, each scaled to L2 norm 1: 0 where
-    both networks look at the same places, 2 where at quite different ones.
+    The distance of two maps of one image is the squared L2 distance of the maps, each scaled to L2 norm 1: 0 if
+    both networks look at the same places, at most 2 if they look at different ones.
     """
     settings, device = params.attention_maps, choose_device(params.machine.device)
-    make_repeatable(params.recipe.threads)
+    make_deterministic(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     check_images(params)
     models = params.shown_models
-    lookers = {role: Looker(params.experiment, model, data, device) for role, model in models.items()}
-    if len({len(looker.points) for looker in lookers.values()}) > 1:
+    probes = {role: AttentionProbe(params.experiment, model, data, device) for role, model in models.items()}
+    if len({len(probe.points) for probe in probes.values()}) > 1:
         raise ParamsError("attention_maps: the networks differ in their number of groups")
-    examples, means = _compare(lookers, data, settings.images)
+    examples, means = _compare(probes, data, settings.images)
     folder = artefacts.attention_maps(params.experiment)
-    titles = {role: params.title(looker.row) for role, looker in lookers.items()}
+    titles = {role: params.title(probe.row) for role, probe in probes.items()}
     for name, content in attention_figure("maps", examples, titles).items():
         write_bytes(folder / name, content)
     split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
@@ -50,7 +50,7 @@ def attention_maps(params: Params) -> None:
         {
             "dataset": split,
             "n": len(data),
-            "models": {role: {"model": models[role], "sha256": looker.sha256} for role, looker in lookers.items()},
+            "models": {role: {"model": models[role], "sha256": probe.sha256} for role, probe in probes.items()},
             "distance": means,
             "images": [
                 {"position": position, "class": example.label, "distance": example.distances}
@@ -62,7 +62,7 @@ def attention_maps(params: Params) -> None:
         say(f"{titles[role]}: distance to the teacher {', '.join(f'{value:.4f}' for value in distances)}")
 
 
-class Looker:
+class AttentionProbe:
     """A published model whose attention maps are read."""
 
     def __init__(self, experiment: str, model: str, data: Images, device: torch.device):
@@ -82,10 +82,10 @@ class Looker:
 
 
 def _compare(
-    lookers: dict[str, Looker], data: Images, chosen: list[int]
+    probes: dict[str, AttentionProbe], data: Images, chosen: list[int]
 ) -> tuple[list[Example], dict[str, list[float]]]:
     """The chosen images as examples, and for each student the mean distance of each group over all images."""
-    groups = len(lookers["teacher"].points)
+    groups = len(probes["teacher"].points)
     totals = {role: torch.zeros(groups, dtype=torch.float64) for role in ROLES[1:]}
     examples: dict[int, Example] = {}
     first = 0
@@ -93,7 +93,7 @@ def _compare(
     with torch.inference_mode():
         for images, labels in batches:
             signals.poll("nothing is lost, run the same command again")
-            maps = {role: looker(images) for role, looker in lookers.items()}
+            maps = {role: probe(images) for role, probe in probes.items()}
             distances = {
                 role: torch.stack([_distance(*pair) for pair in zip(maps[role], maps["teacher"])]).double().cpu()
                 for role in totals

@@ -10,14 +10,14 @@ from moonshine.project import artefacts
 from moonshine.project.records import ModelDescription
 from moonshine.project.rows import Row
 from moonshine.runs.run_folder import RunFolder
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.training.publish import publish
 
 
 def distil(params: Params, student: Row, seed: int) -> None:
     """Train one student unless a finished run is there already, and publish it."""
     (run,) = distil_together(params, [student], seed)
-    if processes.FIRST:
+    if distributed.IS_MAIN:
         publish(params.experiment, run)
 
 
@@ -40,7 +40,7 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     from moonshine.distillation.teacher import Teacher
     from moonshine.models.attention_points import attention_points
     from moonshine.training.session import train_runs
-    from moonshine.training.trainee import PRECISIONS
+    from moonshine.training.state import PRECISIONS
 
     check_networks(params, dict.fromkeys(run.row.network for run in runs))
     layers = {run.row: attention_points(run.identity["network"]) for run in runs}
@@ -52,7 +52,7 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
         path = artefacts.named_model(params.experiment, params.teacher)
         recipe = params.recipe
         teacher, description = Teacher.load(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
-        _refuse_stranger(params, runs, path, description)
+        _check_teacher_matches(params, runs, path, description)
         return teacher
 
     train_runs(params, runs, make_objective, make_teacher)
@@ -63,7 +63,7 @@ def _method(params: Params, row: Row) -> Method:
     return params.methods[row.method]
 
 
-def _refuse_stranger(params: Params, runs: list[RunFolder], path: Path, teacher: ModelDescription) -> None:
+def _check_teacher_matches(params: Params, runs: list[RunFolder], path: Path, teacher: ModelDescription) -> None:
     """Raise DataError (exit code 3) for a teacher that cannot see these images, or whose logits mean other classes."""
     dataset, manifest = params.dataset.name, read_manifest(artefacts.data_folder(params.dataset.name))
     if teacher["input"][0] != manifest["shape"][0]:

@@ -8,7 +8,7 @@ from moonshine.costs.counts import network_cost
 from moonshine.data.loading import open_images
 from moonshine.errors import DataError
 from moonshine.evaluation.measure import measure
-from moonshine.models.arithmetic import make_repeatable
+from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import place
 from moonshine.params import Params
@@ -25,7 +25,7 @@ MEASURED = ("top1", "top5", "loss")
 def evaluate(params: Params, row: Row) -> None:
     """Write results/<experiment>/metrics/<row>.json, and the same numbers alone, flat, to .../scores/<row>.json."""
     device = choose_device(params.machine.device)
-    make_repeatable(params.recipe.threads)
+    make_deterministic(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     networks: list[dict[str, Any]] = []
     published = row.stage == "fetch"

@@ -61,7 +61,7 @@ def fetch(params: Params, network: str) -> None:
 
 
 def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
-    """The checked file: a local one as it lies, a remote one downloaded once, under a name that has its hash."""
+    """The checked file: a local one in its place, a remote one downloaded once, under a name that has its hash."""
 
     def check(path: Path) -> None:
         if (found := sha256(path)) != checkpoint.sha256:

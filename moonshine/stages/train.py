@@ -3,7 +3,7 @@
 from moonshine.params import Params
 from moonshine.project.rows import Row
 from moonshine.runs.run_folder import RunFolder
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.training.publish import publish
 
 
@@ -17,5 +17,5 @@ def train(params: Params, network: str, seed: int) -> None:
 
         check_networks(params)  # of all, or a teacher would be trained whose students cannot be
         train_runs(params, [run], lambda row: CrossEntropy(), None)
-    if processes.FIRST:
+    if distributed.IS_MAIN:
         publish(params.experiment, run)

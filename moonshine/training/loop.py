@@ -15,11 +15,11 @@ from moonshine.params.schema import Recipe
 from moonshine.runs.checkpoints import save_checkpoint
 from moonshine.runs.live import LiveRun
 from moonshine.runs.run_folder import RunFolder
-from moonshine.runtime import processes, signals
+from moonshine.runtime import distributed, signals
 from moonshine.runtime.progress import Progress, say
 from moonshine.training.publish import curve_csv
 from moonshine.training.replicas import share_statistics
-from moonshine.training.trainee import Trainee
+from moonshine.training.state import TrainingState
 
 SECONDS_BETWEEN_NOTES = 1.0
 STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
@@ -27,15 +27,15 @@ STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
 
 
 class TrainingLoop:
-    """Advances trainees to their end, saving each into its run folder.
+    """Trains networks to their end, saving each into its run folder.
 
-    Each trainee gets exactly the batches and the arithmetic that it would get alone, so its bytes don't depend on the
-    company. One that diverges is dropped; the others go on.
+    Each network gets exactly the batches and the arithmetic that it would get alone, so its bytes don't depend on the
+    company. One that diverges is dropped; the others continue.
     """
 
     def __init__(
         self,
-        trainees: dict[Trainee, RunFolder],
+        states: dict[TrainingState, RunFolder],
         teacher: Callable[[torch.Tensor], Any] | None,
         train: Images,
         val: Images,
@@ -44,30 +44,30 @@ class TrainingLoop:
         checkpoint_seconds: float,
         checkpoint_steps: int | None,
     ):
-        self.trainees, self.teacher, self.train, self.val = dict(trainees), teacher, train, val
+        self.states, self.teacher, self.train, self.val = dict(states), teacher, train, val
         self.recipe, self.seed = recipe, seed
         self.checkpoint_seconds, self.checkpoint_steps = checkpoint_seconds, checkpoint_steps
         self.batches_per_epoch = -(-len(train) // recipe.batch_size)
         steps = recipe.epochs * self.batches_per_epoch
         self._live = {
-            trainee: LiveRun(folder.path, steps, self._step(trainee.epoch, trainee.batch))
-            for trainee, folder in self.trainees.items()
+            state: LiveRun(folder.path, steps, self._step(state.epoch, state.batch))
+            for state, folder in self.states.items()
         }
         self._failures: list[DivergedError] = []
 
     def run(self) -> list[DivergedError]:
-        """Until every trainee has finished or diverged; returns the errors of those that diverged.
+        """Until every network has finished or diverged; returns the errors of those that diverged.
 
-        Raises Interrupted after saving. Afterwards `trainees` are those that finished.
+        Raises Interrupted after saving. Afterwards `states` has those that finished.
         """
         self._last_save = self._last_note = time.monotonic()
-        start, batch = min((trainee.epoch, trainee.batch) for trainee in self.trainees)
+        start, batch = min((state.epoch, state.batch) for state in self.states)
         total = self.recipe.epochs * len(self.train)
         done = (start - 1) * len(self.train) + batch * self.recipe.batch_size
-        title = ", ".join(trainee.row.name for trainee in self.trainees) + f" seed {self.seed}"
+        title = ", ".join(state.row.name for state in self.states) + f" seed {self.seed}"
         with Progress(title, total, done, unit="images") as progress:
             for epoch in range(start, self.recipe.epochs + 1):
-                if not self.trainees:
+                if not self.states:
                     break
                 self._train_epoch(epoch, batch, progress)
                 self._validate(epoch)
@@ -78,13 +78,13 @@ class TrainingLoop:
         batches = self.train.training_batches(self.recipe.augmentation, self.seed, epoch, self.recipe.batch_size, first)
         for batch, (images, labels) in enumerate(batches, start=first):
             self._stop_if_asked()
-            if not self.trainees:
+            if not self.states:
                 return
             size = min(self.recipe.batch_size, len(self.train) - batch * self.recipe.batch_size)
-            ready = [t for t in self.trainees if (t.epoch, t.batch) == (epoch, batch)]
+            ready = [t for t in self.states if (t.epoch, t.batch) == (epoch, batch)]
             of_teacher = self.teacher(images) if self.teacher else None
-            for trainee in ready:
-                trainee.step(images, labels, of_teacher, weight_of_share(len(labels), size))
+            for state in ready:
+                state.step(images, labels, of_teacher, weight_of_share(len(labels), size))
             if (batch + 1) % STEPS_BETWEEN_CHECKS[self.train.device.type] == 0:
                 self._drop_diverged()
             progress.update(size, self._note(epoch))
@@ -93,58 +93,58 @@ class TrainingLoop:
         self._drop_diverged()
 
     def _validate(self, epoch: int) -> None:
-        for trainee in list(self.trainees):
-            if trainee.epoch != epoch:
+        for state in list(self.states):
+            if state.epoch != epoch:
                 continue
-            share_statistics(trainee.network)
-            measured = measure(trainee.network, self.val, self._stay_safe)
-            losses = {"validation loss": measured["loss"], "every step's loss": trainee.training_means()["loss"]}
+            share_statistics(state.network)
+            measured = measure(state.network, self.val, self._stay_safe)
+            losses = {"validation loss": measured["loss"], "every step's loss": state.training_means()["loss"]}
             if wrong := [name for name, loss in losses.items() if not math.isfinite(loss)]:
-                self._drop(trainee, trainee.diverged(" and ".join(wrong)))
+                self._drop(state, state.diverged(" and ".join(wrong)))
                 continue
-            trainee.finish_epoch(measured)
-            last = trainee.history[-1]
-            self._live[trainee].finish_epoch(curve_csv(trainee.history))
-            self._beat(trainee)
+            state.finish_epoch(measured)
+            last = state.history[-1]
+            self._live[state].finish_epoch(curve_csv(state.history))
+            self._beat(state)
             say(
-                f"{trainee.row} seed {self.seed}: epoch {epoch}/{self.recipe.epochs} lr {last['lr']:g} "
+                f"{state.row} seed {self.seed}: epoch {epoch}/{self.recipe.epochs} lr {last['lr']:g} "
                 f"loss {last['loss']:.4f} train top-1 error {last['train_top1']:.2f} % "
                 f"val top-1 error {last['val_top1']:.2f} %"
             )
 
     def _drop_diverged(self) -> None:
-        for trainee in list(self.trainees):
+        for state in list(self.states):
             try:
-                trainee.check()
+                state.check()
             except DivergedError as error:
-                self._drop(trainee, error)
+                self._drop(state, error)
 
-    def _drop(self, trainee: Trainee, error: DivergedError) -> None:
+    def _drop(self, state: TrainingState, error: DivergedError) -> None:
         say(f"dropped: {error}")
         self._failures.append(error)
-        self._live[trainee].beat(trainee.epoch, self._step(trainee.epoch, trainee.batch), diverged=str(error))
-        del self.trainees[trainee]
+        self._live[state].beat(state.epoch, self._step(state.epoch, state.batch), diverged=str(error))
+        del self.states[state]
 
     def _beat_if_due(self) -> None:
-        for trainee in self.trainees:
-            if self._live[trainee].due:
-                self._beat(trainee)
+        for state in self.states:
+            if self._live[state].due:
+                self._beat(state)
 
-    def _beat(self, trainee: Trainee) -> None:
-        step = self._step(trainee.epoch, trainee.batch)
-        self._live[trainee].beat(trainee.epoch, step, training=trainee.training_means() if trainee.batch else None)
+    def _beat(self, state: TrainingState) -> None:
+        step = self._step(state.epoch, state.batch)
+        self._live[state].beat(state.epoch, step, training=state.training_means() if state.batch else None)
 
     def _note(self, epoch: int) -> str:
         """Loss, its parts and lr for the bar; reading them waits for the device, so not at every step."""
-        if time.monotonic() - self._last_note < SECONDS_BETWEEN_NOTES or not self.trainees:
+        if time.monotonic() - self._last_note < SECONDS_BETWEEN_NOTES or not self.states:
             return ""
         self._last_note = time.monotonic()
-        trainee = next(iter(self.trainees))
-        means = " ".join(f"{name} {value:.3g}" for name, value in trainee.training_means().items())
+        state = next(iter(self.states))
+        means = " ".join(f"{name} {value:.3g}" for name, value in state.training_means().items())
         return f"epoch {epoch} {means}"
 
     def _stop_if_asked(self) -> None:
-        if stopped := processes.largest(signals.received()):
+        if stopped := distributed.largest(signals.received()):
             self._save_all()
             raise signals.stop_now("a checkpoint is saved, the same command resumes from it", stopped)
 
@@ -154,7 +154,7 @@ class TrainingLoop:
         self._save_if_time()
 
     def _save_if_time(self) -> None:
-        if processes.largest(time.monotonic() - self._last_save >= self.checkpoint_seconds):
+        if distributed.largest(time.monotonic() - self._last_save >= self.checkpoint_seconds):
             self._save_all()
 
     def _stay_safe(self) -> None:
@@ -163,21 +163,21 @@ class TrainingLoop:
         self._save_if_time()
 
     def _save_all(self) -> None:
-        """Save every trainee but those that diverged, whose last good checkpoint stays."""
+        """Save every network but those that diverged, whose last good checkpoint stays."""
         self._drop_diverged()
-        for trainee, folder in list(self.trainees.items()):
+        for state, folder in list(self.states.items()):
             try:
-                trainee.check_weights()
+                state.check_weights()
             except DivergedError as error:
-                self._drop(trainee, error)
+                self._drop(state, error)
                 continue
             # validations count, so that the states before and after one have numbers of their own
-            number = self._step(trainee.epoch, trainee.batch) + trainee.epoch - 1
-            if processes.FIRST:
-                save_checkpoint(folder.path, number, trainee.state())
-        processes.wait_for_all()  # none may end, and take the others with it, before all is saved
+            number = self._step(state.epoch, state.batch) + state.epoch - 1
+            if distributed.IS_MAIN:
+                save_checkpoint(folder.path, number, state.checkpoint())
+        distributed.wait_for_all()  # none may end, and take the others with it, before all is saved
         self._last_save = time.monotonic()
 
     def _step(self, epoch: int, batch: int) -> int:
-        """How many steps lie before this batch of this epoch."""
+        """How many steps precede this batch of this epoch."""
         return (epoch - 1) * self.batches_per_epoch + batch

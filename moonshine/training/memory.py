@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from moonshine.training.trainee import Trainee
+from moonshine.training.state import TrainingState
 
 SHARE = 0.9
 """Of the free memory; the rest is for what the allocator leaves unused."""
@@ -24,8 +24,8 @@ class Need:
     passing: int
 
 
-def measure_need(trainee: Trainee, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> Need:
-    """Train a throw-away trainee on one batch and measure what it takes.
+def measure_need(state: TrainingState, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> Need:
+    """Train a throw-away network on one batch and measure what it takes.
 
     Lasting are weights, buffers, gradients and momentum. Passing is, on a GPU, the allocator's peak above what
     lay there before; on a CPU, which keeps no such account, what the forward pass saves for the backward pass.
@@ -36,14 +36,14 @@ def measure_need(trainee: Trainee, images: torch.Tensor, labels: torch.Tensor, t
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    on_gpu = trainee.device.type == "cuda"
+    on_gpu = state.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        trainee.step(images, labels, teacher)
-    weights = sum(parameter.nbytes for parameter in trainee.network.parameters())
-    lasting = 3 * weights + sum(buffer.nbytes for buffer in trainee.network.buffers())
+        state.step(images, labels, teacher)
+    weights = sum(parameter.nbytes for parameter in state.network.parameters())
+    lasting = 3 * weights + sum(buffer.nbytes for buffer in state.network.buffers())
     passing = torch.cuda.max_memory_allocated() - before if on_gpu else sum(saved.values())
     return Need(lasting, passing)
 
@@ -80,7 +80,7 @@ def _left_by_control_groups() -> Iterator[int]:
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> int:
-    """Files that were read and may be forgotten again are no use of memory that would stand in the way."""
+    """The page cache of files that were read does not count: the kernel frees it when memory is needed."""
     statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return int((group / limit).read_text()) - int((group / usage).read_text()) + int(statistics.get(cache, 0))
 

@@ -23,7 +23,7 @@ def publish(experiment: str, run: RunFolder) -> None:
 
 
 def curve_csv(history: Sequence[dict[str, float]]) -> str:
-    """The history of a run as CSV, a line an epoch."""
+    """The history of a run as CSV, one line per epoch."""
     lines = [",".join(history[0])]
     lines += [",".join(f"{value:.6g}" for value in epoch.values()) for epoch in history]
     return "\n".join(lines) + "\n"

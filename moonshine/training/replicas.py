@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from moonshine.errors import DivergedError, Interrupted, MachineError
-from moonshine.runtime import processes, signals
+from moonshine.runtime import distributed, signals
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
     Where one of them ends early, the others raise MachineError (exit code 5) instead of waiting for it.
     """
-    if processes.COUNT == 1:
+    if distributed.WORLD_SIZE == 1:
         yield
         return
     import torch.distributed as dist
@@ -43,7 +43,7 @@ def joined(device: torch.device) -> Iterator[None]:
 
 def replicated(network: nn.Module) -> nn.Module:
     """The network, or a wrapper around it whose backward pass averages the gradients of all processes."""
-    if processes.COUNT == 1:
+    if distributed.WORLD_SIZE == 1:
         return network
     from torch.nn.parallel import DistributedDataParallel
 
@@ -52,7 +52,7 @@ def replicated(network: nn.Module) -> nn.Module:
 
 def share_statistics(network: nn.Module) -> None:
     """Give all processes the first one's buffers, which are batch norm's running statistics."""
-    if processes.COUNT > 1:
+    if distributed.WORLD_SIZE > 1:
         import torch.distributed as dist
 
         for buffer in network.buffers():

@@ -9,7 +9,7 @@ import torch
 
 from moonshine.data.loading import Images, open_images
 from moonshine.errors import CheckpointError, MachineError, ParamsError
-from moonshine.models.arithmetic import make_repeatable
+from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.model_file import model_bytes, model_description
 from moonshine.models.networks import build_network
 from moonshine.params import Params, Recipe
@@ -18,14 +18,14 @@ from moonshine.project.rows import Row, model_name
 from moonshine.runs.checkpoints import load_newest_checkpoint, require_room_for
 from moonshine.runs.provenance import provenance
 from moonshine.runs.run_folder import RunFolder
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.runtime.device import choose_device
 from moonshine.runtime.progress import say
 from moonshine.training.loop import TrainingLoop
 from moonshine.training.memory import batches_of_students, free_memory, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.replicas import joined
-from moonshine.training.trainee import Trainee
+from moonshine.training.state import TrainingState
 
 MakeObjective = Callable[[Row], Objective]
 Forward = Callable[[torch.Tensor], Any]
@@ -40,7 +40,7 @@ def train_runs(
     `make_objective` gets a row, `make_teacher` the device.
     """
     device = choose_device(params.machine.device)
-    make_repeatable(params.recipe.threads)
+    make_deterministic(params.recipe.threads)
     with joined(device), _lack_of_memory_explained():
         _train_on(device, params, runs, make_objective, make_teacher)
 
@@ -72,42 +72,42 @@ def _train_on(
     teacher = make_teacher(device) if make_teacher else None
     failures = []
     for group in _batches_of_students(params.recipe, runs, make_objective, teacher, train):
-        trainees = {_resume(params.recipe, run, make_objective(run.row), device): run for run in group}
-        _announce(params, trainees, device)
-        require_room_for(group[0].path, [trainee.state() for trainee in trainees])
+        states = {_resume(params.recipe, run, make_objective(run.row), device): run for run in group}
+        _announce(params, states, device)
+        require_room_for(group[0].path, [state.checkpoint() for state in states])
         machine, seed = params.machine, group[0].seed
         loop = TrainingLoop(
-            trainees, teacher, train, val, params.recipe, seed, machine.checkpoint_seconds, machine.checkpoint_steps
+            states, teacher, train, val, params.recipe, seed, machine.checkpoint_seconds, machine.checkpoint_steps
         )
         failures += loop.run()
-        for trainee in loop.trainees:
-            if processes.FIRST:
-                name = model_name(trainee.row, trainee.seed)
-                model = model_bytes(trainee.network, model_description(name, trainee.architecture, train.manifest))
-                trainees[trainee].finish(model, {"history": trainee.history, **provenance(device, started)})
+        for state in loop.states:
+            if distributed.IS_MAIN:
+                name = model_name(state.row, state.seed)
+                model = model_bytes(state.network, model_description(name, state.architecture, train.manifest))
+                states[state].finish(model, {"history": state.history, **provenance(device, started)})
     if failures:
         raise failures[0]
 
 
 def _require_work_for_all(images: int, batch_size: int) -> None:
     smallest = images % batch_size or batch_size
-    if smallest < processes.COUNT:
+    if smallest < distributed.WORLD_SIZE:
         raise ParamsError(
             f"recipe.batch_size: {batch_size} leaves a last batch of {smallest} of {images} images, too few for "
-            f"{processes.COUNT} processes; choose another"
+            f"{distributed.WORLD_SIZE} processes; choose another"
         )
 
 
 def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
     """Raise ParamsError (exit code 2) if batch norm meets one value a channel: its variance would be nothing."""
     smallest = len(train) % batch_size or batch_size
-    if smallest // processes.COUNT > 1:
+    if smallest // distributed.WORLD_SIZE > 1:
         return
     try:
         with torch.no_grad():
             build_network(run.identity["network"])(torch.empty(1, *train.manifest["shape"], device="meta"))
     except ValueError:
-        shared = f", shared by {processes.COUNT} processes" if processes.COUNT > 1 else ""
+        shared = f", shared by {distributed.WORLD_SIZE} processes" if distributed.WORLD_SIZE > 1 else ""
         raise ParamsError(
             f"recipe.batch_size: {batch_size} leaves a last batch of {smallest} of {len(train)} images{shared}, "
             f"too few for the batch norm of {run.row}; choose another"
@@ -128,35 +128,35 @@ def _batches_of_students(
     of_teacher = teacher(images) if teacher else None
     needs = []
     for run in runs:
-        trainee = Trainee(run.row, run.identity["network"], make_objective(run.row), recipe, run.seed, train.device)
-        needs.append(measure_need(trainee, images, labels, of_teacher))
+        state = TrainingState(run.row, run.identity["network"], make_objective(run.row), recipe, run.seed, train.device)
+        needs.append(measure_need(state, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
-        del trainee
-    groups = processes.of_first(batches_of_students(needs, free_memory(train.device)))
+        del state
+    groups = distributed.broadcast_from_main(batches_of_students(needs, free_memory(train.device)))
     return [[runs[index] for index in group] for group in groups]
 
 
-def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device) -> Trainee:
+def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device) -> TrainingState:
     """The network of a run where its newest checkpoint left it, or at the start."""
-    trainee = Trainee(run.row, run.identity["network"], objective, recipe, run.seed, device)
-    if state := processes.of_first(load_newest_checkpoint(run.path) if processes.FIRST else None):
+    state = TrainingState(run.row, run.identity["network"], objective, recipe, run.seed, device)
+    if saved := distributed.broadcast_from_main(load_newest_checkpoint(run.path) if distributed.IS_MAIN else None):
         try:
             with _lack_of_memory_explained():
-                trainee.load_state(state)
+                state.load_checkpoint(saved)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{run.path}: its checkpoint does not fit: {error}; delete this folder") from None
-        say(f"{run.path}: resuming from epoch {trainee.epoch}, batch {trainee.batch}")
-    return trainee
+        say(f"{run.path}: resuming from epoch {state.epoch}, batch {state.batch}")
+    return state
 
 
-def _announce(params: Params, trainees: Iterable[Trainee], device: torch.device) -> None:
+def _announce(params: Params, states: Iterable[TrainingState], device: torch.device) -> None:
     """What a reader of the log needs to repeat the run."""
     recipe = params.recipe
-    for trainee in trainees:
-        method = params.methods[trainee.row.method] if trainee.row.method else None
+    for state in states:
+        method = params.methods[state.row.method] if state.row.method else None
         distilled = f", teacher {params.teacher}, {method.model_dump(exclude_none=True)}" if method else ""
         say(
-            f"{trainee.row}: seed {trainee.seed}, global batch size {recipe.batch_size}, {recipe.epochs} epochs, "
+            f"{state.row}: seed {state.seed}, global batch size {recipe.batch_size}, {recipe.epochs} epochs, "
             f"lr {recipe.lr:g} x {recipe.lr_factor:g} after epochs {recipe.lr_steps}, "
             f"{device}, {recipe.threads} threads{distilled}"
         )

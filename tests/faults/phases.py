@@ -37,7 +37,7 @@ def record_phases(path: Path, pause: str | None = None) -> None:
     import moonshine.stages.prepare
     import moonshine.stages.train
     import moonshine.training.loop
-    from moonshine.training.trainee import Trainee
+    from moonshine.training.state import TrainingState
 
     path.write_bytes(b"s\0")
     with path.open("r+b") as file:
@@ -71,8 +71,8 @@ def record_phases(path: Path, pause: str | None = None) -> None:
     note_calls(moonshine.stages.evaluate, "measure", b"e")
     note_calls(moonshine.stages.train, "publish", b"p")
     note_calls(moonshine.stages.distil, "publish", b"p")
-    note_calls(Trainee, "step", b"t")
-    note_calls(Trainee, "finish_epoch", b"f")
+    note_calls(TrainingState, "step", b"t")
+    note_calls(TrainingState, "finish_epoch", b"f")
     enter(b"s")  # before any work
 
 

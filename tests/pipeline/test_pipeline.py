@@ -263,7 +263,7 @@ def test_attention_maps_are_of_the_images_asked_for_with_plain_pytorchs_distance
     drawn: list[Example] = []
     module = "moonshine.stages.attention_maps"
     monkeypatch.setattr(f"{module}.attention_figure", lambda name, examples, titles: drawn.extend(examples) or {})
-    monkeypatch.setattr(f"{module}.make_repeatable", lambda threads: None)
+    monkeypatch.setattr(f"{module}.make_deterministic", lambda threads: None)
     monkeypatch.chdir(copy_finished(by_snakemake, tmp_path / "project"))
     params, positions = toy_params(), [401, 7]  # of another batch, and not in order
     params["attention_maps"]["images"] = positions

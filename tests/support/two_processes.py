@@ -17,9 +17,9 @@ from moonshine.distillation.teacher import TeacherOutputs
 from moonshine.models.architecture import architecture_of
 from moonshine.params import read_params
 from moonshine.project.rows import Row
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.training.replicas import joined
-from moonshine.training.trainee import Trainee
+from moonshine.training.state import TrainingState
 
 BATCH_SIZE = 100
 
@@ -41,13 +41,13 @@ def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, tor
     method = params.methods["at"].model_dump(exclude_none=True)
     objective = Distillation(("layer1", "layer2", "layer3", "layer4"), **method)
     recipe = params.recipe.model_copy(update={"weight_decay": 0.0})
-    trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))
-    trainee.network.eval()
+    state = TrainingState(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))
+    state.network.eval()
     images, labels = next(data.training_batches(params.recipe.augmentation, 0, 1, size))
     maps = [images.abs().mean(1)[:, :side, :side] for side in (12, 6, 3, 2)]
-    trainee.step(images, labels, TeacherOutputs(images.new_zeros(0), maps), weight_of_share(len(labels), size))
-    remembered = trainee.state()["optimizer"]["state"]
-    return {name: remembered[i]["momentum_buffer"] for i, (name, _) in enumerate(trainee.network.named_parameters())}
+    state.step(images, labels, TeacherOutputs(images.new_zeros(0), maps), weight_of_share(len(labels), size))
+    remembered = state.checkpoint()["optimizer"]["state"]
+    return {name: remembered[i]["momentum_buffer"] for i, (name, _) in enumerate(state.network.named_parameters())}
 
 
 def main() -> None:
@@ -57,12 +57,12 @@ def main() -> None:
     train, val = (SmallImages(Path("data/digits"), split, torch.device("cpu")) for split in ("train", "val"))
     folder = Path(sys.argv[2])
     with joined(torch.device("cpu")):
-        torch.save(gradients_of_one_step(train, params, 7), folder / f"gradients-{processes.RANK}.pt")
+        torch.save(gradients_of_one_step(train, params, 7), folder / f"gradients-{distributed.RANK}.pt")
         for data in (train, val):
             data.labels = torch.arange(len(data))
         evaluated = [label for _, labels in val.evaluation_batches(BATCH_SIZE) for label in labels.tolist()]
         seen = {"train": seen_images(train, params), "val": evaluated}
-        (folder / f"seen-{processes.RANK}.json").write_text(json.dumps(seen))
+        (folder / f"seen-{distributed.RANK}.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
 from moonshine.params.schema import Method
 from moonshine.project.rows import Row
-from moonshine.training.trainee import Trainee
+from moonshine.training.state import TrainingState
 from tests.support.project import toy_params
 
 
@@ -38,13 +38,13 @@ def one_step(**recipe: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     points = ("layer1", "layer2", "layer3", "layer4")
     architecture = architecture_of(params.networks["student"], 10, 1)
     objective = Distillation(points, **params.methods["at"].model_dump(exclude_none=True))
-    trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, settings, 0, torch.device("cpu"))
+    state = TrainingState(Row.parse("distil/at/student"), architecture, objective, settings, 0, torch.device("cpu"))
     images = torch.randn(32, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     maps = [torch.nn.functional.normalize(images.abs().mean(1)[:, :side, :side], dim=(1, 2)) for side in (12, 6, 3, 2)]
-    trainee.step(images, torch.arange(32) % 10, TeacherOutputs(images.new_zeros(0), maps))
-    remembered = trainee.state()["optimizer"]["state"]
-    named = enumerate(trainee.network.named_parameters())
-    return {name: remembered[i]["momentum_buffer"] for i, (name, _) in named}, trainee.training_means()
+    state.step(images, torch.arange(32) % 10, TeacherOutputs(images.new_zeros(0), maps))
+    remembered = state.checkpoint()["optimizer"]["state"]
+    named = enumerate(state.network.named_parameters())
+    return {name: remembered[i]["momentum_buffer"] for i, (name, _) in named}, state.training_means()
 
 
 def direction(gradients: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -101,7 +101,9 @@ def test_compiled_networks_of_one_architecture_have_their_own_graphs(monkeypatch
     with torch._dynamo.config.patch(recompile_limit=2):
         for method in methods:
             objective = Distillation(("group1", "group2", "group3"), **method.model_dump(exclude_none=True))
-            trainee = Trainee(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))
-            trainee.step(images, labels, said)
+            state = TrainingState(
+                Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu")
+            )
+            state.step(images, labels, said)
     torch.compiler.reset()
     assert len(runs) == len(set(runs)) == len(methods)

@@ -1,4 +1,4 @@
-"""Axes whose pixels are known before anything is drawn, so that names can be placed beside points."""
+"""Axes whose pixels are known before anything is drawn, so that names can be placed next to points."""
 
 import math
 from collections.abc import Iterable

@@ -12,17 +12,17 @@ from moonshine.models.networks import compile_network, initialise, place
 from moonshine.params.schema import Recipe
 from moonshine.project.records import Architecture
 from moonshine.project.rows import Row
-from moonshine.runtime import processes
+from moonshine.runtime import distributed
 from moonshine.training.objective import Objective
 from moonshine.training.replicas import replicated
 from moonshine.training.schedule import learning_rate
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SMALLEST_SCALE = 2.0**-14
-"""float16 gradients that overflow even at this loss scale are no accident of scaling."""
+"""float16 gradients that overflow even at this loss scale are not caused by the scale."""
 
 
-class Trainee:
+class TrainingState:
     """A network, its objective and its optimiser, advanced batch by batch.
 
     `epoch` (from 1) and `batch` (from 0) say which batch comes next; `history` has one dict a finished epoch.
@@ -92,7 +92,7 @@ class Trainee:
 
         torch.manual_seed would prepare the same for all kinds of devices, which takes a hundred times as long.
         """
-        seed = derived_seed("step", self.seed, self.epoch, self.batch) + processes.RANK
+        seed = derived_seed("step", self.seed, self.epoch, self.batch) + distributed.RANK
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
@@ -166,7 +166,7 @@ class Trainee:
     def finished(self) -> bool:
         return self.epoch > self.recipe.epochs
 
-    def state(self) -> dict[str, Any]:
+    def checkpoint(self) -> dict[str, Any]:
         """Everything that the future of the run depends on. Randomness is not: it is a function of the position."""
         return {
             "network": self.network.state_dict(),
@@ -178,9 +178,9 @@ class Trainee:
             "history": self.history,
         }
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._scaler.load_state_dict(state["scaler"])
-        self.epoch, self.batch, self.history = state["epoch"], state["batch"], state["history"]
-        self._sums = state["sums"].to(self.device)
+    def load_checkpoint(self, content: dict[str, Any]) -> None:
+        self.network.load_state_dict(content["network"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        self._scaler.load_state_dict(content["scaler"])
+        self.epoch, self.batch, self.history = content["epoch"], content["batch"], content["history"]
+        self._sums = content["sums"].to(self.device)

@@ -7,18 +7,19 @@ import os
 from typing import Any, TypeVar
 
 _torchrun = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
-COUNT = int(_torchrun.get("WORLD_SIZE", 1))
+WORLD_SIZE = int(_torchrun.get("WORLD_SIZE", 1))
 RANK = int(_torchrun.get("RANK", 0))
 LOCAL_RANK = int(_torchrun["LOCAL_RANK"]) if _torchrun else None
 """Among the processes of this machine; None where torchrun started none."""
-FIRST = RANK == 0
+IS_MAIN = RANK == 0
+"""Whether this is the process that writes files and messages."""
 
 Value = TypeVar("Value")
 
 
 def largest(number: int) -> int:
     """The largest of all processes' numbers; waits for no device."""
-    if COUNT == 1:
+    if WORLD_SIZE == 1:
         return number
     import torch
     import torch.distributed as dist
@@ -32,9 +33,9 @@ def wait_for_all() -> None:
     largest(0)
 
 
-def of_first(value: Value) -> Value:
+def broadcast_from_main(value: Value) -> Value:
     """The first process's value, a plain or a tensor on the CPU, in all of them."""
-    if COUNT == 1:
+    if WORLD_SIZE == 1:
         return value
     import torch
     import torch.distributed as dist
