@@ -222,7 +222,7 @@ def _content(path: Path) -> dict[str, Any] | None:
 
 
 def _published(experiment: str, row: Row, seed: int | None) -> str | None:
-    """The sha256 of a model as its record has it; for a fetched model that of the file, because its record has the original's."""
+    """The sha256 of a model by its record; for a fetched model that of the file, as its record has the original's."""
     try:
         if seed is None:
             return _digest(artefacts.model(experiment, row))

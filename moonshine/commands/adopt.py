@@ -1,7 +1,7 @@
 """`moonshine adopt`: let a run that older code or libraries made count as one of the present.
 
-A run is told apart by all that determines its bytes, so an edit of declared code starts it again. Whoever knows that the
-edit changes no result, or does not mind, can continue the older work instead: on purpose, and recorded.
+A run is told apart by all that determines its bytes, so an edit of declared code starts it again. Whoever knows that
+the edit changes no result, or does not mind, can continue the older work instead: on purpose, and recorded.
 """
 
 from pathlib import Path

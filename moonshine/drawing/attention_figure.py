@@ -1,4 +1,4 @@
-"""The picture that shows what attention transfer does: where each network looks, layer by layer."""
+"""The picture that shows what attention transfer does: where each network looks, group by group."""
 
 from dataclasses import dataclass
 
@@ -19,13 +19,13 @@ class Example:
     """float, 0..1, shape (channels, height, width)."""
     label: str
     maps: dict[str, list[np.ndarray]]
-    """Role -> the map of each layer, shape (height, width), of L2 norm 1."""
+    """Role -> the map of each group, shape (height, width), of L2 norm 1."""
     distances: dict[str, list[float]]
-    """Role -> the distance of each layer, for all roles but the teacher."""
+    """Role -> the distance of each group, for all roles but the teacher."""
 
 
 def attention_figure(name: str, examples: list[Example], titles: dict[str, str]) -> dict[str, bytes]:
-    """The picture in every format: one line per image, and per layer one column for each role."""
+    """The picture in every format: one line per image, and per group one column for each role."""
     return render(name, lambda theme: _draw(theme, examples, titles))
 
 
@@ -52,7 +52,7 @@ def _draw(theme: Theme, examples: list[Example], titles: dict[str, str]) -> Figu
                     axes.set_title(role, fontsize=8, loc="center", pad=3)
                     if column == 1:
                         axes.annotate(
-                            f"layer {group + 1}", (0.5, 1.32), xycoords="axes fraction", ha="center", fontsize=9.5
+                            f"group {group + 1}", (0.5, 1.32), xycoords="axes fraction", ha="center", fontsize=9.5
                         )
     names = ", ".join(f"{role}: {titles[role]}" for role in ROLES)
     note = f"{names}. Numbers: distance to the teacher's map."

@@ -44,9 +44,9 @@ def record(named: Sequence[str]) -> None:
 def commit(repo: Repo, names: Iterable[str]) -> None:
     """`dvc commit --force --no-relink` for several stages at once.
 
-    Not relinking leaves modification times alone, which Snakemake goes by. No entry in the run cache, because for one DVC
-    would copy the outputs that are not to be cached: 150 GB of licensed data. None means no names: without names DVC would
-    commit every stage, stale ones as well.
+    Not relinking leaves modification times alone, which Snakemake goes by. There is no entry in the run cache, because
+    DVC would copy the outputs that are not to be cached there: 150 GB of licensed data. Without names nothing is
+    committed, because DVC would commit every stage, stale ones as well.
     """
     with lock_repo(repo):
         known = {stage.addressing: stage for stage in repo.index.stages}  # load_one would parse dvc.lock for each

@@ -11,7 +11,7 @@ from moonshine.project.rows import parse_model
 
 CAPTION = (
     "Where the teacher, a student trained on labels alone and the same student distilled look: the strength of the "
-    "activations after each layer (group of blocks), for {count} fixed validation images. Numbers are distances to the "
+    "activations after each group of blocks, for {count} fixed validation images. Numbers are distances to the "
     "teacher's map: 0 if both look at the same places, at most 2 if they look at different ones."
 )
 

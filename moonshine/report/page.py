@@ -53,7 +53,7 @@ def _distances(attention: Attention) -> str:
         [escape(attention.titles[role]), *(f"{values[group]:.3f}" for group in groups)]
         for role, values in attention.distances.items()
     ]
-    headers = [f"Mean distance over {attention.images:,} images", *(f"Layer {group + 1}" for group in groups)]
+    headers = [f"Mean distance over {attention.images:,} images", *(f"Group {group + 1}" for group in groups)]
     return tabulate(lines, headers, "pipe", disable_numparse=True, colalign=["left", *["right"] * len(groups)])
 
 

@@ -119,7 +119,7 @@ def _committed(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _set_aside(path: Path) -> None:
-    """The record last: until it is gone the file does not count as temporary, so a kill between the two costs nothing."""
+    """The record last: while it exists the file does not count as temporary, so a kill between the two is harmless."""
     if path.exists():
         path.rename(path.with_suffix(".pt.corrupt"))
     path.with_suffix(".json").rename(path.with_suffix(".json.corrupt"))

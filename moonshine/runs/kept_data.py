@@ -1,8 +1,8 @@
 """Prepared data stay in runs/prepare/<dataset>/<identity>/, which no engine declares; data/<dataset>/ links to them.
 
 Engines delete what a stage declares before its job starts and again when it fails, and licensed data have no other
-copy: preparing ImageNet again takes hours. So new data are written next to the old ones, which are removed only once the new
-ones are complete and published. The links are hard ones and take no room.
+copy: preparing ImageNet again takes hours. So new data are written next to the old ones, which are removed only once
+the new ones are complete and published. The links are hard ones and take no room.
 """
 
 import hashlib

@@ -67,7 +67,7 @@ FIGURES = {
     ),
     "attention-losses": Drawing(
         "Attention loss",
-        "How far the student's attention maps are from the teacher's after each layer (group of blocks), on the "
+        "How far the student's attention maps are from the teacher's after each group of blocks, on the "
         "training images: the loss before it is weighted by beta.",
         "Lines are means over seeds; bands reach from the smallest value to the largest.",
         attention_losses,

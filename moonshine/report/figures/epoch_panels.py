@@ -11,7 +11,7 @@ from moonshine.report.figures.labels import wrapped
 from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.scales import Scale
 
-LAYER_COLOURS = ["#1f83c6", "#0a9c74", "#d36a00", "#b55fa0"]
+GROUP_COLOURS = ["#1f83c6", "#0a9c74", "#d36a00", "#b55fa0"]
 MOST_EPOCHS, MOST_HOVERED = 100, 25
 """Points of a curve that are drawn, and of those the ones to point at."""
 LAST_EPOCHS = 0.75
@@ -56,7 +56,7 @@ def training_curves(measured: Measured, size: Size) -> Any:
 
 
 def attention_losses(measured: Measured, size: Size) -> Any:
-    """A panel per distilled row: the attention loss of each layer over the epochs."""
+    """A panel per distilled row: the attention loss of each group over the epochs."""
     frames = [
         over_seeds(curve, column)
         .reset_index()
@@ -64,7 +64,7 @@ def attention_losses(measured: Measured, size: Size) -> Any:
             row=measured.titles[row],
             network=measured.networks[row.network],
             method=measured.method(row),
-            layer=f"layer {column.removeprefix(ATTENTION)}",
+            group=f"group {column.removeprefix(ATTENTION)}",
         )
         for row, curve in measured.attention_curves.items()
         for column in attention_groups(curve)
@@ -74,13 +74,13 @@ def attention_losses(measured: Measured, size: Size) -> Any:
     low = float(positive.min()) if len(positive) else 1e-3
     scale = Scale.fitted([low, max(float(frame["max"].max()), low)], 1, (0.05, 0.05), logarithmic=True)
     y = _logarithmic("mean", "attention loss", scale)
-    layers = list(dict.fromkeys(sorted(frame["layer"], key=lambda name: int(name.split()[1]))))
-    range_ = [LAYER_COLOURS[number % len(LAYER_COLOURS)] for number in range(len(layers))]
-    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, columns=columns(layers, size))
-    colour = alt.Color("layer:N", scale=alt.Scale(domain=layers, range=range_), title=None, legend=legend)
+    groups = list(dict.fromkeys(sorted(frame["group"], key=lambda name: int(name.split()[1]))))
+    range_ = [GROUP_COLOURS[number % len(GROUP_COLOURS)] for number in range(len(groups))]
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, columns=columns(groups, size))
+    colour = alt.Color("group:N", scale=alt.Scale(domain=groups, range=range_), title=None, legend=legend)
     tooltip = [
         alt.Tooltip("row:N", title="model"),
-        alt.Tooltip("layer:N"),
+        alt.Tooltip("group:N"),
         alt.Tooltip("epoch:Q"),
         alt.Tooltip("loss:Q", format=".3g"),
     ]
