@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from moonshine.cli.command import (
@@ -21,6 +22,7 @@ from moonshine.runtime import distributed, progress, startup
 
 if TYPE_CHECKING:
     from moonshine.params import Params
+    from moonshine.report.rows import Costs
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -173,7 +175,17 @@ def _report(options: argparse.Namespace) -> None:
     with unchanged(options, "report", [*curves, *metrics, *maps]):
         require_results(params, options.params)
         set_aside_leftovers(params)
-        report(params, options.partial)
+        report(params, partial(_costs, params) if options.partial else None)
+
+
+def _costs(params: "Params", networks: list[str]) -> "dict[str, Costs]":
+    """Of rows that have not run; PyTorch, which takes seconds to load, is needed for no other page."""
+    from moonshine.costs.experiment import network_costs
+
+    return {
+        name: {"parameters": cost.parameters, "learnable": cost.trainable, "macs": cost.macs}
+        for name, cost in network_costs(params, networks).items()
+    }
 
 
 COMMANDS = (

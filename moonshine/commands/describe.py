@@ -5,7 +5,8 @@ from pydantic import ValidationError
 from torch import nn
 
 from moonshine.checks.networks import check_networks
-from moonshine.costs.counts import Cost, module_costs, network_cost
+from moonshine.costs.counts import Cost, module_costs
+from moonshine.costs.experiment import network_costs
 from moonshine.errors import ParamsError
 from moonshine.models.architecture import architecture_of
 from moonshine.models.convolutions import reasons_to_keep
@@ -40,13 +41,12 @@ def describe_network(params: Params, name: str) -> None:
 
 def describe_experiment(params: Params) -> None:
     """Print the cost of every network of an experiment, for its images."""
-    check_networks(params)
-    dataset = params.dataset
-    _print_images(dataset.classes, dataset.channels, dataset.size)
-    lines = []
-    for name, network in params.networks.items():
-        cost = network_cost(architecture_of(network, dataset.classes, dataset.channels), dataset.size, dataset.size)
-        lines.append({"Network": name, "Arch": network.arch, "Conv": network.conv or "S", **_counts(cost)})
+    costs = network_costs(params, params.networks)
+    _print_images(params.dataset.classes, params.dataset.channels, params.dataset.size)
+    lines = [
+        {"Network": name, "Arch": network.arch, "Conv": network.conv or "S", **_counts(costs[name])}
+        for name, network in params.networks.items()
+    ]
     _print_table(lines, numbers=3)
 
 

@@ -29,7 +29,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "models",
         "stages/attention_maps.py",
     ),
-    "report": ("costs", "drawing", "models", "report", "stages/report.py"),
+    "report": ("drawing", "report", "stages/report.py"),
 }
 """Folders and files of the package."""
 

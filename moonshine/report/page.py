@@ -74,7 +74,7 @@ def protocol(params: Params, rows: dict[str, ResultRow]) -> str:
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "from one seed"
     steps = ", ".join(map(str, recipe.lr_steps))
     lowered = f", multiplied by {recipe.lr_factor:g} after epochs {steps}" if steps else ""
-    trained = "Networks trained here" if params.fetch else "All networks"
+    trained = "Networks without published weights" if params.fetch else "All networks"
     seeds = ", ".join(map(str, params.seeds))
     return (
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "

@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,8 @@ ERRORS: tuple[Error, ...] = ("top1", "top5")
 MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
 COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
 Costs = dict[Count, int]
+CostsOf = Callable[[list[str]], dict[str, Costs]]
+"""Names of networks -> the costs of each, which need no data. This folder knows no networks."""
 
 
 def rank(value: float) -> float:
@@ -73,17 +76,16 @@ class ResultRow:
         return statistics.mean(sizes) if sizes else self.metrics.get("model_bytes")
 
 
-def read_rows(params: Params, partial: bool = False) -> dict[str, ResultRow]:
+def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, ResultRow]:
     """Every row that params name, and no other that may be in the folder.
 
-    `partial` lets rows be absent, which then have no metrics; what their networks cost is computed. Raises DataError
-    (exit code 3) for an absent row otherwise, for a missing or non-finite number, missing seeds, a mean that is not
-    that of its seeds, or rows that were measured on different images; ParamsError (2) for a network that cannot be
-    built.
+    With `costs_of`, rows may be absent: they have no metrics, and the costs that it computes. Raises DataError (exit
+    code 3) for an absent row otherwise, for a missing or non-finite number, missing seeds, a mean that is not that of
+    its seeds, or rows that were measured on different images.
     """
     paths = {row: artefacts.metrics(params.experiment, row) for row in params.rows}
-    absent = [row for row, path in paths.items() if partial and not path.exists()]
-    computed = _computed_costs(params, absent)
+    absent = [row for row, path in paths.items() if costs_of and not path.exists()]
+    computed = costs_of(list(dict.fromkeys(row.network for row in absent))) if costs_of and absent else {}
     rows = {}
     for row, path in paths.items():
         metrics = None if row in absent else _checked(params, row, path)
@@ -95,25 +97,6 @@ def read_rows(params: Params, partial: bool = False) -> dict[str, ResultRow]:
             f"results/{params.experiment}/metrics: rows were measured on different images; evaluate them again"
         )
     return rows
-
-
-def _computed_costs(params: Params, rows: list[Row]) -> dict[str, Costs]:
-    """Network -> its costs, which need no data."""
-    if not rows:
-        return {}
-    # PyTorch takes seconds to load, and a page without gaps needs nothing of it
-    from moonshine.checks.networks import check_networks
-    from moonshine.costs.counts import network_cost
-    from moonshine.models.architecture import architecture_of
-
-    networks = list(dict.fromkeys(row.network for row in rows))
-    check_networks(params, networks)
-    data = params.dataset
-    costs: dict[str, Costs] = {}
-    for name in networks:
-        cost = network_cost(architecture_of(params.networks[name], data.classes, data.channels), data.size, data.size)
-        costs[name] = {"parameters": cost.parameters, "learnable": cost.trainable, "macs": cost.macs}
-    return costs
 
 
 def scratch_partner(row: ResultRow, rows: dict[str, ResultRow]) -> ResultRow | None:

@@ -14,7 +14,7 @@ from moonshine.report.headline import headline
 from moonshine.report.index import FILE as HEADLINE
 from moonshine.report.index import index_page
 from moonshine.report.page import markdown_page
-from moonshine.report.rows import ResultRow, read_rows
+from moonshine.report.rows import CostsOf, ResultRow, read_rows
 from moonshine.report.tables import table_csv
 from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
@@ -22,13 +22,14 @@ from moonshine.runtime.files import remove, write_bytes, write_json, write_text
 from moonshine.runtime.progress import say
 
 
-def report(params: Params, partial: bool = False) -> None:
+def report(params: Params, costs_of: CostsOf | None = None) -> None:
     """Write the page that a reviewer reads; the same metrics and params give the same bytes.
 
-    `partial` writes it with rows that have not run, which the page then says. Raises DataError (exit code 3) for
-    metrics, curves or attention maps that are missing or damaged, Interrupted for a stop before anything is written.
+    With `costs_of` it is written even if rows have not run, which the page then says. Raises DataError (exit code 3) if
+    metrics, curves or attention maps are missing or damaged, Interrupted for a stop before anything is written.
     """
-    rows = read_rows(params, partial)
+    partial = costs_of is not None
+    rows = read_rows(params, costs_of)
     measured = _measured(params, rows, partial)
     attention = read_attention(params, partial)
     folder = artefacts.results_folder(params.experiment)

@@ -35,7 +35,13 @@ def gap_to_teacher(measured: Measured, size: Size) -> Any:
     title = f"top-1 error minus that of the teacher ({who}: {error:.2f} %), in percentage points"
     x_axis = alt.Axis(tickCount=max(length // 70, 3), title=wrapped(title, length))
     x = alt.X("gap:Q", scale=alt.Scale(domain=scale.domain, nice=False), axis=x_axis)
-    y_axis = alt.Axis(labelExpr="split(datum.label, '\\n')", labelLineHeight=LINE_HEIGHT - 2, grid=False)
+    y_axis = alt.Axis(
+        labelExpr="split(datum.label, '\\n')",
+        labelLineHeight=LINE_HEIGHT - 2,
+        # Vega centres the first line of several
+        labelBaseline={"condition": {"test": "indexof(datum.label, '\\n') >= 0", "value": "bottom"}, "value": "middle"},
+        grid=False,
+    )
     y = alt.Y("lines:N", sort=None, title=None, axis=y_axis)
     base = alt.Chart(data(frame)).transform_filter(ticked())
     colour = by_method(alt.Color, measured, size, 0)
