@@ -95,7 +95,7 @@ def engines(peer: str) -> None:
 def loading(peer: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         photographs = Path(folder) / "photographs"
-        loader.write_photographs(photographs)
+        loader.write_jpeg_images(photographs)
         for resize, what in ((None, "identical pixels"), (256, "images resized at preparation")):
             data = loader.prepare(Path(folder) / f"resize-{resize}", photographs, resize)
             ours = Worker(sys.executable, LOADER, "ours", str(data), threads=1)

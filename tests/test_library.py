@@ -15,7 +15,7 @@ def settings():
     return [*warnings.filters], gc.get_threshold(), Image.core.get_blocks_max(), repr(backend)
 
 before = settings()
-from moonshine.images.photographs import decode
+from moonshine.images.decoding import decode
 from moonshine.models.networks import compile_network
 from moonshine.drawing.attention_figure import Example, attention_figure
 from moonshine.report import figures

@@ -24,13 +24,13 @@ DIGITS_VALIDATION = 360
 
 
 def check_images(params: Params) -> None:
-    """ParamsError (exit code 2) for attention_maps.images that do not exist; nothing where no data are prepared."""
+    """ParamsError (exit code 2) for attention_maps.images that do not exist; nothing if no data are prepared."""
     if manifest := _manifest(params.dataset.name):
         _require_positions(params.attention_maps.images, manifest)
 
 
 def check_data(params: Params) -> None:
-    """As `check_images`, and DataError (exit code 3) where the data were prepared for other params.
+    """As `check_images`, and DataError (exit code 3) if the data were prepared for other params.
 
     The engines prepare them again by themselves, single commands do not.
     """
@@ -40,7 +40,7 @@ def check_data(params: Params) -> None:
 
 
 def data_problem(params: Params) -> str | None:
-    """How the prepared data differ from what params.yaml asks for; None where they do not, or none are prepared.
+    """How the prepared data differ from what params.yaml asks for; None if they do not, or none are prepared.
 
     Every key of `dataset` that decides bytes is compared. Raises DataError for a damaged manifest.
     """

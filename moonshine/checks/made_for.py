@@ -87,7 +87,7 @@ def seeds_of(seeds: Iterable[int], row: Row) -> list[int | None]:
 
 
 def model_problem(params: Params, row: Row, seed: int | None, hashed: bool = False) -> str | None:
-    """How a model differs from what it has to be here, by its record; None where it does not, or lacks either.
+    """How a model differs from what it has to be here, by its record; None if it does not, or lacks either.
 
     `hashed` also reads the whole model to compute its sha256.
     """
@@ -213,7 +213,7 @@ def _images(dataset: str, path: Path, content: dict[str, Any], command: str) -> 
 
 
 def _content(path: Path) -> dict[str, Any] | None:
-    """What a result says; None where it is not there or damaged, which its reader names."""
+    """What a result says; None if it is not there or damaged, which its reader names."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -258,7 +258,7 @@ def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
 
 
 def locked_stages() -> dict[str, Any]:
-    """What dvc.lock has of each stage, of all experiments; nothing where it is missing or damaged."""
+    """What dvc.lock has of each stage, of all experiments; nothing if it is missing or damaged."""
     try:
         return {name: entry for name, entry in read_stages().items() if isinstance(entry, dict)}
     except DataError:

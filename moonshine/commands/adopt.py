@@ -25,7 +25,7 @@ def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
     """Copy the work of an older run of `row` and `seed` into the present one's folder.
 
     `chosen` begins the name of the older run's folder; it may be left out where there is only one. Raises ParamsError
-    (exit code 2) where the choice is not clear, CheckpointError (8) where more differs than may.
+    (exit code 2) where the choice is not clear, CheckpointError (8) if more differs than may.
     """
     run = RunFolder.open(params, row, seed)
     if run.finished() or has_checkpoint(run.path):

@@ -30,7 +30,7 @@ def describe_architecture(arch: str, conv: str | None) -> None:
 def describe_network(params: Params, name: str) -> None:
     """Print the cost of one network of an experiment, and what is substituted in it.
 
-    Like the other, raises ParamsError (exit code 2) where a network of params.yaml cannot be built or run.
+    Like the other, raises ParamsError (exit code 2) if a network of params.yaml cannot be built or run.
     """
     if name not in params.networks:
         raise ParamsError(f'unknown network "{name}"{suggest(name, params.networks)}')
@@ -95,7 +95,7 @@ def _shape(network: nn.Module, path: str) -> str:
 
 
 def _counts(cost: Cost) -> dict[str, str]:
-    return {"No. Params": f"{cost.parameters:,}", "Learnable": f"{cost.trainable:,}", "MACs": f"{cost.macs:,}"}
+    return {"No. Params": f"{cost.parameters:,}", "Trainable": f"{cost.trainable:,}", "MACs": f"{cost.macs:,}"}
 
 
 def _print_images(classes: int, channels: int, side: int) -> None:

@@ -45,7 +45,7 @@ MEANINGS = {
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One network of the experiment; `seed` is None for published weights, numbers are None where not known."""
+    """One network of the experiment; `seed` is None for published weights, numbers are None if not known."""
 
     row: Row
     seed: int | None

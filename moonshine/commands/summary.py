@@ -73,7 +73,7 @@ def _read(text: str) -> dict[str, dict[str, str]]:
 
 
 def _cells(line: dict[str, str] | None) -> list[str]:
-    """What a line of the table says, nothing where it is absent or has not run."""
+    """What a line of the table says, nothing if it is absent or has not run."""
     if line is None or line["seeds"] == "0":
         return [""] * len(SHOWN)
     return [_cell(line, column) for column in SHOWN]
@@ -106,7 +106,7 @@ def _of_another_experiment(line: str, revision: str) -> bool:
 
 
 def _git(*arguments: str) -> str:
-    """What git prints; nothing where it fails, as for a file that a revision does not have."""
+    """What git prints; nothing if it fails, as for a file that a revision does not have."""
     return (git(*arguments) or b"").decode()
 
 

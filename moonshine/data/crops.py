@@ -1,4 +1,4 @@
-"""Photographs, as JPEG bytes, to the fixed uint8 pixels that networks see.
+"""Images, as JPEG bytes, to the fixed uint8 pixels that networks see.
 
 The pixels are those of torchvision's transforms on Pillow images, bit for bit: the same decoder and the same filter
 do the work, the decoder on no more rows than a crop needs. (Faster filters round otherwise: torch's antialiased
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from moonshine.images.photographs import decode, resize_shorter_side
+from moonshine.images.decoding import decode, resize_shorter_side
 
 RATIOS = (3 / 4, 4 / 3)
 """Aspect ratios that RandomResizedCrop draws from, width over height."""

@@ -1,4 +1,4 @@
-"""Batches of photographs, decoded and cropped by worker processes, normalised on the training device."""
+"""Batches of JPEG images, decoded and cropped by worker processes, normalised on the training device."""
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import derived_seed, epoch_order
 from moonshine.data.shares import share
 from moonshine.errors import DataError, MachineError
-from moonshine.images.photographs import decode
+from moonshine.images.decoding import decode
 from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
 from moonshine.project.records import Manifest

@@ -57,7 +57,7 @@ Images = SmallImages | JpegImages
 
 
 def open_images(folder: Path, split: str, device: torch.device, workers: int | None) -> Images:
-    """A prepared split, by the manifest's encoding; `workers` processes load photographs, None is one for each CPU.
+    """A prepared split, by the manifest's encoding; `workers` processes load JPEG images, None is one for each CPU.
 
     Several processes of one training share the CPUs out.
     """

@@ -29,8 +29,8 @@ def export(model: Path, output: Path | None, images: Sequence[Path], dataset: st
     """Write `output`, by default exports/<model>.onnx, with a batch of any size and the description as metadata.
 
     It is compared with PyTorch on `images`, or without any on the first validation images of the prepared `dataset`.
-    Raises ParamsError (exit code 2) where no file must be written there or the model is a folder, DataError (3) where
-    there are no images that the model was made for, CheckpointError (8) where the exported network's logits differ, as
+    Raises ParamsError (exit code 2) if no file must be written there or the model is a folder, DataError (3) where
+    there are no images that the model was made for, CheckpointError (8) if the exported network's logits differ, as
     `check` says it: nothing is written then.
     """
     refuse_folder(model)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from moonshine.data.crops import evaluation_pixels
 from moonshine.errors import DataError
-from moonshine.images.photographs import decode_eight_bits
+from moonshine.images.decoding import decode_eight_bits
 from moonshine.project.records import ModelDescription
 from moonshine.runtime.progress import printable
 

@@ -17,7 +17,7 @@ def refuse_folder(model: Path) -> None:
 def logits_of(network: nn.Module, images: torch.Tensor, model: Path) -> torch.Tensor:
     """The network's output, float32 (images, classes).
 
-    Raises CheckpointError (exit code 8) where it cannot take images of the size that its file names, DataError (3)
+    Raises CheckpointError (exit code 8) if it cannot take images of the size that its file names, DataError (3)
     where its output is not finite, as that of weights which are not.
     """
     try:

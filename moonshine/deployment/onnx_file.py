@@ -73,7 +73,7 @@ def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, A
 def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: Path) -> float:
     """The largest difference of a logit between onnxruntime and PyTorch, relative to the largest logit.
 
-    CheckpointError (exit code 8) where it is above TOLERANCE and above ROUNDING times PyTorch's own error, or where an
+    CheckpointError (exit code 8) if it is above TOLERANCE and above ROUNDING times PyTorch's own error, or where an
     image gets another class although its logits are further apart than that error explains.
     """
     import onnxruntime

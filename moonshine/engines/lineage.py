@@ -156,7 +156,7 @@ class _Chain:
 
 
 def _cause(stage: str | None, changed: dict[str, list[Any]], recorded: Container[str]) -> str | None:
-    """Why a file of this stage is not what dvc.lock says; None where it is."""
+    """Why a file of this stage is not what dvc.lock says; None if it is."""
     if stage is None:
         return "no stage of params.yaml makes it"
     if stage not in changed:

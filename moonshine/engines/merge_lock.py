@@ -63,7 +63,7 @@ def _read(path: Path) -> Stages:
 
 def _parse(lock: bytes, path: Path) -> Stages:
     try:
-        content = parse_yaml(lock.decode(), path)  # empty where both sides have added dvc.lock
+        content = parse_yaml(lock.decode(), path)  # empty if both sides have added dvc.lock
         return dict(content["stages"]) if content else {}
     except (UnicodeDecodeError, ParseError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a dvc.lock ({' '.join(str(error).split())}); merge it by hand") from None

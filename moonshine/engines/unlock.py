@@ -45,7 +45,7 @@ def unlock() -> None:
 
 
 def _restore_record() -> bool:
-    """Put dvc.lock together again where it is not whole: as the last commit has it, with what it still has whole.
+    """Put dvc.lock together again if it is not whole: as the last commit has it, with what it still has whole.
 
     What Snakemake ran since is recorded once more; the rest is planned again, and trainings publish what they left.
     """

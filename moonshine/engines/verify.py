@@ -102,7 +102,7 @@ def _repair(recorded: Recorded, cache: Path) -> str:
 
 
 def _md5_in_git(path: Path) -> str | None:
-    """As dvc.lock would have what the last commit has there; None where it has nothing, or git is not installed."""
+    """As dvc.lock would have what the last commit has there; None if it has nothing, or git is not installed."""
     try:
         names = (git("ls-tree", "-r", "--name-only", "-z", "HEAD", "--", str(path)) or b"").decode().split("\0")[:-1]
     except MachineError:

@@ -1,6 +1,6 @@
 """Find the files that a data set is made from, and hold each against the checksum that params.yaml pins.
 
-They are only ever read. Each is looked for in machine.raw_data.<source>, or where there is none, where Debian's package
+They are only ever read. Each is looked for in machine.raw_data.<source>, or if there is none, where Debian's package
 of it installs; else it is downloaded, if it has a url, and kept below machine.downloads.
 """
 

@@ -34,7 +34,7 @@ class ConvSpec:
         return self.spelling == "S"
 
     def bottleneck_width(self, outputs: int) -> int:
-        """m = outputs // b, the channels of the spatial convolution of B and BG; ValueError where that is below 1."""
+        """m = outputs // b, the channels of the spatial convolution of B and BG; ValueError if that is below 1."""
         assert self.bottleneck is not None
         width = outputs // self.bottleneck
         if width < 1:
@@ -42,7 +42,7 @@ class ConvSpec:
         return width
 
     def group_count(self, channels: int) -> int:
-        """Groups of the spatial convolution over `channels` channels; ValueError where they don't divide."""
+        """Groups of the spatial convolution over `channels` channels; ValueError if they don't divide."""
         if self.groups is None:
             return 1
         number, is_width = self.groups

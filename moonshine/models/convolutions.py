@@ -22,7 +22,7 @@ def cheap_convolution(spec: ConvSpec, inputs: int, outputs: int, stride: int, bi
         B(b)     1x1 (i -> m) -> 3x3 (m -> m) -> 1x1 (m -> o)
         BG(b,g)  1x1 (i -> m) -> 3x3 (m -> m, g groups) -> 1x1 (m -> o)
 
-    ValueError where the groups don't divide the channels or no bottleneck is left.
+    ValueError if the groups don't divide the channels or no bottleneck is left.
     """
     kernel, dilation = (2, 2) if spec.dilated else (3, 1)
     if spec.bottleneck is None and spec.groups is None:
@@ -78,7 +78,7 @@ def substitute(network: nn.Module, conv: str) -> list[str]:
 
 
 def reasons_to_keep(network: nn.Module) -> dict[str, str | None]:
-    """Path of each convolution -> why it stays as it is, or None where a cheap one takes its place."""
+    """Path of each convolution -> why it stays as it is, or None if a cheap one takes its place."""
     convolutions = {path: layer for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     stem = next(iter(convolutions), None)
     return {path: "stem" if path == stem else _reason(layer) for path, layer in convolutions.items()}

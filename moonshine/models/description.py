@@ -46,15 +46,15 @@ class _Description(_Part):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "_Description":
         channels, *size = self.input
-        photographs = self.preprocessing.shorter_side is not None
+        jpeg_images = self.preprocessing.shorter_side is not None
         if self.architecture.classes != len(self.classes):
             raise ValueError(f"{len(self.classes)} classes for a network of {self.architecture.classes}")
         if {self.architecture.in_channels, len(self.normalisation.mean), len(self.normalisation.std)} != {channels}:
             raise ValueError(f"network and normalisation are not both for {channels} channels")
-        if (self.preprocessing.crop if photographs else self.preprocessing.resize) != size:
+        if (self.preprocessing.crop if jpeg_images else self.preprocessing.resize) != size:
             raise ValueError(f"preprocessing does not give images of {size[0]} x {size[1]}")
-        if photographs and (channels != 3 or size[0] != size[1]):
-            raise ValueError("photographs are squares of three channels")
+        if jpeg_images and (channels != 3 or size[0] != size[1]):
+            raise ValueError("JPEG images are squares of three channels")
         return self
 
 

@@ -37,7 +37,7 @@ def model_description(name: str, architecture: Architecture, manifest: Manifest)
 
     "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
     (mean and std of each channel on the scale 0..1), "classes" (names by label). Preprocessing is "resize", the whole
-    image to (height, width), for small images; for photographs "shorter_side" and "crop".
+    image to (height, width), for small images; for JPEG images "shorter_side" and "crop".
     """
     height, width = manifest["shape"][1:]
     if manifest["encoding"] == "raw":
@@ -103,7 +103,7 @@ def load_model(path: str | Path, name: str | None = None) -> tuple[nn.Module, Mo
     """The network with its weights on the CPU, in eval mode, and its description.
 
     Raises DataError (exit code 3) for a damaged file, one whose description cannot be true, or another than the
-    experiment's model `name` if that is given; CheckpointError (8) where weights and architecture disagree.
+    experiment's model `name` if that is given; CheckpointError (8) if weights and architecture disagree.
     """
     path = Path(path)
     description = read_description(path)

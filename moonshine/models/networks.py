@@ -20,7 +20,7 @@ CONVOLUTIONS_OF_BLOCK = {"basic": 2, "single": 1}
 def build_network(architecture: Architecture) -> nn.Module:
     """The network of a description, on the meta device: without weights, in no time.
 
-    Give it weights by loading a state dict with assign=True. Raises ParamsError (exit code 2) where the convolution
+    Give it weights by loading a state dict with assign=True. Raises ParamsError (exit code 2) if the convolution
     cannot be built for the channels.
     """
     # RegNets work out their widths with tensors, which takes a device that has memory

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moonshine.models.attention_points import attention_points
-from moonshine.params.schema import PHOTOGRAPHS, Params
+from moonshine.params.schema import JPEG_SOURCES, Params
 from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
 
@@ -141,14 +141,14 @@ def _attention(params: Params) -> Iterator[str]:
 
 
 def _augmentation(params: Params) -> Iterator[str]:
-    """Photographs are cropped by area, small images after padding."""
+    """JPEG images are cropped by area, small images after padding."""
     key, source, settings = "recipe.augmentation", params.dataset.source, params.recipe.augmentation
-    if source in PHOTOGRAPHS:
+    if source in JPEG_SOURCES:
         if settings.crop_scale is None:
-            yield f"{key}.crop_scale: missing key; photographs are cropped by area, as a rule [0.08, 1.0]"
+            yield f"{key}.crop_scale: missing key; JPEG images are cropped by area, as a rule [0.08, 1.0]"
         if settings.pad is not None:
             yield f"{key}.pad: for small images, not for {source}"
     elif settings.crop_scale is not None:
-        yield f"{key}.crop_scale: for photographs, not for {source}"
+        yield f"{key}.crop_scale: for JPEG images, not for {source}"
     elif settings.pad and settings.pad >= params.dataset.size:
         yield f"{key}.pad: {settings.pad} would move images of {params.dataset.size} pixels out of sight"

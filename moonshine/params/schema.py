@@ -38,7 +38,7 @@ DATA_FILES: dict[str, tuple[str, ...]] = {
     "folder": (),
 }
 """Source -> the roles of the files that it is made from, the keys of `dataset.files`."""
-PHOTOGRAPHS = ("imagenet", "imagenette", "folder")
+JPEG_SOURCES = ("imagenet", "imagenette", "folder")
 """Sources of JPEG images, which are stored compressed, as they are in the source."""
 GREY = ("digits", "fashion_mnist")
 CLASSES = {"digits": 10, "fashion_mnist": 10, "imagenette": 10}
@@ -170,13 +170,13 @@ class Dataset(Section):
         return self
 
     @model_validator(mode="after")
-    def _photographs_are_scaled(self) -> "Dataset":
-        if self.source not in PHOTOGRAPHS:
+    def _jpeg_images_are_scaled(self) -> "Dataset":
+        if self.source not in JPEG_SOURCES:
             if self.evaluation or self.resize:
-                raise ValueError(f"evaluation, resize: for photographs, not for {self.source}")
+                raise ValueError(f"evaluation, resize: for JPEG images, not for {self.source}")
             return self
         if not self.evaluation:
-            raise ValueError(f"evaluation: missing, {self.source} has photographs of any size")
+            raise ValueError(f"evaluation: missing; the JPEG images of {self.source} have any size")
         if self.training:
             raise ValueError(f"training: not for {self.source}")
         for key, side in (("evaluation.resize", self.evaluation.resize), ("resize", self.resize)):

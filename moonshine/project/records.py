@@ -33,7 +33,7 @@ class SplitRecord(TypedDict):
     bytes: int
     sha256: str
     oddities: NotRequired[list[dict[str, Any]]]
-    """Of photographs: what is odd about some that are readable all the same."""
+    """Of JPEG images: what is odd about some that are readable all the same."""
 
 
 class Manifest(TypedDict):
@@ -44,7 +44,7 @@ class Manifest(TypedDict):
     classes: list[str]
     """Names by label."""
     encoding: str
-    """`raw` for pixels, `jpeg` for photographs."""
+    """`raw` for pixels, `jpeg` for JPEG files."""
     shape: list[int]
     """Channels, height and width of what networks see."""
     normalisation: Normalisation
@@ -52,7 +52,7 @@ class Manifest(TypedDict):
     origin: dict[str, Any]
     """What the source says of itself: its name, hashes, how it was split."""
     evaluation: NotRequired[dict[str, int]]
-    """Of photographs: `resize`, the shorter side before the central crop."""
+    """Of JPEG images: `resize`, the shorter side before the central crop."""
 
 
 class ModelDescription(TypedDict):
@@ -63,7 +63,7 @@ class ModelDescription(TypedDict):
     input: list[int]
     """Channels, height and width."""
     preprocessing: dict[str, Any]
-    """`resize` to (height, width) for small images; `shorter_side` and `crop` for photographs."""
+    """`resize` to (height, width) for small images; `shorter_side` and `crop` for JPEG images."""
     normalisation: Normalisation
     classes: list[str]
 

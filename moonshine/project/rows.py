@@ -21,7 +21,7 @@ class Row:
 
     @classmethod
     def parse(cls, name: str) -> "Row":
-        """The row of a name; ValueError where it cannot be one."""
+        """The row of a name; ValueError if it cannot be one."""
         stage, *rest = name.split("/")
         if stage not in get_args(Stage) or len(rest) != 1 + (stage == "distil") or not all(rest):
             raise ValueError(f"{name!r} is not the name of a row")
@@ -47,7 +47,7 @@ def model_name(row: Row, seed: int | None = None) -> str:
 
 
 def parse_model(name: str) -> tuple[Row, int | None]:
-    """The row and the seed of a model's name; a fetched one has no seed. Raises ValueError where it cannot be one.
+    """The row and the seed of a model's name; a fetched one has no seed. Raises ValueError if it cannot be one.
 
     Names of networks may begin with `seed`, too.
     """

@@ -73,7 +73,8 @@ def protocol(params: Params, rows: dict[str, ResultRow]) -> str:
     count = len(params.seeds)
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "from one seed"
     steps = ", ".join(map(str, recipe.lr_steps))
-    lowered = f", multiplied by {recipe.lr_factor:g} after epochs {steps}" if steps else ""
+    after = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
+    lowered = f", multiplied by {recipe.lr_factor:g} after {after} {steps}" if steps else ""
     trained = "Networks without published weights" if params.fetch else "All networks"
     seeds = ", ".join(map(str, params.seeds))
     return (

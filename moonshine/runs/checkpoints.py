@@ -49,7 +49,7 @@ def _serialised(folder: Path, step: int, state: dict[str, Any]) -> memoryview:
 
 
 def load_newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest state that is whole, or None where none was ever committed.
+    """The newest state that is whole, or None if none was ever committed.
 
     A damaged one is set aside as *.corrupt with a warning and the one before is used. Where all are damaged,
     DataError (exit code 3): starting from scratch is for the user to decide. CheckpointError (8) for one of another

@@ -2,7 +2,7 @@
 
 Not in it are paths, logging and checkpoint intervals, and the device: a finished run may be published where its GPU
 is not. The recipe has the number of processes, and torch's version is in it too, because each rounds differently; of
-photographs the versions of what decodes them and draws their crops. Nothing here imports torch.
+JPEG images the versions of what decodes them and draws their crops. Nothing here imports torch.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def identity_in_params(params: Params, row: Row, classes: int, in_channels: int)
 
 
 def _decoders() -> dict[str, str | None]:
-    """Versions of what makes pixels of photographs: Pillow, its JPEG library, and numpy, which draws the crops."""
+    """Versions of what makes pixels of JPEG images: Pillow, its JPEG library, and numpy, which draws the crops."""
     from PIL import features
 
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")

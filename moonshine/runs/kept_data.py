@@ -149,7 +149,7 @@ def _has_sha256(path: Path, expected: str) -> bool:
 
 
 def _identity(params: Params) -> dict[str, Any]:
-    """All that determines the bytes: settings, code, what decodes, and the photographs where no checksum pins them."""
+    """All that determines the bytes: settings, code, what decodes, and the JPEG images where no checksum pins them."""
     settings = params.dataset.model_dump(exclude={"shared": True, "licensed": True, "files": {"__all__": {"url"}}})
     modules = code_files([*CODE["prepare"], SOURCES.format(source=params.dataset.source)])
     return {
@@ -167,7 +167,7 @@ def _hash(identity: dict[str, Any]) -> str:
 
 
 def _listing(root: Path) -> str:
-    """A hash of the names, sizes and times of all photographs, which are not read.
+    """A hash of the names, sizes and times of all JPEG images, which are not read.
 
     The time of the last change of status counts too: an image may be replaced by one of equal size and date.
     """

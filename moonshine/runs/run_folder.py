@@ -64,7 +64,7 @@ class RunFolder:
     def finished(self) -> tuple[bytes, dict[str, Any]] | None:
         """The trained network's file and its record, or None while the run is in progress.
 
-        Raises DataError (exit code 3) where either is damaged, CheckpointError (8) where they are another run's.
+        Raises DataError (exit code 3) if either is damaged, CheckpointError (8) if they are another run's.
         """
         found = self.finished_in(self.path)
         if found:

@@ -46,7 +46,7 @@ def claim_gpus(wanted: str, count: int) -> None:
     if wanted == "cpu" or not torch.cuda.is_available():
         return
     uuids = _visible_gpus()
-    # CUDA numbers devices as the variable lists them; where it is unset, by indices that the processes count alike
+    # CUDA numbers devices as the variable lists them; if it is unset, by indices that the processes count alike
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(index) for index in range(len(uuids))] if given is None else given.split(",")
     indices = claim_free_gpus(uuids, count)

@@ -10,7 +10,7 @@ _torchrun = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
 WORLD_SIZE = int(_torchrun.get("WORLD_SIZE", 1))
 RANK = int(_torchrun.get("RANK", 0))
 LOCAL_RANK = int(_torchrun["LOCAL_RANK"]) if _torchrun else None
-"""Among the processes of this machine; None where torchrun started none."""
+"""Among the processes of this machine; None if torchrun started none."""
 IS_MAIN = RANK == 0
 """Whether this is the process that writes files and messages."""
 

@@ -44,7 +44,7 @@ def atomic_write(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
     """A binary file that appears at `path` complete and durable, or not at all.
 
     It is written next to the target, fsynced and renamed, and the folder is fsynced, so that a crash or a power
-    cut at any instant leaves either the old content or the new. `needed` is its size in bytes, where that is known.
+    cut at any instant leaves either the old content or the new. `needed` is its size in bytes, if that is known.
     A failed write removes its temporary file and is reported as WriteError (exit code 9), a folder that must not be
     written as MachineError (5). What a killed writer left behind, the next writer of the same file removes.
     """
@@ -106,7 +106,7 @@ def is_temporary(path: Path) -> bool:
 
 
 def explain(error: OSError, path: Path, needed: int | None = None) -> MoonshineError:
-    """What a failed access means to the user: MachineError (5) where it is not allowed, else WriteError (9)."""
+    """What a failed access means to the user: MachineError (5) if it is not allowed, else WriteError (9)."""
     reason = error.strerror or str(error)
     if error.errno in NOT_ALLOWED:
         return MachineError(f"{path}: cannot be written ({reason}); make its folder writable, or work elsewhere")
@@ -175,7 +175,7 @@ def write_checked_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_checked_json(path: Path, cure: str) -> dict[str, Any]:
-    """What `write_checked_json` wrote; DataError (exit code 3) with the cure where it is missing or damaged."""
+    """What `write_checked_json` wrote; DataError (exit code 3) with the cure if it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop(CHECKSUM) == _checksum(content):

@@ -64,7 +64,7 @@ def import_compiler_when_used() -> None:
     """Spare the processes that don't compile 0.75 s: torchvision, optimisers and meta tensors import it unused.
 
     They ask for a few functions by which it is told what not to compile. Those are promised here; to ask for anything
-    else imports it. Has no effect where it is imported already.
+    else imports it. Has no effect if it is imported already.
     """
     if COMPILER not in sys.modules:
         sys.modules[COMPILER] = _Promise(COMPILER, disable=_disable, graph_break=lambda: None)

@@ -1,4 +1,4 @@
-"""Photographs of one's own: train/ and val/ in machine.raw_data.folder, each with a folder a class.
+"""Images of one's own: train/ and val/ in machine.raw_data.folder, each with a folder per class.
 
 Labels count the classes in the order of their names. Files beside the folders are not looked at, nor are hidden ones
 and those that Windows leaves where pictures were looked at; every other file in a class's folder is an image.
@@ -18,7 +18,7 @@ from unicodedata import normalize
 from moonshine.errors import DataError
 from moonshine.inputs.raw import raw_folder
 from moonshine.params.schema import Params
-from moonshine.preparation.photograph_store import Photograph, PhotographSource
+from moonshine.preparation.jpeg_store import JpegImage, JpegSource
 from moonshine.runtime import signals
 from moonshine.runtime.progress import printable
 
@@ -26,7 +26,7 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 LEFT_BY_WINDOWS = ("thumbs.db", "desktop.ini")
 
 
-def open_source(params: Params) -> PhotographSource:
+def open_source(params: Params) -> JpegSource:
     """The folders, listed; images are read as they are written."""
     root = raw_folder(params)
     classes = {split: _classes(root / split) for split in ("train", "val")}
@@ -41,7 +41,7 @@ def open_source(params: Params) -> PhotographSource:
     counts = {split: [len(sizes) for sizes in of_classes] for split, of_classes in images.items()}
     # prepare looks at it when all images are written, whose hashes _split has added by then
     origin: dict[str, Any] = {"source": "folder", **{split: {"images": sum(counts[split])} for split in counts}}
-    return PhotographSource(
+    return JpegSource(
         classes=classes["train"],
         splits={split: _split(root / split, of_classes, origin[split]) for split, of_classes in images.items()},
         counts=counts,
@@ -94,7 +94,7 @@ def _visible(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
             raise DataError(f"{path}: {what} cannot be read ({error.strerror}); fix or remove it") from None
 
 
-def _split(folder: Path, images: list[dict[Path, int]], about: dict[str, Any]) -> Iterator[Photograph]:
+def _split(folder: Path, images: list[dict[Path, int]], about: dict[str, Any]) -> Iterator[JpegImage]:
     """The images; once all are read, their hash is `about` them."""
     listing = hashlib.sha256()
     for label, paths in enumerate(images):
@@ -106,5 +106,5 @@ def _split(folder: Path, images: list[dict[Path, int]], about: dict[str, Any]) -
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from None
             name = str(path.relative_to(folder))
             listing.update(f"{hashlib.sha256(encoded).hexdigest()}  {name}\n".encode())
-            yield Photograph(encoded, label, name, path.suffix.lower() in JPEG_SUFFIXES)
+            yield JpegImage(encoded, label, name, path.suffix.lower() in JPEG_SUFFIXES)
     about["sha256"] = listing.hexdigest()

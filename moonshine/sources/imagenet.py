@@ -1,4 +1,4 @@
-"""ILSVRC2012 from the three archives as they are published: 1,281,167 + 50,000 photographs of 1,000 classes.
+"""ILSVRC2012 from the three archives as they are published: 1,281,167 + 50,000 JPEG images of 1,000 classes.
 
 The training archive holds one tar a class, named by its WordNet id (wnid); the validation archive is flat; the devkit
 has the classes, how many training images each has, and the labels of the validation images. Labels count the wnids in
@@ -20,7 +20,7 @@ from moonshine.errors import DataError
 from moonshine.inputs.archives import LARGEST_TAR, members, read_members
 from moonshine.inputs.raw import RawFile, find_files
 from moonshine.params.schema import Params
-from moonshine.preparation.photograph_store import Photograph, PhotographSource
+from moonshine.preparation.jpeg_store import JpegImage, JpegSource
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 SYNSETS, TRUTH = f"{DEVKIT}/meta.mat", f"{DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
@@ -38,12 +38,12 @@ class Devkit:
     """The label of validation image number 1, 2, ..."""
 
 
-def open_source(params: Params) -> PhotographSource:
+def open_source(params: Params) -> JpegSource:
     """The archives, ready to be streamed; only the devkit is read here."""
     files = find_files(params)
     devkit = read_devkit(files["devkit"])
     validation_counts = np.bincount(devkit.validation_labels, minlength=len(devkit.wnids)).tolist()
-    return PhotographSource(
+    return JpegSource(
         classes=devkit.wnids,
         splits={"train": _train(files["train"], devkit), "val": _validation(files["validation"], devkit)},
         counts={"train": devkit.train_counts, "val": validation_counts},
@@ -74,7 +74,7 @@ def read_devkit(file: RawFile) -> Devkit:
     )
 
 
-def _train(file: RawFile, devkit: Devkit) -> Iterator[Photograph]:
+def _train(file: RawFile, devkit: Devkit) -> Iterator[JpegImage]:
     label_of = {wnid: label for label, wnid in enumerate(devkit.wnids)}
     with file.stream() as archive:
         for name, tar in members(archive, file.path, compressed=False, largest=LARGEST_TAR):
@@ -86,14 +86,14 @@ def _train(file: RawFile, devkit: Devkit) -> Iterator[Photograph]:
                     raise DataError(
                         f"{file.path}: {name}: {image!r} is not an image of the class; get the archive again"
                     )
-                yield Photograph(content.read(), label_of[wnid], image.removesuffix(".JPEG"))
+                yield JpegImage(content.read(), label_of[wnid], image.removesuffix(".JPEG"))
 
 
-def _validation(file: RawFile, devkit: Devkit) -> Iterator[Photograph]:
+def _validation(file: RawFile, devkit: Devkit) -> Iterator[JpegImage]:
     with file.stream() as archive:
         for name, content in members(archive, file.path, compressed=False):
             match = VALIDATION_NAME.fullmatch(name)
             number = int(match[1]) if match else 0
             if not 1 <= number <= len(devkit.validation_labels):
                 raise DataError(f"{file.path}: {name!r} is not a validation image; get the archive again")
-            yield Photograph(content.read(), devkit.validation_labels[number - 1], name.removesuffix(".JPEG"))
+            yield JpegImage(content.read(), devkit.validation_labels[number - 1], name.removesuffix(".JPEG"))

@@ -1,4 +1,4 @@
-"""Imagenette (Howard 2019): ten easily told classes of ImageNet, 9,469 + 3,925 photographs in its second version.
+"""Imagenette (Howard 2019): ten easily told classes of ImageNet, 9,469 + 3,925 JPEG images in its second version.
 
 The archive has <name>/train/<wnid>/<image> and <name>/val/<wnid>/<image>; labels count the wnids in alphabetical order.
 """
@@ -11,12 +11,12 @@ from moonshine.errors import DataError
 from moonshine.inputs.archives import members
 from moonshine.inputs.raw import RawFile, find_files
 from moonshine.params.schema import Params
-from moonshine.preparation.photograph_store import Photograph, PhotographSource
+from moonshine.preparation.jpeg_store import JpegImage, JpegSource
 
 IMAGE = re.compile(r"[^/]+/(train|val)/(n\d{8})/([^/.][^/]*)\.JPEG")
 
 
-def open_source(params: Params) -> PhotographSource:
+def open_source(params: Params) -> JpegSource:
     """The archive, read once to check it and to count; each split is then a pass of its own."""
     file = find_files(params)["archive"]
     with file.stream() as archive:
@@ -26,7 +26,7 @@ def open_source(params: Params) -> PhotographSource:
     for split, count in counts.items():
         if absent := [wnid for wnid in wnids if not count[wnid]]:
             raise DataError(f"{file.path}: {split} has no image of {absent[0]}; get the archive again")
-    return PhotographSource(
+    return JpegSource(
         classes=wnids,
         splits={split: _split(file, split, wnids) for split in counts},
         counts={split: [count[wnid] for wnid in wnids] for split, count in counts.items()},
@@ -35,8 +35,8 @@ def open_source(params: Params) -> PhotographSource:
     )
 
 
-def _split(file: RawFile, wanted: str, wnids: list[str]) -> Iterator[Photograph]:
+def _split(file: RawFile, wanted: str, wnids: list[str]) -> Iterator[JpegImage]:
     with file.stream() as archive:
         for name, content in members(archive, file.path):
             if (match := IMAGE.fullmatch(name)) and match[1] == wanted:
-                yield Photograph(content.read(), wnids.index(match[2]), match[3])
+                yield JpegImage(content.read(), wnids.index(match[2]), match[3])

@@ -13,8 +13,8 @@ from sklearn.model_selection import train_test_split
 from moonshine.errors import DataError, ParamsError
 from moonshine.images.store import SPLITS, write_split
 from moonshine.inputs.raw import find_files
-from moonshine.params.schema import PHOTOGRAPHS, Dataset, Params
-from moonshine.preparation.photograph_store import PhotographSource, write_photographs
+from moonshine.params.schema import JPEG_SOURCES, Dataset, Params
+from moonshine.preparation.jpeg_store import JpegSource, write_jpeg_images
 from moonshine.preparation.prepared import Prepared
 from moonshine.runs.kept_data import KeptData
 from moonshine.runtime.cpus import usable_cpus
@@ -38,7 +38,7 @@ def prepare(params: Params) -> None:
 def _write(params: Params, folder: Path) -> None:
     settings = params.dataset
     source = importlib.import_module(f"moonshine.sources.{settings.source}")
-    write = _photographs if settings.source in PHOTOGRAPHS else _small_images
+    write = _jpeg_images if settings.source in JPEG_SOURCES else _small_images
     manifest = {"format": 1, "name": settings.name, **write(params, source, folder)}
     write_checked_json(folder / "manifest.json", manifest)
 
@@ -70,24 +70,24 @@ def _small_images(params: Params, source: ModuleType, folder: Path) -> dict[str,
     }
 
 
-def _photographs(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
+def _jpeg_images(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
     """Write the splits as they stream from the source; returns the rest of the manifest."""
     settings = params.dataset
-    photographs: PhotographSource = source.open_source(params)
-    _require_as_params_say(settings, len(photographs.classes), 3)
+    images: JpegSource = source.open_source(params)
+    _require_as_params_say(settings, len(images.classes), 3)
     if settings.resize is None:
-        require_room(folder, photographs.bytes, "the prepared images")
+        require_room(folder, images.bytes, "the prepared images")
     workers = usable_cpus() if params.machine.workers is None else params.machine.workers
     assert settings.evaluation is not None
-    splits = write_photographs(folder, photographs, settings.resize, settings.evaluation.resize, workers)
+    splits = write_jpeg_images(folder, images, settings.resize, settings.evaluation.resize, workers)
     return {
-        "classes": photographs.classes,
+        "classes": images.classes,
         "encoding": "jpeg",
         "shape": [3, settings.size, settings.size],
         "evaluation": settings.evaluation.model_dump(),
         "normalisation": IMAGENET_NORMALISATION,
         "splits": splits,
-        "origin": {**photographs.origin, "resize": settings.resize},
+        "origin": {**images.origin, "resize": settings.resize},
     }
 
 

@@ -47,7 +47,7 @@ def train_runs(
 
 @contextmanager
 def _lack_of_memory_explained() -> Iterator[None]:
-    """Raise MachineError (exit code 5) where torch finds no memory, which it reports otherwise than Python does."""
+    """Raise MachineError (exit code 5) if torch finds no memory, which it reports otherwise than Python does."""
     try:
         yield
     except RuntimeError as error:

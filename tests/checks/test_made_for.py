@@ -20,7 +20,7 @@ from moonshine.checks.data import DIGITS_VALIDATION, ORIGINS, _asked
 from moonshine.params.schema import Dataset
 from moonshine.runtime.files import sha256
 from moonshine.sources.digits import DEFAULT_VALIDATION
-from tests.support.imagenet_archives import Archives, photograph_params
+from tests.support.imagenet_archives import Archives, jpeg_params
 from tests.support.plans import (
     AFTER_TRAIN,
     ALL,
@@ -67,7 +67,7 @@ def digits(raw: Path) -> dict[str, Any]:
 
 def imagenet(raw: Path) -> dict[str, Any]:
     files = Archives(classes=12, train=2, val=24, odd=False).write(raw)
-    return photograph_params("imagenet", raw, 12, files=files)
+    return jpeg_params("imagenet", raw, 12, files=files)
 
 
 def pinned(role: str, kind: str) -> Callable[[dict[str, Any]], None]:

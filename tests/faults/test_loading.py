@@ -22,7 +22,7 @@ from moonshine.errors import DataError, MachineError
 from moonshine.params.schema import Augmentation
 from moonshine.runtime.files import sha256
 from tests.faults.experiment import Injections
-from tests.support.imagenet_archives import Archives, photograph_params
+from tests.support.imagenet_archives import Archives, jpeg_params
 from tests.support.project import files_below, is_stopped, run_moonshine
 
 CLASSES = 40
@@ -33,7 +33,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]
     """Archives of ILSVRC2012's layout, and the toy experiment on them."""
     folder = tmp_path_factory.mktemp("raw")
     files = Archives(classes=CLASSES, train=30, val=80).write(folder)
-    return folder, photograph_params("imagenet", folder, CLASSES, files=files)
+    return folder, jpeg_params("imagenet", folder, CLASSES, files=files)
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     return params
 
 
-PHOTOGRAPHS = {
+JPEG_DATASET = {
     "name": "photographs",
     "source": "folder",
     "classes": 2,
@@ -168,7 +168,7 @@ MISTAKES = {
     "photographs' crops of small images": (
         "recipe.augmentation.crop_scale",
         [0.08, 1.0],
-        "recipe.augmentation.crop_scale: for photographs, not for digits",
+        "recipe.augmentation.crop_scale: for JPEG images, not for digits",
     ),
     "the larger share first": (
         "recipe.augmentation.crop_scale",
@@ -183,35 +183,35 @@ MISTAKES = {
     "photographs' evaluation of small images": (
         "dataset.evaluation",
         {"resize": 28},
-        "dataset: evaluation, resize: for photographs, not for digits",
+        "dataset: evaluation, resize: for JPEG images, not for digits",
     ),
     "photographs' scaling of small images": (
         "dataset.resize",
         28,
-        "dataset: evaluation, resize: for photographs, not for digits",
+        "dataset: evaluation, resize: for JPEG images, not for digits",
     ),
     "photographs evaluated at less than their size": (
         "dataset",
-        {**PHOTOGRAPHS, "evaluation": {"resize": 23}},
+        {**JPEG_DATASET, "evaluation": {"resize": 23}},
         "dataset: evaluation.resize: 23 is less than size 24",
     ),
     "photographs kept at less than their size": (
         "dataset",
-        {**PHOTOGRAPHS, "resize": 23},
+        {**JPEG_DATASET, "resize": 23},
         "dataset: resize: 23 is less than size 24",
     ),
     "a part held out of what has a split": (
         "dataset",
-        {**PHOTOGRAPHS, "validation": 20},
+        {**JPEG_DATASET, "validation": 20},
         "dataset: validation: folder has a validation split of its own",
     ),
-    "a part of photographs": ("dataset", {**PHOTOGRAPHS, "training": 20}, "dataset: training: not for folder"),
+    "a part of photographs": ("dataset", {**JPEG_DATASET, "training": 20}, "dataset: training: not for folder"),
     "data in neither list": ("dataset.shared", [], "shared, licensed: one must be [digits], the other []"),
     "data in both lists": ("dataset.licensed", ["digits"], "shared, licensed: one must be [digits], the other []"),
     "photographs without crops": (
         "dataset",
-        PHOTOGRAPHS,
-        "recipe.augmentation.crop_scale: missing key; photographs are cropped by area",
+        JPEG_DATASET,
+        "recipe.augmentation.crop_scale: missing key; JPEG images are cropped by area",
     ),
     "a teacher that nothing trains": ("teacher", "train/techer/seed0", 'teacher: no row produces "train/techer/seed0"'),
     "too few digits held out": ("dataset.validation", 9, "validation: 9 of 1797 digits; both splits need at least ten"),
@@ -303,7 +303,7 @@ def test_a_published_column_that_ends_as_the_tables_own_is_refused(name: str, tm
 
 
 def test_photographs_are_not_padded(tmp_path: Path) -> None:
-    params = changed("dataset", PHOTOGRAPHS)
+    params = changed("dataset", JPEG_DATASET)
     params["recipe"]["augmentation"] = {"crop_scale": [0.08, 1.0], "flip": True, "pad": 1}
     assert "recipe.augmentation.pad: for small images, not for folder" in complaint(tmp_path, params)
 

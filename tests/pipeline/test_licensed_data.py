@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.separate_project import environment, write_params
 from tests.faults.forked import Result, command, start
-from tests.support.imagenet_archives import photograph_params
+from tests.support.imagenet_archives import jpeg_params
 from tests.support.plans import params_change, planned_by_dvc, planned_by_snakemake
 from tests.support.project import copy_finished, copy_project, files_below, run, run_moonshine, toy_params
 
@@ -168,11 +168,11 @@ def test_where_links_fail_data_are_copied(prepared: Path, tmp_path: Path) -> Non
     assert all(path.stat().st_nlink == 1 for path in (folder / DIGITS).iterdir())
 
 
-PHOTOGRAPHS = "data/folder"
+PREPARED = "data/folder"
 ENGINES = {
     "by hand": [sys.executable, "-m", "moonshine", "prepare"],
     "dvc": ["dvc", "repro", "--force", "prepare_licensed@folder"],
-    "snakemake": ["snakemake", "--cores", "1", "--forcerun", "prepare_licensed", "--", f"{PHOTOGRAPHS}/manifest.json"],
+    "snakemake": ["snakemake", "--cores", "1", "--forcerun", "prepare_licensed", "--", f"{PREPARED}/manifest.json"],
 }
 
 
@@ -185,7 +185,7 @@ def photographs(tmp_path: Path) -> Path:
         image = tmp_path / "raw" / path
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((30, 30, 3), 20 * number, np.uint8)).save(image)
-    return copy_project(tmp_path / "project", photograph_params("folder", tmp_path / "raw", 2))
+    return copy_project(tmp_path / "project", jpeg_params("folder", tmp_path / "raw", 2))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def photographs(tmp_path: Path) -> Path:
 )
 def test_photographs_that_fail_cost_nothing(engine: str, photographs: Path) -> None:
     """An unreadable one, or params that are refused when the job looks at the images."""
-    prepare, data = ENGINES[engine], photographs / PHOTOGRAPHS
+    prepare, data = ENGINES[engine], photographs / PREPARED
     run(*prepare, cwd=photographs)
     golden = files_below(data, ".arrow", ".json")
     bad = photographs.parent / "raw/train/a/3.png"

@@ -13,18 +13,18 @@ import pytest
 
 from benchmarks.separate_project import write_params
 from moonshine.errors import DataError
-from moonshine.images.photographs import decode
+from moonshine.images.decoding import decode
 from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Params
 from moonshine.sources.folder import open_source as open_folder
-from tests.support.imagenet_archives import ARCHIVES, Archives, jpeg, photograph_params, tar_bytes
+from tests.support.imagenet_archives import ARCHIVES, Archives, jpeg, jpeg_params, tar_bytes
 from tests.support.project import run, run_moonshine
 
 CLASSES = 4
 
 
 def run_prepare(folder: Path, files: dict[str, Any], source: str = "imagenet", **settings: Any) -> Any:
-    params = photograph_params(source, folder / "raw", CLASSES, **({"files": files} if files else {}), **settings)
+    params = jpeg_params(source, folder / "raw", CLASSES, **({"files": files} if files else {}), **settings)
     write_params(folder, params)
     return run_moonshine("prepare", cwd=folder, check=False)
 
@@ -187,14 +187,14 @@ def test_a_class_spelt_in_another_normalisation_is_told(tmp_path: Path) -> None:
     (tmp_path / "raw/train/a").rename(tmp_path / "raw/train/caf\u00e9")
     (tmp_path / "raw/val/a").rename(tmp_path / "raw/val/cafe\u0301")
     with pytest.raises(DataError, match=r"differs from .* only in Unicode normalisation; rename one of them$"):
-        open_folder(Params(**photograph_params("folder", tmp_path / "raw", CLASSES)))
+        open_folder(Params(**jpeg_params("folder", tmp_path / "raw", CLASSES)))
 
 
 def test_a_name_that_commands_a_terminal_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "raw")
     (tmp_path / "raw/train/a").rename(tmp_path / "raw/train/a\x1b[2J\nb")
     with pytest.raises(DataError, match=r"/a\\x1b\[2J\\nb: its name has control characters; rename it$"):
-        open_folder(Params(**photograph_params("folder", tmp_path / "raw", CLASSES)))
+        open_folder(Params(**jpeg_params("folder", tmp_path / "raw", CLASSES)))
 
 
 def test_what_is_no_image_is_not_taken_for_a_class_or_an_image(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_what_cannot_be_an_image_is_named(name: str, make: Callable[[Path], None
     write_folder(raw)
     make(raw / name)
     with pytest.raises(DataError, match=rf"^{re.escape(str(raw / name))}: .*{re.escape(reason)}"):
-        open_folder(Params(**photograph_params("folder", raw, CLASSES)))
+        open_folder(Params(**jpeg_params("folder", raw, CLASSES)))
 
 
 def test_the_manifest_of_a_folder_tells_changed_images_apart(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ class Archives:
         return files
 
 
-def photograph_params(source: str, raw: Path, classes: int, **settings: Any) -> dict[str, Any]:
+def jpeg_params(source: str, raw: Path, classes: int, **settings: Any) -> dict[str, Any]:
     """The toy experiment on photographs of 24 pixels."""
     params = toy_params()
     params["dataset"] = {

@@ -18,11 +18,11 @@ from moonshine.data import crops
 from moonshine.data.jpeg_images import JpegImages
 from moonshine.data.order import epoch_order
 from moonshine.errors import DataError
-from moonshine.images import photographs
+from moonshine.images import decoding
 from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
-from moonshine.preparation.photograph_store import Photograph, inspect
-from tests.support.imagenet_archives import ENCODINGS, KINDS, Archives, jpeg, photograph_params
+from moonshine.preparation.jpeg_store import JpegImage, inspect
+from tests.support.imagenet_archives import ENCODINGS, KINDS, Archives, jpeg, jpeg_params
 from tests.support.project import run_moonshine
 
 pytestmark = pytest.mark.filterwarnings("ignore:(Corrupt|Truncated):UserWarning:PIL")  # of odd files, as for commands
@@ -41,7 +41,7 @@ def imagenet(archives: Archives, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Prepared from archives of twelve classes."""
     folder = tmp_path_factory.mktemp("imagenet")
     files = archives.write(folder / "raw")
-    write_params(folder, photograph_params("imagenet", folder / "raw", 12, files=files))
+    write_params(folder, jpeg_params("imagenet", folder / "raw", 12, files=files))
     run_moonshine("prepare", cwd=folder)
     return folder / "data" / "imagenet"
 
@@ -69,7 +69,7 @@ def test_classes_are_in_torchvisions_order_and_oddities_are_recorded(archives: A
 def test_a_large_image_is_not_one_with_broken_exif(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.warns(Image.DecompressionBombWarning):
-        assert inspect(Photograph(jpeg(1), 0, "it"), resize=None, evaluation=28) == (None, None, None)
+        assert inspect(JpegImage(jpeg(1), 0, "it"), resize=None, evaluation=28) == (None, None, None)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, *ENCODINGS])
@@ -77,7 +77,7 @@ def test_the_pixels_are_those_of_torchvisions_pipeline(kind: str) -> None:
     """Bit for bit, for every kind of image that ImageNet has and more, larger and smaller than the crop."""
     for seed in range(30):
         encoded = jpeg(seed, width=30 + 7 * seed % 90, height=25 + 5 * seed % 80, kind=kind)
-        theirs, ours = Image.open(io.BytesIO(encoded)).convert("RGB"), photographs.decode(encoded, "it")
+        theirs, ours = Image.open(io.BytesIO(encoded)).convert("RGB"), decoding.decode(encoded, "it")
         left, top, right, bottom = crops.draw_box(np.random.default_rng(seed), *ours.size, (0.08, 1.0))
         crop = functional.resized_crop(theirs, top, left, bottom - top, right - left, [24, 24])
         assert np.array_equal(random_crop(encoded, seed, flip=False), np.asarray(crop))
@@ -96,7 +96,7 @@ def random_crop(encoded: bytes, seed: int, flip: bool = False) -> np.ndarray:
 def test_upper_rows_are_decoded_as_in_the_whole_image(kind: str, height: int) -> None:
     """However few: the rows of colour below the last of them count too."""
     encoded = jpeg(3, width=45, height=height, kind=kind)
-    whole, frame = np.asarray(photographs.decode(encoded, "it")), crops._frame(encoded)
+    whole, frame = np.asarray(decoding.decode(encoded, "it")), crops._frame(encoded)
     assert frame is not None
     assert (frame.width, frame.height) == (45, height)
     for rows in range(1, height + 1):
@@ -120,7 +120,7 @@ def test_damaged_images_load_as_pillow_loads_them_or_are_refused() -> None:
             del damaged[random.integers(2, len(damaged)) :]
         encoded = bytes(damaged)
         try:
-            image = photographs.decode(encoded, "it")
+            image = decoding.decode(encoded, "it")
         except DataError:
             seen.add(refused(encoded, seed))
         else:
@@ -154,13 +154,13 @@ def damaged_file(kind: str) -> bytes:
 
 def test_what_is_no_image_is_named_without_an_address_in_memory() -> None:
     with pytest.raises(DataError, match=r"^it: cannot be decoded \(cannot identify image file\)$"):
-        photographs.decode(b"<html>404</html>", "it")
+        decoding.decode(b"<html>404</html>", "it")
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "DDS"])
 def test_damage_to_images_of_other_formats_is_named(kind: str) -> None:
     with pytest.raises(DataError, match=r"^it: cannot be decoded \("):
-        photographs.decode(damaged_file(kind), "it")
+        decoding.decode(damaged_file(kind), "it")
 
 
 def png(width: int, height: int) -> bytes:
@@ -172,9 +172,9 @@ def png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("resize", [28, None])
 def test_an_image_too_long_once_scaled_is_the_images_problem(resize: int | None) -> None:
     """Not the memory's, when it is scaled for evaluation."""
-    scaled, _, problem = inspect(Photograph(png(29, 68_000), 0, "it"), resize, evaluation=28)
+    scaled, _, problem = inspect(JpegImage(png(29, 68_000), 0, "it"), resize, evaluation=28)
     assert (scaled, problem) == (None, "is 28 x 65655 pixels once scaled, more than 65500 on a side; crop it")
-    scaled, _, problem = inspect(Photograph(png(29, 67_000), 0, "it"), resize, evaluation=28)
+    scaled, _, problem = inspect(JpegImage(png(29, 67_000), 0, "it"), resize, evaluation=28)
     assert (scaled is None, problem) == (resize is None, None)
 
 
@@ -185,8 +185,8 @@ def test_an_image_of_more_than_eight_bits_is_not_prepared(mode: str, kind: str) 
     """Training takes it as torchvision does, all white; but who prepares it is told."""
     buffer = io.BytesIO()
     Image.new(mode, (4, 4)).save(buffer, kind)
-    assert photographs.decode(buffer.getvalue(), "it").mode == "RGB"
-    problem = inspect(Photograph(buffer.getvalue(), 0, "it"), resize=None, evaluation=28)[2]
+    assert decoding.decode(buffer.getvalue(), "it").mode == "RGB"
+    problem = inspect(JpegImage(buffer.getvalue(), 0, "it"), resize=None, evaluation=28)[2]
     assert problem == f"has more than 8 bits per channel (mode {mode}); convert it to 8 bits"
 
 
@@ -195,9 +195,9 @@ def test_a_small_file_that_claims_a_huge_image_is_not_decoded() -> None:
     claim = bytearray(png(1, 1))
     claim[16:24] = struct.pack(">II", 5000, 5000)
     claim[29:33] = struct.pack(">I", zlib.crc32(claim[12:29]))
-    problem = inspect(Photograph(bytes(claim), 0, "it"), resize=None, evaluation=28)[2]
+    problem = inspect(JpegImage(bytes(claim), 0, "it"), resize=None, evaluation=28)[2]
     assert problem == f"claims 25,000,000 pixels in {len(claim)} bytes, more than any photograph has"
-    assert inspect(Photograph(bytes(claim) + bytes(100_000), 0, "it"), None, 28)[2] != problem
+    assert inspect(JpegImage(bytes(claim) + bytes(100_000), 0, "it"), None, 28)[2] != problem
 
 
 def deep(kind: str) -> bytes:
@@ -224,12 +224,12 @@ def deep(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "PNM", "TIFF"])
 def test_a_colour_image_of_more_than_eight_bits_is_not_prepared(kind: str) -> None:
     assert Image.open(io.BytesIO(deep(kind))).mode == "RGB"
-    problem = inspect(Photograph(deep(kind), 0, "it"), resize=None, evaluation=28)[2]
+    problem = inspect(JpegImage(deep(kind), 0, "it"), resize=None, evaluation=28)[2]
     assert str(problem).startswith("has more than 8 bits per channel (")
 
 
 def test_an_image_of_one_bit_is_prepared() -> None:
-    assert inspect(Photograph(b"P1 2 2\n1 0 0 1\n", 0, "it", jpeg=False), resize=None, evaluation=28)[2] is None
+    assert inspect(JpegImage(b"P1 2 2\n1 0 0 1\n", 0, "it", jpeg=False), resize=None, evaluation=28)[2] is None
 
 
 def test_what_no_network_sees_of_an_image_is_recorded() -> None:
@@ -250,7 +250,7 @@ def test_what_no_network_sees_of_an_image_is_recorded() -> None:
         if orientation:
             exif[0x0112] = orientation
         Image.new(mode, (4, 6)).save(buffer, kind, exif=exif, **frames)
-        assert inspect(Photograph(buffer.getvalue(), 0, "it", jpeg=False), None, 28) == (None, oddity, None)
+        assert inspect(JpegImage(buffer.getvalue(), 0, "it", jpeg=False), None, 28) == (None, oddity, None)
 
 
 def test_crops_are_distributed_as_torchvisions() -> None:
@@ -309,7 +309,7 @@ def test_evaluation_sees_every_image_once_normalised_as_published_networks_expec
         ]
     )
     source = Split(imagenet, "val")
-    theirs = torch.stack([pipeline(photographs.decode(source.encoded(i), "it")) for i in range(len(source))])
+    theirs = torch.stack([pipeline(decoding.decode(source.encoded(i), "it")) for i in range(len(source))])
     torch.testing.assert_close(images, theirs, atol=1e-5, rtol=0)
 
 

@@ -1,4 +1,4 @@
-"""Write photographs as they stream from a source, each decoded once to see that it can be."""
+"""Write JPEG images as they stream from a source, each decoded once to see that it can be."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from typing import Any
 from PIL import ExifTags, Image
 
 from moonshine.errors import DataError, MachineError
-from moonshine.images.photographs import decode_eight_bits, resize_shorter_side, scaled_size
+from moonshine.images.decoding import decode_eight_bits, resize_shorter_side, scaled_size
 from moonshine.images.store import SPLITS, write_split
 from moonshine.project.records import SplitRecord
 from moonshine.runtime.progress import Progress, say
@@ -29,7 +29,7 @@ from moonshine.runtime.signals import STOP_SIGNALS
 BLOCK = 32
 """Images that go to a decoding process at once."""
 QUALITY = 95
-"""Of the JPEG that an image becomes where it is scaled when it is prepared."""
+"""Of the JPEG that an image becomes if it is scaled when it is prepared."""
 ORIENTATION = ExifTags.Base.Orientation
 TURNED = range(2, 9)
 """Orientations other than as the pixels are stored."""
@@ -40,7 +40,7 @@ LISTED = 100
 
 
 @dataclass(frozen=True)
-class Photograph:
+class JpegImage:
     """One image as the source has it."""
 
     encoded: bytes
@@ -51,12 +51,12 @@ class Photograph:
 
 
 @dataclass(frozen=True)
-class PhotographSource:
+class JpegSource:
     """What the module of a source hands over; each split is read once, in its order."""
 
     classes: list[str]
     """Names by label."""
-    splits: Mapping[str, Iterable[Photograph]]
+    splits: Mapping[str, Iterable[JpegImage]]
     counts: Mapping[str, list[int]]
     """How many images each class must have, by label, for each split."""
     bytes: int
@@ -78,12 +78,12 @@ class _UnusableError(DataError):
 
 
 Inspection = tuple[bytes | None, str | None, str | None]
-"""The image scaled, where it was; what is odd about it; why it cannot be decoded or scaled."""
-Look = Callable[[Photograph], Inspection]
+"""The image scaled, if it was; what is odd about it; why it cannot be decoded or scaled."""
+Look = Callable[[JpegImage], Inspection]
 
 
-def write_photographs(
-    folder: Path, source: PhotographSource, resize: int | None, evaluation: int, workers: int
+def write_jpeg_images(
+    folder: Path, source: JpegSource, resize: int | None, evaluation: int, workers: int
 ) -> dict[str, SplitRecord]:
     """Write both splits; returns their entries in the manifest. `evaluation` is the shorter side that it scales to.
 
@@ -113,7 +113,7 @@ def write_photographs(
 
 
 def _validated(
-    rows: Iterator[tuple[bytes, int, str]], findings: _Findings, source: PhotographSource, split: str
+    rows: Iterator[tuple[bytes, int, str]], findings: _Findings, source: JpegSource, split: str
 ) -> Iterator[tuple[bytes, int, str]]:
     """The rows, and an error after the last where something was wrong with them."""
     yield from rows
@@ -132,26 +132,26 @@ def _validated(
 
 
 def _checked(
-    photographs: Iterable[Photograph], findings: _Findings, look: Look, workers: int, progress: Progress
+    jpeg_images: Iterable[JpegImage], findings: _Findings, look: Look, workers: int, progress: Progress
 ) -> Iterator[tuple[bytes, int, str]]:
     """The rows to write, in order, and what was found on the way."""
-    for index, (photograph, (encoded, oddity, problem)) in enumerate(_inspected(photographs, look, workers)):
+    for index, (jpeg_image, (encoded, oddity, problem)) in enumerate(_inspected(jpeg_images, look, workers)):
         if problem:
-            findings.broken.append(f"{photograph.id}: {problem}")
+            findings.broken.append(f"{jpeg_image.id}: {problem}")
         if oddity:
-            findings.oddities.append({"index": index, "id": photograph.id, "kind": oddity})
-        findings.counts[photograph.label] += 1
+            findings.oddities.append({"index": index, "id": jpeg_image.id, "kind": oddity})
+        findings.counts[jpeg_image.label] += 1
         progress.update()
-        yield encoded or photograph.encoded, photograph.label, photograph.id
+        yield encoded or jpeg_image.encoded, jpeg_image.label, jpeg_image.id
 
 
-def _inspected(photographs: Iterable[Photograph], look: Look, workers: int) -> Iterator[tuple[Photograph, Inspection]]:
+def _inspected(jpeg_images: Iterable[JpegImage], look: Look, workers: int) -> Iterator[tuple[JpegImage, Inspection]]:
     """Decode in worker processes, a bounded number of blocks ahead, in order."""
-    rows = iter(photographs)
+    rows = iter(jpeg_images)
     if not workers:
         yield from ((row, look(row)) for row in rows)
         return
-    pending: deque[tuple[list[Photograph], Future[list[Inspection]]]] = deque()
+    pending: deque[tuple[list[JpegImage], Future[list[Inspection]]]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("fork"), _follow_the_main_process)
     try:
         while block := list(islice(rows, BLOCK)):
@@ -166,7 +166,7 @@ def _inspected(photographs: Iterable[Photograph], look: Look, workers: int) -> I
         pool.shutdown(cancel_futures=True)
 
 
-def _done(block: list[Photograph], inspections: "Future[list[Inspection]]") -> Iterator[tuple[Photograph, Inspection]]:
+def _done(block: list[JpegImage], inspections: "Future[list[Inspection]]") -> Iterator[tuple[JpegImage, Inspection]]:
     return zip(block, inspections.result())
 
 
@@ -184,38 +184,38 @@ def _end_with_the_main_process() -> None:
     os._exit(1)
 
 
-def _inspect_block(block: list[Photograph], look: Look) -> list[Inspection]:
-    return [look(photograph) for photograph in block]
+def _inspect_block(block: list[JpegImage], look: Look) -> list[Inspection]:
+    return [look(jpeg_image) for jpeg_image in block]
 
 
-def inspect(photograph: Photograph, resize: int | None, evaluation: int) -> Inspection:
+def inspect(jpeg_image: JpegImage, resize: int | None, evaluation: int) -> Inspection:
     """Decode one image to its end, and scale it where its shorter side is longer than `resize`."""
     try:
-        image = decode_eight_bits(photograph.encoded, "it")
+        image = decode_eight_bits(jpeg_image.encoded, "it")
         scaled_size(image.size, "it", evaluation)
         if resize is None or min(image.size) <= resize:
-            return None, _oddity(photograph), None
+            return None, _oddity(jpeg_image), None
         scaled, buffer = resize_shorter_side(image, "it", resize), io.BytesIO()
     except DataError as error:
         return None, None, str(error).removeprefix("it: ")
     scaled.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue(), _oddity(photograph), None
+    return buffer.getvalue(), _oddity(jpeg_image), None
 
 
-def _oddity(photograph: Photograph) -> str | None:
+def _oddity(jpeg_image: JpegImage) -> str | None:
     """What is unusual about an image that can be decoded, and what of it no network sees."""
     broken, orientation, animated = False, None, False
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but nothing is broken
-        image = Image.open(io.BytesIO(photograph.encoded))
+        image = Image.open(io.BytesIO(jpeg_image.encoded))
         try:
             orientation = image.getexif().get(ORIENTATION) if image.format in KEEP_EXIF else None
             animated = getattr(image, "is_animated", False)
         except (SyntaxError, ValueError, OSError, EOFError, KeyError, TypeError, struct.error):
             broken = True
     found = (
-        _odd_format(image, photograph.jpeg, broken or bool(complaints)),
+        _odd_format(image, jpeg_image.jpeg, broken or bool(complaints)),
         "alpha" if image.has_transparency_data else None,
         "several frames" if animated else None,
         f"EXIF orientation {orientation}" if orientation in TURNED else None,

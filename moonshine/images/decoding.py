@@ -1,4 +1,4 @@
-"""Photographs of any size and format, decoded and scaled by Pillow as torchvision's transforms do it, bit for bit."""
+"""Images of any size and format, decoded and scaled by Pillow as torchvision's transforms do it, bit for bit."""
 
 import io
 import re
@@ -34,7 +34,7 @@ LONGEST = 65_500
 def decode(encoded: bytes, name: str) -> Image.Image:
     """An RGB image of whatever Pillow can read: JPEG in RGB, grey or CMYK, PNG; EXIF is ignored.
 
-    DataError (exit code 3) with the image's name where it cannot be decoded to its end.
+    DataError (exit code 3) with the image's name if it cannot be decoded to its end.
     """
     try:
         image = Image.open(io.BytesIO(encoded))
@@ -99,7 +99,7 @@ def resize_shorter_side(image: Image.Image, name: str, side: int) -> Image.Image
 def scaled_size(size: tuple[int, int], name: str, side: int) -> tuple[int, int]:
     """Width and height once the shorter of them is `side`; the longer is rounded down.
 
-    DataError (exit code 3) with the image's name where it becomes longer than LONGEST.
+    DataError (exit code 3) with the image's name if it becomes longer than LONGEST.
     """
     width, height = (int(side * length / min(size)) for length in size)
     if max(width, height) > LONGEST:
