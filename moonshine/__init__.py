@@ -1,7 +1,7 @@
-"""Moonshine: replace a network's costly convolutions by cheap ones and distil the original into the result.
+"""Moonshine: replace a network's costly convolutions with cheap ones and distil the original into the result.
 
-The names below are for use in Python; docs/python.md shows them. Each is imported when it is first asked for, so that
-`import moonshine` takes no time and what one does not use need not be installed.
+The names below are for use in Python; docs/python.md shows them. Each is imported on first use, so that
+`import moonshine` takes no time and what is not used need not be installed.
 """
 
 from importlib import import_module

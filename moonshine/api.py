@@ -22,10 +22,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def list_convolutions() -> list[str]:
-    """Spellings of cheap convolutions that `cheapen` takes; other numbers may stand in place of theirs.
+    """Spellings of the cheap convolutions that `cheapen` accepts; other numbers may replace those in them.
 
-    S-2x2 is a 2x2 kernel of dilation 2. G(g) is a 3x3 convolution in g groups and a 1x1: G(N) depthwise separable,
-    G(N/8) with 8 channels per group. B(b) is a bottleneck of 1/b of the channels, BG(b,g) one with g groups.
+    S-2x2 is a 2x2 kernel with dilation 2. G(g) is a 3x3 convolution in g groups and a 1x1: G(N) is depthwise separable,
+    G(N/8) has 8 channels per group. B(b) is a bottleneck of 1/b of the channels, BG(b,g) one with g groups.
     Crowley, Gray, Storkey, "Moonshine: Distilling with Cheap Convolutions", arXiv 1711.02613, section 3.
     """
     return [spelling for spelling in KNOWN if spelling != "S"]
@@ -34,10 +34,10 @@ def list_convolutions() -> list[str]:
 def cheapen(network: Network, conv: str) -> Network:
     """A copy of a network with cheap convolutions in place of its 3x3 ones; the original stays as it is.
 
-    Replaced are the 3x3 convolutions with padding 1, no dilation, no groups and equal strides, but for the first
-    convolution of the network. The new ones start at random, drawn from PyTorch's global generator, on the device and
-    with the dtype of those they replace; all other weights are the original's. Of a network that is compiled or
-    distributed, what it wraps is copied.
+    Replaces the 3x3 convolutions with padding 1, no dilation, no groups and equal strides, except the first convolution
+    of the network. The new ones are initialised at random from PyTorch's global generator, on the device and with the
+    dtype of those they replace; all other weights are the original's. If the network is compiled or distributed, the
+    network that it wraps is copied.
 
     Raises ValueError for an unknown `conv`, for one that does not divide the channels of a layer, and for a network
     without a convolution to replace.
@@ -59,8 +59,8 @@ class Distiller(nn.Module):
             optimizer.zero_grad()
 
     It is (1 - alpha) * cross-entropy + alpha * knowledge loss + beta * the sum of the layers' attention losses, in
-    float32. The teacher is a copy, frozen and in eval mode, which takes no part in `parameters()` or `state_dict()`.
-    After each call `parts` has the unweighted parts of the loss by name, and `logits` the student's output, detached.
+    float32. The teacher is a copy, frozen and in eval mode, which is not part of `parameters()` or `state_dict()`.
+    After each call, `parts` has the unweighted parts of the loss by name, and `logits` the student's output, detached.
     """
 
     parts: dict[str, torch.Tensor]
@@ -80,15 +80,15 @@ class Distiller(nn.Module):
     ):
         """`teacher` and `student` map images to logits, (batch, classes); the student may be compiled or distributed.
 
-        `beta` weighs attention transfer, for all layers or each; 750 to 1000 suits the default form. `alpha` and
-        `temperature` are knowledge distillation's; 0.9 and 4 are usual. At least one of the two is needed.
+        `beta` is the weight of attention transfer, for all layers or each; 750 to 1000 suits the default form. `alpha`
+        and `temperature` are for knowledge distillation; 0.9 and 4 are usual. Give `beta`, `alpha` or both.
         `layers` are the paths of the student's layers whose attention is compared, with outputs of shape (batch,
-        channels, height, width); `teacher_layers` those of the teacher, by default the same. Without them they are the
-        ends of the stages of torchvision's families (`attention_layers`).
+        channels, height, width); `teacher_layers` are the teacher's, by default the same. Without them,
+        `attention_layers` chooses the ends of the stages of torchvision's families.
         `form` is "mean-square", as the authors of attention transfer coded it, or "norm", the paper's equation.
 
         Raises ValueError if there is nothing to distil, if layers cannot be found or differ in number, for an unknown
-        form, and for DataParallel, whose copies of the student cannot be observed.
+        form, and for DataParallel, whose replicas of the student cannot be observed.
         """
         super().__init__()
         betas = () if beta is None else tuple(beta) if isinstance(beta, Sequence) else (beta,)
@@ -118,12 +118,12 @@ class Distiller(nn.Module):
         self._teacher = Teacher(copy.deepcopy(without_wrappers(teacher)), of_teacher)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """What `to`, `double` and the like do to all tensors, the teacher's as well."""
+        """What `to`, `double` and the like do to all tensors, including the teacher's."""
         self._teacher.network._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch, a scalar; `labels` are the numbers of the classes, (batch,)."""
+        """The loss of a batch, a scalar; `labels` are class indices, (batch,)."""
         self._teacher.network.to(images.device)
         of_teacher = self._teacher(images)
         logits = self.student(images)

@@ -24,19 +24,19 @@ class DataError(MoonshineError):
 
 
 class SecurityError(MoonshineError):
-    """A file tried something that no honest file does."""
+    """A file looks malicious: code in a pickle, a path outside the archive."""
 
     exit_code = 4
 
 
 class MachineError(MoonshineError):
-    """The machine lacks something: a GPU, an image, an engine, room, permission."""
+    """The machine lacks something: a GPU, a container image, an engine, disk space, permission."""
 
     exit_code = 5
 
 
 class LockedError(MoonshineError):
-    """Another live process works on the same run."""
+    """Another running process is working on the same files."""
 
     exit_code = 6
 
@@ -54,7 +54,7 @@ class CheckpointError(MoonshineError):
 
 
 class WriteError(MoonshineError):
-    """Reading or writing failed although it was tried again."""
+    """Reading or writing failed, even after a retry."""
 
     exit_code = 9
 

@@ -1,4 +1,4 @@
-"""What params.yaml says of the images, held against the prepared data as soon as they are there."""
+"""What params.yaml says about the images, compared with the prepared data once there are any."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ ORIGINS = {
 }
 """Source -> what its module calls it in the manifest."""
 DIGITS_VALIDATION = 360
-"""The digits held out by default. Their module has the number as well, but importing it imports scikit-learn."""
+"""Number of digits held out by default. Their module has it as well, but importing that imports scikit-learn."""
 
 
 def check_images(params: Params) -> None:
@@ -30,9 +30,9 @@ def check_images(params: Params) -> None:
 
 
 def check_data(params: Params) -> None:
-    """As `check_images`, and DataError (exit code 3) if the data were prepared for other params.
+    """Like `check_images`, plus DataError (exit code 3) if the data were prepared for other params.
 
-    The engines prepare them again by themselves, single commands do not.
+    The engines prepare them again by themselves; single commands do not.
     """
     if problem := data_problem(params):
         raise DataError(f"{artefacts.data_folder(params.dataset.name)}: {problem}; run `moonshine prepare`")
@@ -42,7 +42,7 @@ def check_data(params: Params) -> None:
 def data_problem(params: Params) -> str | None:
     """How the prepared data differ from what params.yaml asks for; None if they do not, or none are prepared.
 
-    Every key of `dataset` that decides bytes is compared. Raises DataError for a damaged manifest.
+    Every key of `dataset` that determines bytes is compared. Raises DataError for a damaged manifest.
     """
     if not (manifest := _manifest(params.dataset.name)):
         return None
@@ -80,7 +80,7 @@ def _asked(settings: Dataset) -> dict[str, Any]:
 
 
 def _prepared(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
-    """The same by the manifest. Files other than archives of several are pinned in it by their sha256 alone."""
+    """The same values, from the manifest. Some sources with a single archive have only its sha256 there."""
     origin, splits = manifest["origin"], manifest["splits"]
     channels, size, _ = manifest["shape"]
     pins = origin.get("checksums") or origin.get("content_sha256") or {"archive": origin.get("sha256")}

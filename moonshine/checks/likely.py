@@ -1,4 +1,4 @@
-"""What is allowed in params.yaml, but was probably not meant."""
+"""Settings that params.yaml allows but that were probably not intended."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from moonshine.params import Params
 
 
 def likely_mistakes(params: Params) -> Iterator[str]:
-    """One line for each, as `key: what`."""
+    """One line per likely mistake, as `key: what`."""
     used = {row.network for row in params.rows}
     for name in params.networks:
         if name not in used:

@@ -1,9 +1,8 @@
 """Whether data, models and results were made for the params, data and teacher that are here now.
 
-The manifest, the record of each model and the hashes in metrics tell. The engines go by hashes and
-times of what they ran, and know nothing of a command by hand, of `dvc commit` and of files put in place. What has no
-record cannot contradict. Code is not compared, for an edit that is accepted changes no result. Nothing here imports
-torch.
+The manifest, the record of each model and the hashes in metrics show this. The engines go by the hashes and times of
+what they ran, and miss commands run by hand, `dvc commit`, and files copied in. What has no record cannot contradict.
+Code is not compared, because an edit that has been accepted changes no result. Nothing here imports torch.
 """
 
 import json
@@ -32,7 +31,7 @@ from moonshine.runtime.differences import differences
 from moonshine.runtime.files import sha256
 
 DESCRIPTION = "moonshine"
-"""Where a model file has its description. models/model_file.py has the name as well, but imports torch."""
+"""Name of the description in a model file's metadata. models/model_file.py has it as well, but imports torch."""
 
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
 """What damaged records and models raise."""
@@ -45,7 +44,7 @@ class Mismatch:
     path: Path
     problem: str
     command: str
-    """That makes it again."""
+    """The command that remakes it."""
     of_params: bool = False
     """Whether params.yaml alone contradicts it, and not the data, a teacher or another file as well."""
 
@@ -54,7 +53,7 @@ class Mismatch:
 
 
 def find_mismatches(params: Params) -> Iterator[Mismatch]:
-    """Everything of the experiment that says itself that it was made for something else."""
+    """Everything in the experiment whose own record says that it was made for something else."""
     yield from _data(params)
     for row in params.rows:
         for seed in seeds_of(params.seeds, row):
@@ -69,9 +68,9 @@ def require_models(params: Params, models: Iterable[tuple[Row, int | None]]) -> 
 
 
 def require_results(params: Params, path: Path) -> None:
-    """DataError (exit code 3) for measured rows that are of something else than the params, whose file is `path`.
+    """DataError (exit code 3) for rows measured for something other than the params, whose file is `path`.
 
-    Where the records are not here, as in a clone without models, dvc.lock has the params that rows were made with.
+    If the records are missing, as in a clone without models, the params that dvc.lock has for the rows are compared.
     """
     _refuse([*find_mismatches(params), *_by_lock(params, read_yaml(path))])
 
@@ -82,12 +81,12 @@ def _refuse(mismatches: list[Mismatch]) -> None:
 
 
 def seeds_of(seeds: Iterable[int], row: Row) -> list[int | None]:
-    """One None for a fetched row, which has no seeds."""
+    """The row's seeds; a single None for a fetched row, which has none."""
     return [None] if row.stage == "fetch" else [*seeds]
 
 
 def model_problem(params: Params, row: Row, seed: int | None, hashed: bool = False) -> str | None:
-    """How a model differs from what it has to be here, by its record; None if it does not, or lacks either.
+    """How a model, by its record, differs from what it should be here; None if it does not, or if either is missing.
 
     `hashed` also reads the whole model to compute its sha256.
     """
@@ -113,7 +112,7 @@ def _changes(params: Params, row: Row, seed: int | None) -> list[str]:
 
 
 def _changed(params: Params, row: Row, seed: int, record: RunRecord) -> list[str]:
-    """Of a model that was trained here."""
+    """What has changed since a model was trained here."""
     settings = params.dataset
     now = {**identity_in_params(params, row, settings.classes, settings.channels), "seed": seed}
     inputs = {"data": artefacts.manifest(settings.name)}
@@ -143,7 +142,7 @@ def _model(params: Params, row: Row, seed: int | None, hashed: bool = False) -> 
 
 
 def _is_of_params(params: Params, row: Row, seed: int | None) -> bool:
-    """Whether params.yaml alone contradicts a model; of one that it does not contradict itself, its teacher."""
+    """Whether params.yaml alone contradicts a model or, if not the model itself, its teacher."""
     try:
         changes = _changes(params, row, seed)
     except UNREADABLE:
@@ -207,13 +206,13 @@ def _images(dataset: str, path: Path, content: dict[str, Any], command: str) -> 
     try:
         now = read_manifest(data.parent)["splits"]["val"]["sha256"] if data.exists() else None
     except DataError:
-        return  # the data are named
+        return  # already reported for the data
     if expected and now and expected != now:
         yield Mismatch(path, f"made from other images than {data.parent} has now", command)
 
 
 def _content(path: Path) -> dict[str, Any] | None:
-    """What a result says; None if it is not there or damaged, which its reader names."""
+    """The content of a result file; None if it is missing or damaged, which its reader reports."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -222,7 +221,7 @@ def _content(path: Path) -> dict[str, Any] | None:
 
 
 def _published(experiment: str, row: Row, seed: int | None) -> str | None:
-    """The sha256 of a model by its record; for a fetched model that of the file, as its record has the original's."""
+    """A model's sha256 from its record; for a fetched model, from the file, because its record has the original's."""
     try:
         if seed is None:
             return _digest(artefacts.model(experiment, row))
@@ -232,7 +231,7 @@ def _published(experiment: str, row: Row, seed: int | None) -> str | None:
 
 
 def _by_lock(params: Params, content: Any) -> Iterator[Mismatch]:
-    """Results that were made with other params as dvc.lock has them, of what has no record here."""
+    """Results without a record here that were made with other params according to dvc.lock."""
     unrecorded = list(_unrecorded(params))
     stages = locked_stages() if unrecorded else {}
     for names, path, command in unrecorded:
@@ -243,7 +242,7 @@ def _by_lock(params: Params, content: Any) -> Iterator[Mismatch]:
 
 
 def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
-    """Names that a stage may have in dvc.lock, the results that come of it, and its command."""
+    """For each missing record: the names its stage may have in dvc.lock, the results made from it, and its command."""
     experiment, dataset = params.experiment, params.dataset.name
     if not artefacts.manifest(dataset).exists() and artefacts.all_metrics(experiment).exists():
         names = [f"prepare@{dataset}", f"prepare_licensed@{dataset}"]
@@ -258,7 +257,7 @@ def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
 
 
 def locked_stages() -> dict[str, Any]:
-    """What dvc.lock has of each stage, of all experiments; nothing if it is missing or damaged."""
+    """What dvc.lock has for each stage of all experiments; empty if it is missing or damaged."""
     try:
         return {name: entry for name, entry in read_stages().items() if isinstance(entry, dict)}
     except DataError:
@@ -272,5 +271,5 @@ def _digest(path: Path) -> str:
 
 @lru_cache(maxsize=1000)
 def _hash(path: Path, *stamp: int) -> str:
-    """Teachers and manifests are asked for again and again."""
+    """Cached, because teachers and manifests are needed again and again."""
     return sha256(path)

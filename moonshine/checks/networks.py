@@ -17,14 +17,14 @@ from moonshine.project.records import Architecture
 from moonshine.runtime.suggest import suggest_path
 
 IMPOSSIBLE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
-"""What torch raises for layers of sizes that do not fit each other, the images or any memory."""
+"""What torch raises if layer sizes do not fit each other or the images, or exceed any memory."""
 
 
 def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
-    """Build networks, all or the named ones, without weights, and send the shape of an image through each.
+    """Build networks, all or the named ones, without weights, and run the shape of an image through each.
 
-    Raises ParamsError (exit code 2) with one line for each network that cannot be built, has no such attention point,
-    has nothing to substitute, or cannot take the images.
+    Raises ParamsError (exit code 2) with one line per network that cannot be built, lacks an attention point, has
+    nothing to substitute, or cannot take the images.
     """
     dataset, learners = params.dataset, params.attention_students
     mistakes: list[str] = []
@@ -38,9 +38,9 @@ def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
 
 
 def check_batch_norms(params: Params) -> None:
-    """Raise ParamsError (exit code 2) if all batches leave a process one image, too few for a network's batch norm.
+    """Raise ParamsError (exit code 2) if every batch gives a process one image, too few for a network's batch norm.
 
-    Whether the last batch alone does so is seen by the training, which knows how many images there are.
+    Whether only the last batch does so is checked by the training, which knows how many images there are.
     """
     recipe, dataset = params.recipe, params.dataset
     if recipe.batch_size // (recipe.processes or 1) > 1:

@@ -1,7 +1,7 @@
-"""A stage's params, code and inputs must be at its end what they were when it began, the params also as planned.
+"""A stage's params, code and inputs must not change while it runs, nor its params after it was planned.
 
-DVC writes down what they are when the stage has ended, Snakemake what they were when it planned; the stage reads them
-when it begins. Where these differ, dvc.lock would say of results that they were made from something else.
+DVC records them as they are when the stage has ended, Snakemake as they were when it planned; the stage reads them
+when it begins. If these differed, dvc.lock would say that results were made from something else.
 """
 
 import json
@@ -22,10 +22,10 @@ from moonshine.runtime.files import sha256
 
 @contextmanager
 def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str) -> Iterator[None]:
-    """Around a stage with the params file `path`; `inputs` are files, `names` fill in the keys that it reads.
+    """Context for a stage with the params file `path`; `inputs` are files, `names` fill in the keys that it reads.
 
-    Of prepared data name the manifest, which has the hashes of the images: these are read again only where their file
-    is another one at the end. Raises DataError (exit code 3) before the stage or after it, with what changed.
+    For prepared data, name the manifest, which has the hashes of the images: these are read again only if the inode,
+    size or time of their file has changed. Raises DataError (exit code 3) before or after the stage, with what changed.
     """
     params = _keys(read_yaml(path), stage, names)
     planned = _keys(json.loads(os.environ[PLANNED]), stage, names) if PLANNED in os.environ else params
@@ -39,7 +39,7 @@ def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str)
     yield
     edited = differences(params, _keys(read_yaml(path), stage, names))
     edited += [f"{file}: changed" for file, stamp in zip(images, stamps) if _stamp(file) != stamp and _is_other(file)]
-    after = _hashes(files | _code(declared))  # files may have come into a folder
+    after = _hashes(files | _code(declared))  # files may have been added to a folder
     edited += [f"{name}: changed" for name, now in after.items() if now != before.get(name)]
     if edited:
         raise DataError(f"{stage}: changed while it was running: {'; '.join(edited)}; run it again")
@@ -73,6 +73,6 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
 
 
 def _is_other(images: Path) -> bool:
-    """Whether a split is not what its manifest says; `moonshine sync` gives it another time and nothing else."""
+    """Whether a split is not what its manifest says; `moonshine sync` changes its time and nothing else."""
     manifest = read_manifest(images.parent)
     return not images.is_file() or sha256(images) != manifest["splits"][images.stem]["sha256"]

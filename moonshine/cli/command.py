@@ -1,6 +1,6 @@
-"""What a command of the command line is, and what several of them begin with.
+"""What a command of the command line is, and the steps with which several of them begin.
 
-Commands import what they need when they run, so that help and messages about params.yaml come without torch.
+Commands import what they need when they run, so that help and errors about params.yaml do not load torch.
 """
 
 import argparse
@@ -29,22 +29,22 @@ def _no_arguments(parser: argparse.ArgumentParser) -> None:
 class Command:
     name: str
     help: str
-    """One line of the list of commands."""
+    """Its line in the list of commands."""
     run: Callable[[argparse.Namespace], None]
     examples: tuple[str, ...]
     add_arguments: Callable[[argparse.ArgumentParser], None] = _no_arguments
     details: str = ""
-    """What its own help says after the line above."""
+    """What its own help adds to that line."""
     is_long: bool = False
-    """Works for long: its process is set up for speed."""
+    """Runs for long: its process is set up for speed."""
     is_distributed: bool = False
     """Several processes may run it together, started by torchrun."""
     needs_project: bool = False
-    """Asks engines or git, which look for the project in the folders above as well."""
+    """Uses an engine or git, which also look for the project in parent folders."""
 
 
 def integer(text: str) -> int:
-    """The type of an argument."""
+    """An argument type."""
     try:
         return int(text)
     except ValueError:
@@ -63,7 +63,7 @@ def read(options: argparse.Namespace) -> "Params":
 
 
 def require_params_of_engines(options: argparse.Namespace) -> None:
-    """For commands that write what engines go by: these read params.yaml and no other file."""
+    """For commands that write the engines' state: engines read params.yaml and no other file."""
     if options.params.absolute() != artefacts.PARAMS.absolute():
         raise ParamsError(f"--params {options.params}: engines read {artefacts.PARAMS} only; copy it there")
     read(options)
@@ -81,7 +81,7 @@ def require_row(params: "Params", name: str, seed: int | None = None) -> "Row":
 
 
 def require_own_folders() -> None:
-    """Before work that DVC would refuse to record: to DVC, what is behind a link is outside of the project."""
+    """Before work that DVC would refuse to record: to DVC, files behind a link are outside the project."""
     for folder in map(Path, ("data", "models", "results")):
         if GRAPH.is_file() and folder.is_symlink():
             raise MachineError(
@@ -90,7 +90,7 @@ def require_own_folders() -> None:
 
 
 def start(log: str) -> None:
-    """For commands that work for long: refuse what would spoil their outputs, stop on request, and keep a log."""
+    """For long commands: refuse what would spoil their outputs, stop on request, and keep a log."""
     from moonshine.engines.live import require_no_snakemake_beside_dvc
     from moonshine.project.container_image import require_container_image_of_this_lock
     from moonshine.project.lock_file import require_whole_record
@@ -100,7 +100,7 @@ def start(log: str) -> None:
     require_no_snakemake_beside_dvc()
     require_container_image_of_this_lock()
     require_own_folders()
-    if distributed.WORLD_SIZE == 1:  # several first meet, and then stop together
+    if distributed.WORLD_SIZE == 1:  # several processes first connect, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
 

@@ -1,4 +1,4 @@
-"""Commands that look: at params.yaml before any work, at runs in progress, at results and where they come from."""
+"""Commands that inspect params.yaml before any work, runs in progress, and results and where they come from."""
 
 import argparse
 

@@ -25,14 +25,14 @@ from moonshine.runtime.files import explain
 
 
 def run() -> NoReturn:
-    """One command, as a process of its own."""
+    """Run one command as a process of its own."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # the caller closed it
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open to the end)
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open until the end)
         getattr(sys, name).reconfigure(errors="replace")  # a terminal without UTF-8 shows question marks
     try:
         code = main(sys.argv[1:], own_process=True)
-    except Exception:  # noqa: BLE001 (a defect, which is shown as one)
+    except Exception:  # noqa: BLE001 (a bug, which is shown as one)
         traceback.print_exc()
         code = 1
     _end_workers()
@@ -41,12 +41,12 @@ def run() -> NoReturn:
             getattr(sys, name).flush()
         except OSError:  # or Python's last flush would fail too, and change the exit code
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-    gc.freeze()  # Python would look through torch's million objects once more
+    gc.freeze()  # or Python would scan torch's million objects once more
     sys.exit(code)
 
 
 def _end_workers() -> None:
-    """Loading workers ignore the signal by which Python asks them to end, and it would wait for them for ever."""
+    """DataLoader workers ignore the signal by which Python asks them to end, and it would wait for them forever."""
     if "multiprocessing" in sys.modules:
         from multiprocessing import active_children
 
@@ -58,7 +58,7 @@ def _end_workers() -> None:
 def main(arguments: Sequence[str], own_process: bool = False) -> int:
     """Run one command; returns the exit code (docs/errors.md).
 
-    A process of its own starts once more with the settings of memory that long commands have.
+    With `own_process`, a long command first restarts its process with the memory settings for long commands.
     """
     try:
         command, options = parse(arguments)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str], own_process: bool = False) -> int:
     except MoonshineError as error:
         return _fail(error)
     except BrokenPipeError:
-        return 0  # whoever read our output has seen enough
+        return 0  # the reader of our output, such as `head`, has closed it
     except OSError as error:
         if error.filename is None:
             reason = error.strerror or error
@@ -86,15 +86,15 @@ def main(arguments: Sequence[str], own_process: bool = False) -> int:
         return _fail(MachineError(f"{error.name} is not installed; pip install 'moonshine[pipeline]'"))
     except MemoryError:
         return _fail(MachineError("out of memory; lower recipe.batch_size, or run where there is more"))
-    except KeyboardInterrupt:  # before or outside of the commands that stop on request
+    except KeyboardInterrupt:  # before or outside the commands that stop on request
         return _fail(Interrupted(signal.SIGINT, "stopped by SIGINT"))
     return 0
 
 
 def _fail(error: MoonshineError) -> int:
-    """Say what is wrong, one line a mistake; of a mistake that all processes of a training make, the first tells.
+    """Report what is wrong, one line per mistake; if all processes of a training make it, only the first does.
 
-    Whoever finds a folder locked leaves its owner's log alone.
+    A command that finds a folder locked leaves its owner's log alone.
     """
     for line in str(error).splitlines():
         if distributed.IS_MAIN:

@@ -1,4 +1,4 @@
-"""The table of commands, their help, and what is said of a mistyped command or option."""
+"""The table of commands, their help, and the errors for a mistyped command or option."""
 
 import argparse
 import itertools
@@ -66,7 +66,7 @@ def _parse(
     known = [option for action in parser._actions for option in action.option_strings]
     options = itertools.takewhile(lambda argument: argument != "--", arguments)  # what follows it is never an option
     for word in (argument.partition("=")[0] for argument in options):
-        if word.startswith("--") and word not in known:  # before argparse misses what was mistyped
+        if word.startswith("--") and word not in known:  # or argparse reports what was mistyped as missing
             raise ParamsError(f"unknown option {word}{nearest(word, known)}; see `{parser.prog} --help`")
     return parser.parse_args(arguments, before)
 

@@ -1,4 +1,4 @@
-"""The stages of the graph as commands, as both engines call them."""
+"""The stages of the pipeline as commands, as both engines call them."""
 
 import argparse
 import sys
@@ -84,7 +84,7 @@ def _distil(options: argparse.Namespace) -> None:
     students = options.students or (every if options.together else [])
     if not students or (len(students) > 1 and not options.together):
         raise ParamsError("distil takes one METHOD/NETWORK, or --together and any number of them")
-    students = list(dict.fromkeys(students))  # a lock cannot tell a student from itself
+    students = list(dict.fromkeys(students))  # a student named twice would find its own run locked
     rows = [require_row(params, f"distil/{student}", options.seed) for student in students]
     _in_processes(params)
     from moonshine.stages.distil import distil, distil_together
@@ -105,7 +105,7 @@ def _distil(options: argparse.Namespace) -> None:
 
 
 def _in_processes(params: "Params") -> None:
-    """Continue in as many processes as the recipe says, and there only; torchrun may have started them already."""
+    """Continue only in as many processes as the recipe sets; torchrun may have started them already."""
     count = params.recipe.processes or 1
     if distributed.LOCAL_RANK is None and count > 1:
         from moonshine.runtime.torchrun import run_processes
@@ -179,7 +179,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _costs(params: "Params", networks: list[str]) -> "dict[str, Costs]":
-    """Of rows that have not run; PyTorch, which takes seconds to load, is needed for no other page."""
+    """Costs for rows that have not run; only a page with such rows needs PyTorch, which takes seconds to load."""
     from moonshine.costs.experiment import network_costs
 
     return {

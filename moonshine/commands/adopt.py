@@ -1,7 +1,7 @@
-"""`moonshine adopt`: let a run that older code or libraries made count as one of the present.
+"""`moonshine adopt`: let a run that older code or libraries made count as a current one.
 
-A run is told apart by all that determines its bytes, so an edit of declared code starts it again. Whoever knows that
-the edit changes no result, or does not mind, can continue the older work instead: on purpose, and recorded.
+A run is identified by everything that determines its bytes, so an edit of declared code restarts it from scratch. If
+you know that the edit changes no result, or do not mind, you can continue the older work, deliberately and on record.
 """
 
 from pathlib import Path
@@ -18,14 +18,14 @@ from moonshine.runtime.files import sha256
 from moonshine.runtime.progress import say
 
 MAY_DIFFER = ("code.", *ENVIRONMENT, "recipe.compile", "recipe.processes", "recipe.threads")
-"""What changes no more than rounding, if anything; another recipe, network, seed or data is another run."""
+"""What changes no more than rounding, if anything; another recipe, network, seed or data makes it another run."""
 
 
 def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
-    """Copy the work of an older run of `row` and `seed` into the present one's folder.
+    """Copy the work of an older run of `row` and `seed` into the folder of the current run.
 
-    `chosen` begins the name of the older run's folder; it may be left out where there is only one. Raises ParamsError
-    (exit code 2) where the choice is not clear, CheckpointError (8) if more differs than may.
+    `chosen` is the beginning of the older run's folder name; it may be omitted if there is only one. Raises ParamsError
+    (exit code 2) if the choice is ambiguous, CheckpointError (8) if more differs than may.
     """
     run = RunFolder.open(params, row, seed)
     if run.finished() or has_checkpoint(run.path):
@@ -41,7 +41,7 @@ def adopt(params: Params, row: Row, seed: int, chosen: str | None) -> None:
         run.finish(model, {key: value for key, value in record.items() if key not in ("run", "sha256")})
         assert sha256(run.path / RESULT) == record["sha256"]
     else:
-        step, state = load_newest_with_step(older)  # which may fail, before anything is noted
+        step, state = load_newest_with_step(older)  # may fail, so it comes before anything is noted
         run.note_adoption(note)
         save_checkpoint(run.path, step, state)
     say(f"{run.path}: resumes from {older.name}, which differs in {in_words(changed)}; run its stage now")

@@ -19,7 +19,7 @@ IMAGENET_SIDE, IMAGENET_CLASSES = 224, 1000
 
 
 def describe_architecture(arch: str, conv: str | None) -> None:
-    """Print the cost of one architecture on ImageNet, and with a convolution what it takes the place of."""
+    """Print the cost of one architecture on ImageNet, and, with a convolution, what it replaces."""
     try:
         network = Network(arch=arch, conv=conv)
     except ValidationError as error:
@@ -30,7 +30,7 @@ def describe_architecture(arch: str, conv: str | None) -> None:
 def describe_network(params: Params, name: str) -> None:
     """Print the cost of one network of an experiment, and what is substituted in it.
 
-    Like the other, raises ParamsError (exit code 2) if a network of params.yaml cannot be built or run.
+    Like `describe_experiment`, raises ParamsError (exit code 2) if a network cannot be built or run.
     """
     if name not in params.networks:
         raise ParamsError(f'unknown network "{name}"{suggest(name, params.networks)}')
@@ -51,7 +51,7 @@ def describe_experiment(params: Params) -> None:
 
 
 def _print_network(network: Network, classes: int, channels: int, side: int) -> None:
-    """The whole, then each layer that is substituted, then each that is not and why."""
+    """The totals, then each layer that is substituted, then each that is not, and why."""
     conv = network.conv or "S"
     block = network.block or usual_block(conv) if wide_resnet_shape(network.arch) else None
     plain = architecture_of(network.model_copy(update={"conv": "S", "block": block}), classes, channels)
@@ -105,7 +105,7 @@ def _print_images(classes: int, channels: int, side: int) -> None:
 
 
 def _print_table(lines: list[dict[str, str]], numbers: int) -> None:
-    """`numbers` columns at the right are numbers."""
+    """The last `numbers` columns hold numbers."""
     left = len(lines[0]) - numbers
     alignment = ["left"] * left + ["right"] * numbers
     print(pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True, colalign=alignment))

@@ -1,7 +1,7 @@
 """`moonshine status`: how far an experiment is, from what its runs leave in runs/ and models/, under either engine.
 
-Nothing is asked of the engines or of the machines that train, so it works from any machine that sees the folder. It
-holds what is there against params.yaml, the data and the teacher, but not against code: `dvc status` does.
+It queries neither the engines nor the machines that train, so it works from any machine that sees the folder. It
+compares what is there with params.yaml, the data and the teacher, but not with code: `dvc status` does that.
 """
 
 import csv
@@ -29,7 +29,7 @@ from moonshine.runs.live import CURVE, HEARTBEAT
 from moonshine.runs.run_folder import RESULT_RECORD
 
 SECONDS_OF_SILENCE = 120.0
-"""After which a run elsewhere, which writes every ten seconds and after validation, has probably died."""
+"""After this, a run elsewhere, which writes every ten seconds and after validation, has probably died."""
 
 MEANINGS = {
     "done": "trained and published",
@@ -55,14 +55,14 @@ class RunStatus:
     step: int | None = None
     steps: int | None = None
     top1: float | None = None
-    """Top-1 error in per cent on the validation images after the last epoch that is over."""
+    """Top-1 error in per cent on the validation images after the last completed epoch."""
     seconds_left: float | None = None
     reason: str | None = None
     """Why it is outdated."""
 
 
 def show_status(params: Params, as_json: bool, watch: float | None) -> None:
-    """Print the status once, or every `watch` seconds until nothing is left to train or the user has seen enough."""
+    """Print the status once, or every `watch` seconds until nothing is left to train or the user interrupts."""
     while True:
         runs = list(experiment_status(params))
         text = _json(params, runs) if as_json else _table(params, runs)
@@ -106,9 +106,9 @@ def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None)
 
 
 def _goes_on(experiment: str, row: Row, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
-    """Whether a run is newer than the published model, and not the one that it came from.
+    """Whether a run is newer than the published model, and not the run that the model came from.
 
-    An abandoned older run may exist next to a model that was published later. Copies may keep whole seconds only.
+    An abandoned older run may exist next to a model that was published later. Copies may keep only whole seconds.
     """
     model, record = (of(experiment, row, seed) for of in (artefacts.model, artefacts.record))
     if (folder / RESULT_RECORD).exists() and _run_of(record) == folder.name:
@@ -133,7 +133,7 @@ def _data_problem(params: Params) -> str | None:
 
 
 def _newest(parent: Path) -> tuple[Path | None, dict[str, Any] | None]:
-    """The run below `parent` that gave the last sign of life, and that sign."""
+    """The run below `parent` with the latest heartbeat, and that heartbeat."""
     beats = []
     for path in parent.glob(f"*/{HEARTBEAT}"):
         try:
@@ -165,7 +165,7 @@ def _alive(process: int) -> bool:
 
 
 def _last_epoch(curve: Path) -> tuple[int | None, float | None]:
-    """Its number, and the error after it."""
+    """The number of the last epoch, and the error after it."""
     try:
         with curve.open() as file:
             *_, last = csv.DictReader(file)

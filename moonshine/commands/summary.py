@@ -23,7 +23,7 @@ SHOWN = {
 
 
 def summary(revision: str) -> str:
-    """Each table with a row that differs from `revision`, as `old → new`, and below them `dvc metrics diff`.
+    """Each table with rows that differ from `revision`, as `old → new`, followed by `dvc metrics diff`.
 
     Raises ParamsError (exit code 2) for an unknown revision, MachineError (5) without DVC or a repository.
     """
@@ -73,7 +73,7 @@ def _read(text: str) -> dict[str, dict[str, str]]:
 
 
 def _cells(line: dict[str, str] | None) -> list[str]:
-    """What a line of the table says, nothing if it is absent or has not run."""
+    """The cells of a table row, empty if it is absent or has not run."""
     if line is None or line["seeds"] == "0":
         return [""] * len(SHOWN)
     return [_cell(line, column) for column in SHOWN]
@@ -100,13 +100,13 @@ def _metrics(revision: str) -> str:
 
 
 def _of_another_experiment(line: str, revision: str) -> bool:
-    """Of a file that is there then and now: DVC calls the metrics of experiments not in place absent."""
+    """Whether the line's file existed then and exists now: DVC reports metrics of inactive experiments as absent."""
     path, _, before, after, *_ = (cell.strip() for cell in line.strip("|").split("|"))
     return "-" in (before, after) and Path(path).exists() and bool(_git("ls-tree", revision, "--", path))
 
 
 def _git(*arguments: str) -> str:
-    """What git prints; nothing if it fails, as for a file that a revision does not have."""
+    """What git prints; empty if it fails, as for a file that a revision does not have."""
     return (git(*arguments) or b"").decode()
 
 

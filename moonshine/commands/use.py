@@ -1,4 +1,4 @@
-"""`moonshine use`: put one of experiments/ in place as params.yaml."""
+"""`moonshine use`: copy one of experiments/ to params.yaml, which makes it the current one."""
 
 import os
 from pathlib import Path
@@ -16,8 +16,8 @@ FOLDER = Path("experiments")
 def use(name: str, target: Path) -> None:
     """Check experiments/<name>.yaml and copy it to `target`.
 
-    ParamsError (exit code 2) if there is no such experiment or its file is wrong, or where neither git nor
-    experiments/ has what `target` holds; it then stays as it is.
+    Raises ParamsError (exit code 2) and leaves `target` as it is if there is no such experiment, if its file is wrong,
+    or if neither git nor experiments/ has what `target` contains.
     """
     if not FOLDER.is_dir():
         raise ParamsError(f"{FOLDER}: no such folder; run this from the project's root")

@@ -1,7 +1,7 @@
-"""Run a command in the project's image, by Docker or Apptainer; `containers/run` calls this for stages under DVC.
+"""Run a command in the project's image with Docker or Apptainer; `containers/run` calls this for stages under DVC.
 
-Snakemake launches Apptainer itself and takes from here what the image must see. Of packages nothing but PyYAML, which
-DVC brings, is needed here: the machine's Python need not have the project's.
+Snakemake launches Apptainer itself and takes from here which folders to mount. The only package needed here is PyYAML,
+which DVC brings: the machine's Python need not have the project's packages.
 """
 
 import os
@@ -19,13 +19,13 @@ from moonshine.project.artefacts import GPU_CLAIMS, RUNS
 IMAGE, SIF = "moonshine", Path("containers/moonshine.sif")
 GPU = Path("/dev/nvidiactl")
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
-"""To Docker; Apptainer passes on the whole environment."""
+"""Variables passed on to Docker; Apptainer passes on the whole environment."""
 NOT_THE_HOSTS = ("--env", "PYTHONPATH=,PYTHONHOME=,PYTHONNOUSERSITE=1")
-"""For Apptainer: the image's packages and no others. The profiles say the same."""
+"""For Apptainer: the image's packages and no others. Snakemake's profiles set the same."""
 
 
 def main(command: Sequence[str]) -> NoReturn:
-    """Become Docker or Apptainer, or say in one line why not and exit (docs/errors.md has the codes)."""
+    """Replace this process with Docker or Apptainer, or print in one line why not and exit (codes: docs/errors.md)."""
     wanted = os.environ.get("MOONSHINE_CONTAINER", "")
     try:
         if wanted not in LAUNCHERS:
@@ -38,10 +38,10 @@ def main(command: Sequence[str]) -> NoReturn:
 
 
 def bound_folders(params: Mapping[str, Any]) -> list[str]:
-    """Folders outside of the project that its stages read or write, from what params.yaml holds.
+    """Folders outside the project that its stages read or write, from the content of params.yaml.
 
-    They are `machine.raw_data`, `machine.folders`, `machine.downloads` where there is one, and where a link at `runs`
-    leads. ParamsError (exit code 2) for `~`, which is another folder in a container, and for paths that would mount
+    They are `machine.raw_data`, `machine.folders`, `machine.downloads` if it exists, and the target of `runs` if it is
+    a link. ParamsError (exit code 2) for `~`, which is another folder in a container, and for paths that would mount
     something else.
     """
     machine = params.get("machine") or {}
@@ -59,7 +59,7 @@ def bound_folders(params: Mapping[str, Any]) -> list[str]:
 
 
 def _require_mountable(path: str) -> None:
-    """Mounts are written FROM:TO, several with commas: /a:/b is two folders, of which params.yaml chose the second."""
+    """Mounts are written FROM:TO, separated by commas: a folder /a:/b in params.yaml would mount /a at /b."""
     if re.search(r"[:,\x00-\x1f\x7f]", path):
         raise ParamsError(f"{path!r}: cannot be mounted into a container: no colons, commas or control characters")
 
@@ -72,8 +72,8 @@ def _docker(command: Sequence[str]) -> list[str]:
         )
     if not _answers("docker", "image", "inspect", IMAGE):
         raise MachineError(f"docker: no image {IMAGE}; build it with `make image`")
-    here = os.getcwd()  # noqa: PTH109 (a text)
-    # the caller's user, and a name for it, which torch.compile asks for; room for loading workers to share tensors
+    here = os.getcwd()  # noqa: PTH109 (a string)
+    # the caller's user, with a name, which torch.compile needs; room for DataLoader workers to share tensors
     words = ["docker", "run", "--rm", "--init", "--user", f"{os.getuid()}:{os.getgid()}", "--shm-size", "8g"]
     words += ["--env", "USER=moonshine", "--env", "HOME=/tmp", "--workdir", here]
     if GPU.exists():
@@ -113,7 +113,7 @@ def _bound() -> list[str]:
         params = yaml.safe_load(Path("params.yaml").read_text())
         return bound_folders(params)
     except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError, RecursionError):
-        return []  # the command itself says what is wrong with it
+        return []  # the command itself reports what is wrong with it
 
 
 def _require(program: str) -> None:

@@ -1,4 +1,4 @@
-"""`moonshine accept`: tell DVC that an edit of code changes no result."""
+"""`moonshine accept`: tell DVC that a code edit changes no result."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from moonshine.runtime.suggest import suggest
 
 
 def accept(named: Sequence[str], unproven: bool) -> None:
-    """Write the present code of these stages into dvc.lock, next to results that older code made.
+    """Write the current code of these stages into dvc.lock, next to results that older code made.
 
-    A name is a stage's, or a kind's as `train` for all its stages. Nothing but code may have changed, and no more of it
-    than comments, docstrings and layout: that is proven from the syntax trees of the version in dvc.lock, found in git,
-    and of the present one. `unproven` accepts any edit of code, on the user's word. Raises DataError (exit code 3).
+    A name stands for one stage, or for all stages of a kind, such as `train`. Only code may have changed, and only its
+    comments, docstrings and layout: this is proven by comparing the syntax trees of the version in dvc.lock (found in
+    git) and the current one. `unproven` accepts any code change on the user's word. Raises DataError (exit code 3).
     """
     with open_project() as repo:
         names = _resolve(repo, named)
@@ -72,7 +72,7 @@ def _words(entry: Any) -> str:
 
 
 def _proofs(edits: dict[str, dict[str, str | None]]) -> list[str]:
-    """That each edited file differs in nothing that counts, a line each; DataError (exit code 3) if one does."""
+    """One line per edited file, saying that nothing that counts differs; DataError (exit code 3) if something does."""
     lines = dict[str, None]()
     for path, stages in edits.items():
         for md5 in sorted({md5 or "" for md5 in stages.values()}):

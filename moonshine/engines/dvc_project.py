@@ -1,4 +1,4 @@
-"""What DVC says of the project in the working directory: its stages, their outputs, and which of them are stale."""
+"""DVC's view of the project in the working directory: its stages, their outputs, and which of them are stale."""
 
 import logging
 import os
@@ -26,12 +26,12 @@ from moonshine.project.lock_file import CURE, DVC_LOCK, has_conflict, require_wh
 
 @contextmanager
 def open_project() -> Iterator[Repo]:
-    """The DVC project, its errors turned into ours and its chatter off; for callers that have read params.yaml."""
+    """The DVC project, with its errors turned into ours and no chatter; for callers that have read params.yaml."""
     logging.getLogger("dvc").setLevel(logging.WARNING)
     require_whole_record()
     try:
         with Repo() as repo:
-            mark_checked()  # Snakemake does not, and without the file DVC takes every stage for changed
+            mark_checked()  # Snakemake does not, and without the file DVC considers every stage changed
             yield repo
     except NotDvcRepoError:
         raise MachineError("no DVC project here; run this from the root of a clone of the project") from None
@@ -44,7 +44,7 @@ def open_project() -> Iterator[Repo]:
 
 
 def _explain_database(error: Exception) -> MoonshineError:
-    """Of the databases in which DVC remembers hashes of files, and nothing that could not be made again."""
+    """For the databases in which DVC caches file hashes; everything in them can be computed again."""
     reason = " ".join(str(error).split())
     if isinstance(error, Timeout) or "locked" in reason:
         return LockedError(f"DVC's database: {reason}; wait for the process that holds it, or stop it")
@@ -64,7 +64,7 @@ def _databases() -> str:
 
 
 def _explain(error: Exception) -> str:
-    """One line; conflict markers, which git leaves in dvc.lock when two branches ran stages, get their cure."""
+    """One line, with the cure for conflict markers, which git leaves in dvc.lock when two branches ran stages."""
     for name in ("dvc.lock", "dvc.yaml", "params.yaml"):
         if has_conflict(Path(name)):
             return conflict_in(name)
@@ -81,7 +81,7 @@ def conflict_in(name: str) -> str:
 
 @dataclass(frozen=True)
 class Staleness:
-    """`changed` has what `dvc status` lists, `stale` also all stages downstream of it, but never the stage `check`."""
+    """`changed` is what `dvc status` lists, `stale` also all stages downstream; neither includes the stage `check`."""
 
     changed: frozenset[str]
     stale: frozenset[str]
@@ -93,26 +93,26 @@ def staleness(repo: Repo) -> Staleness:
 
 
 def with_changed(repo: Repo, state: Staleness, names: Iterable[str]) -> Staleness:
-    """These stages as changed, too."""
+    """The state with these stages marked as changed, too."""
     changed = state.changed | frozenset(names)
     return Staleness(changed, changed | downstream(repo, changed))
 
 
 def downstream(repo: Repo, names: Iterable[str]) -> frozenset[str]:
-    graph = repo.index.graph  # its edges go from a stage to those that it depends on
+    graph = repo.index.graph  # its edges go from a stage to the stages that it depends on
     names = frozenset(names)
     stages = [stage for stage in graph if stage.addressing in names]
     return frozenset(other.addressing for stage in stages for other in networkx.ancestors(graph, stage))
 
 
 def outputs(repo: Repo) -> dict[str, str]:
-    """Output's path, relative to the working directory -> name of the stage of both engines that makes it."""
+    """Output path, relative to the working directory -> name of the stage that makes it, if both engines have it."""
     stages = [stage for stage in repo.index.stages if not is_check(stage.addressing)]
     return {os.path.relpath(out.fs_path): stage.addressing for stage in stages for out in stage.outs}
 
 
 def hash_of_list(files: dict[tuple[str, ...], str]) -> str:
-    """What dvc.lock has for a folder: the hash of the list of its files, by their parts, and their md5s."""
+    """What dvc.lock has for a folder: the hash of the list of its files, given as path parts -> md5."""
     tree = Tree()
     for parts, md5 in files.items():
         tree.add(parts, None, HashInfo("md5", md5))
@@ -121,10 +121,10 @@ def hash_of_list(files: dict[tuple[str, ...], str]) -> str:
 
 
 def check_stages(repo: Repo) -> list[str]:
-    """Their names; one, as params.yaml has one experiment."""
+    """Names of the `check` stages; just one, because params.yaml has one experiment."""
     return [stage.addressing for stage in repo.index.stages if is_check(stage.addressing)]
 
 
 def is_check(name: str) -> bool:
-    """Whether this is the stage that Snakemake does without."""
+    """Whether this is the stage that Snakemake does not have."""
     return name.split("@")[0] == CHECK

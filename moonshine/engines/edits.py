@@ -1,4 +1,4 @@
-"""What edits of code amount to, from the versions in git that have given hashes."""
+"""What code edits amount to, compared with the versions in git that have given hashes."""
 
 import ast
 import hashlib
@@ -15,8 +15,8 @@ from moonshine.runtime.files import md5
 def harmless_edits(path: str, digest: str) -> dict[str, bool] | None:
     """What differs between a file or folder of code and its version with this hash in dvc.lock.
 
-    File -> whether only comments, docstrings and layout do. None if git's history has no such version. Raises DataError
-    (exit code 3) as `only_layout_changed` does.
+    File -> whether only comments, docstrings and layout differ. None if git's history has no such version. Raises
+    DataError (exit code 3) as `only_layout_changed` does.
     """
     if not digest.endswith(".dir"):
         harmless = only_layout_changed(path, "md5", digest)
@@ -35,8 +35,8 @@ def harmless_edits(path: str, digest: str) -> dict[str, bool] | None:
 
 
 def _folders(path: str) -> Iterator[dict[tuple[str, ...], str]]:
-    """The versions of a folder in git, the newest first: file -> md5."""
-    known = dict[str, str]()  # most files are those of the revision before
+    """The versions of a folder in git, newest first: file -> md5."""
+    known = dict[str, str]()  # most files are the same as in the revision before
     for revision in _revisions(path):
         listed = (git("ls-tree", "-r", "-z", "--full-tree", f"{revision}:./{path}") or b"").decode().split("\0")[:-1]
         blobs = {name: entry.split()[2] for entry, _, name in (line.partition("\t") for line in listed)}
@@ -51,9 +51,9 @@ def _revisions(path: str) -> list[str]:
 
 
 def only_layout_changed(path: str, algorithm: str, digest: str) -> bool | None:
-    """Whether a file differs in comments, docstrings and layout at most from its version with this hash.
+    """Whether a file differs from its version with this hash in comments, docstrings and layout at most.
 
-    That is told by the syntax trees of both, so of no file but Python's. None if git's history has no such version.
+    Compares the syntax trees, so it is False for a file that is not Python. None if git's history has no such version.
     Raises DataError (exit code 3) if one of them is not valid Python.
     """
     before = _version(path, algorithm, digest)
@@ -69,7 +69,7 @@ def _version(path: str, algorithm: str, digest: str) -> bytes | None:
 
 
 def _meaning(source: bytes, name: str) -> str:
-    """The syntax tree without docstrings and places; DataError if it has none."""
+    """The syntax tree without docstrings and positions; DataError if the source cannot be parsed."""
     try:
         tree = ast.parse(source, name)
     except (SyntaxError, ValueError) as error:  # ValueError: NUL bytes

@@ -1,7 +1,7 @@
 """Outputs of seeds and rows that params.yaml no longer has, and any other files among them.
 
-DVC depends on whole folders where a stage gathers files of all seeds or rows, so any other file there would make that
-stage stale, or stand in dvc.lock and be missed in every clone.
+A stage that gathers files of all seeds or rows depends on their whole folder under DVC, so any other file there would
+make that stage stale, or be recorded in dvc.lock and be missing from every clone.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ ASIDE = artefacts.RUNS / ".leftovers"
 def set_aside_leftovers(params: Params) -> None:
     """Move such files to the same paths below runs/.leftovers, so that nothing is lost.
 
-    What git tracks stays: it would be missing from the working tree, and stop a rebase.
+    Files that git tracks stay: they would be missing from the working tree and stop a rebase.
     """
     leftovers = sorted(_leftovers(params))
     tracked = _tracked(leftovers)
     for path in (path for path in leftovers if path not in tracked):
-        with contextlib.suppress(FileNotFoundError):  # another stage was first
+        with contextlib.suppress(FileNotFoundError):  # another stage moved it first
             set_aside(path)
             say(f"{path}: of no seed or row of params.yaml, now in {ASIDE}")
     if tracked:
@@ -48,7 +48,7 @@ def set_aside(path: Path) -> None:
 
 
 def _tracked(paths: list[Path]) -> set[Path]:
-    """Those that the index of git has; where git does not work, all that may be in there."""
+    """The paths that are in git's index; if git does not work, all that may be in it."""
     if not paths:
         return set()
     try:
@@ -70,7 +70,7 @@ def _leftovers(params: Params) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> set[Path]:
-    """All that DVC would hash with the folder, but what is being written."""
+    """All files that DVC would hash with the folder, except those being written."""
     found = {path for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
-    own = (artefacts.SNAKEMAKE_TIMESTAMP, ".gitignore")  # the engines'
+    own = (artefacts.SNAKEMAKE_TIMESTAMP, ".gitignore")  # the engines' own files
     return {path for path in found if path.name not in own and not is_temporary(path)}

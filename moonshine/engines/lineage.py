@@ -22,14 +22,14 @@ from moonshine.runtime.files import sha256
 from moonshine.runtime.suggest import suggest
 
 SHOWN = 4
-"""Changes of a stage that are told one by one."""
+"""How many changes of a stage are listed one by one."""
 
 
 def lineage(params: Params, target: str) -> None:
     """Print the chain behind a row, or behind one model of it, to stdout.
 
-    Two kinds of links are checked. dvc.lock says of each file which stage made it from which inputs, code and params,
-    and `dvc status` whether they are still the same. The files themselves name others by their sha256: metrics the
+    Two kinds of links are checked. dvc.lock records which stage made each file from which inputs, code and params, and
+    `dvc status` reports whether these are still the same. The files themselves name others by sha256: metrics name the
     models, a model's record its data and teacher, the manifest its images. Raises DataError (exit code 3) if a link
     does not hold.
     """
@@ -52,7 +52,7 @@ def lineage(params: Params, target: str) -> None:
 
 
 def _resolve(params: Params, target: str) -> tuple[Row, int | None]:
-    """The row and, for a single model, the seed that a path or a name means."""
+    """The row and, for a single model, the seed that a path or a name refers to."""
     if target.endswith(".safetensors"):  # a path, however it is written
         target = os.path.relpath(target)
     name = target.removeprefix(f"models/{params.experiment}/").removesuffix(".safetensors")
@@ -92,7 +92,7 @@ class _Chain:
             self.model(row, None if seed is None else int(seed), 1, measured["model_sha256"])
 
     def model(self, row: Row, seed: int | None, depth: int, expected: str | None = None) -> None:
-        """A model and what made it, down to its teacher; `expected` is its sha256 as somebody else noted it."""
+        """A model and what made it, down to its teacher; `expected` is its sha256 as noted elsewhere."""
         path = artefacts.model(self._params.experiment, row, seed)
         digest = _sha256(path)
         print(f"{'  ' * depth}{path}: sha256 {digest[:16]}")
@@ -156,7 +156,7 @@ class _Chain:
 
 
 def _cause(stage: str | None, changed: dict[str, list[Any]], recorded: Container[str]) -> str | None:
-    """Why a file of this stage is not what dvc.lock says; None if it is."""
+    """Why a file of this stage is not what dvc.lock has; None if it is."""
     if stage is None:
         return "no stage of params.yaml makes it"
     if stage not in changed:
@@ -171,7 +171,7 @@ def _cause(stage: str | None, changed: dict[str, list[Any]], recorded: Container
 
 
 def _changes(entries: list[Any]) -> Iterator[str]:
-    """What `dvc status` says of a stage, as `recipe in params.yaml is modified`."""
+    """What `dvc status` reports for a stage, such as `recipe in params.yaml is modified`."""
     for entry in entries:
         for paths in entry.values() if isinstance(entry, dict) else ():
             for path, change in paths.items():
@@ -184,7 +184,7 @@ def _changes(entries: list[Any]) -> Iterator[str]:
 
 
 def _accepted(module: str, digest: str | None) -> str:
-    """How a module differs from the one that made a model which dvc.lock has as up to date."""
+    """How a module differs from the version that made a model, although dvc.lock has the model as up to date."""
     path = f"moonshine/{module}"
     harmless = only_layout_changed(path, "sha256", digest) if digest and Path(path).exists() else False
     if harmless:

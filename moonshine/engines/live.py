@@ -1,4 +1,4 @@
-"""Which engines are at work in this folder, told by their processes. Imports nothing of theirs: stages ask, too."""
+"""Which engines are running in this folder, judging by their processes. Imports neither, because stages ask, too."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,11 +9,11 @@ from moonshine.errors import LockedError
 ENGINES = ("snakemake", "dvc")
 SNAKEMAKE_LOCKS = Path(".snakemake", "locks")
 DVC_STAGE = "DVC_STAGE"
-"""Environment variable in which DVC tells a stage its name."""
+"""Environment variable in which DVC passes a stage its name."""
 
 
 def require_no_snakemake() -> None:
-    """LockedError (exit code 6) while a Snakemake of this machine runs jobs here; a plan locks nothing."""
+    """LockedError (exit code 6) while Snakemake runs jobs here on this machine; planning locks nothing."""
     if any(SNAKEMAKE_LOCKS.glob("*")):
         for owner in live_engines():
             if ENGINES[0] in owner:
@@ -21,19 +21,19 @@ def require_no_snakemake() -> None:
 
 
 def require_no_snakemake_beside_dvc() -> None:
-    """The same for a stage of `dvc repro`, which deletes outputs that a job of Snakemake's may be reading."""
+    """The same check for a stage of `dvc repro`, which deletes outputs that a Snakemake job may be reading."""
     if DVC_STAGE in os.environ:
         require_no_snakemake()
 
 
 def require_nothing_read_by_dvc(made: Iterable[str], read: Mapping[str, Iterable[str]]) -> None:
-    """LockedError (exit code 6) if Snakemake would make, and so first delete, what a stage of `dvc repro` reads.
+    """LockedError (exit code 6) if Snakemake would remake, and so first delete, what a stage of `dvc repro` reads.
 
-    `made` are outputs of the jobs to run, `read` the inputs of each stage by its name. A stage that is not in there,
-    for params have changed since it started, may read anything.
+    `made` are the outputs of the jobs to run, `read` maps the name of each stage to its inputs. A stage that is missing
+    from `read`, because params have changed since it started, may read anything.
     """
     made = set(made)
-    if DVC_STAGE in os.environ:  # this Snakemake is a stage itself
+    if DVC_STAGE in os.environ:  # this Snakemake runs inside a stage itself
         return
     for process, stage in _stages_of_dvc():
         if stage not in read or made.intersection(read[stage]):
@@ -44,12 +44,12 @@ def require_nothing_read_by_dvc(made: Iterable[str], read: Mapping[str, Iterable
 
 
 def live_engines() -> Iterator[str]:
-    """Processes of Snakemake or DVC whose working folder is this one, but those that this one was started by."""
+    """Snakemake and DVC processes whose working directory is this one, except the ancestors of this process."""
     found, idle = {}, _ancestors()
     for folder in _processes_here():
         try:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "daemon" in words:  # with which DVC reports and looks for updates, and a copy of DVC waits for that
+            if "daemon" in words:  # DVC's, for analytics and update checks; a copy of DVC waits for it
                 idle.add(_parent(folder))
             elif (program := _program(words)) in ENGINES and "--touch" not in words:
                 found[int(folder.name)] = program
@@ -60,12 +60,12 @@ def live_engines() -> Iterator[str]:
 
 
 def _stages_of_dvc() -> Iterator[tuple[str, str]]:
-    """Process and name of each stage that DVC runs here."""
+    """Process id and name of each stage that DVC is running here."""
     for folder in _processes_here():
         try:
             variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
-            continue  # it has just ended, or is another user's
+            continue  # it has just ended, or belongs to another user
         for variable in variables:
             if variable.startswith(f"{DVC_STAGE}=".encode()):
                 yield folder.name, variable.decode(errors="replace").partition("=")[2]
@@ -92,7 +92,7 @@ def _ancestors() -> set[int]:
 
 
 def _program(words: Sequence[str]) -> str:
-    """The name of what a command line runs: of its first word, or of the script or module that a Python runs."""
+    """The name of what a command line runs: its first word, or the script or module that Python runs."""
     name = Path(words[0]).name
     if not name.startswith("python"):
         return name

@@ -1,7 +1,7 @@
 """`moonshine merge-lock`: merge two versions of dvc.lock for git, stage by stage.
 
-git would merge line by line, and what one side says of a stage's code could come to stand beside what the other says of
-its params, or of its outputs, which nobody ever ran together.
+git would merge line by line, and could combine a stage's code from one side with its params or outputs from the other,
+which nobody ever ran together.
 """
 
 from pathlib import Path
@@ -19,10 +19,10 @@ Stages = dict[str, dict[str, Any]]
 
 
 def merge_lock(base: Path, ours: Path, theirs: Path) -> None:
-    """Write into `ours` each stage as the side that ran it since `base` has it.
+    """Write into `ours` each stage as recorded by the side that ran it since `base`.
 
-    A stage that both ran, and not to the same end, is left out: both engines then plan it. DataError (exit code 3), by
-    which git keeps ours and reports a conflict, for a file that is no dvc.lock.
+    A stage that both sides ran with different outcomes is left out: both engines then plan it. DataError (exit code 3),
+    on which git keeps ours and reports a conflict, for a file that is not a dvc.lock.
     """
     before, here, there = (_read(path) for path in (base, ours, theirs))
     merged: Stages = {}
@@ -36,13 +36,13 @@ def merge_lock(base: Path, ours: Path, theirs: Path) -> None:
 
 
 def leave_out_what_was_mixed() -> None:
-    """Take out of dvc.lock each stage that the merge just made put together from lines of several sides.
+    """Remove from dvc.lock each stage that the merge just made combined from lines of several sides.
 
-    The strategies `octopus` and `resolve` merge line by line, whatever driver a file has. To be asked after a merge
-    that came to its end by itself: in one that somebody finished, stages may have been run for it.
+    The strategies `octopus` and `resolve` merge line by line, whatever driver a file has. To be called after a merge
+    that completed by itself: for one that somebody finished by hand, stages may have been run.
     """
     if b"Merge made by" not in (git("log", "--walk-reflogs", "--max-count=1", "--format=%gs") or b""):
-        return  # but a fast-forward, maybe to somebody's merge
+        return  # but a fast-forward, perhaps to somebody's merge
     parents = (git("rev-parse", "HEAD^@") or b"").decode().split()
     sides = [_parse(git("show", f"{parent}:./{DVC_LOCK}") or b"", DVC_LOCK) for parent in parents]
     merged = _read(DVC_LOCK) if DVC_LOCK.exists() else {}

@@ -23,9 +23,9 @@ from moonshine.runtime.progress import say
 def record(named: Sequence[str]) -> None:
     """Write the state of stages that Snakemake ran, their inputs, params and outputs, into dvc.lock and DVC's cache.
 
-    Without names: every stage that dvc.lock is behind of. A stage is recorded only if its outputs are what its job
-    left and its inputs and params what its job saw; a named one that is not ends in DataError (exit code 3), after the
-    others have been recorded.
+    Without names: every stage for which dvc.lock is out of date. A stage is recorded only if its outputs are as its job
+    left them and its inputs and params as its job saw them; a named one that cannot be recorded raises DataError (exit
+    code 3) after the others have been recorded.
     """
     with open_project() as repo:
         wanted = sorted({name for name in named if not is_check(name)} if named else staleness(repo).changed)
@@ -44,12 +44,12 @@ def record(named: Sequence[str]) -> None:
 def commit(repo: Repo, names: Iterable[str]) -> None:
     """`dvc commit --force --no-relink` for several stages at once.
 
-    Not relinking leaves modification times alone, which Snakemake goes by. There is no entry in the run cache, because
-    DVC would copy the outputs that are not to be cached there: 150 GB of licensed data. Without names nothing is
-    committed, because DVC would commit every stage, stale ones as well.
+    Not relinking preserves modification times, which Snakemake relies on. Nothing is added to the run cache, because
+    DVC would also copy outputs there that must not be cached: 150 GB of licensed data. Without names nothing is
+    committed, whereas DVC would commit every stage, even stale ones.
     """
     with lock_repo(repo):
-        known = {stage.addressing: stage for stage in repo.index.stages}  # load_one would parse dvc.lock for each
+        known = {stage.addressing: stage for stage in repo.index.stages}  # load_one would parse dvc.lock for each stage
         stages = [known[name] for name in names]
         for stage in stages:
             stage.save(run_cache=False)
@@ -80,9 +80,9 @@ def find_objections(repo: Repo, names: Iterable[str]) -> dict[str, str]:
 
 
 def _made_for_something_else(repo: Repo, names: list[str]) -> dict[str, str]:
-    """Objections to stages whose artefacts say that they were made for other params, data or models, and after them.
+    """Objections to stages whose artefacts name other params, data or models, and to all stages downstream of them.
 
-    The stages that are at fault need not be among `names`: one made by hand was not run by Snakemake.
+    The stages at fault need not be among `names`: one that was run by hand was not run by Snakemake.
     """
     if not names:
         return {}
@@ -93,7 +93,7 @@ def _made_for_something_else(repo: Repo, names: list[str]) -> dict[str, str]:
 
 
 def mismatched_stages(repo: Repo, params: Params) -> dict[str, Mismatch]:
-    """Stage -> what its artefact says that it was made for instead of what is here now."""
+    """Stage -> how what its artefact was made for differs from what is here now."""
     stage_of, stages = outputs(repo), dict[str, Mismatch]()
     for each in find_mismatches(params):
         if name := stage_of.get(str(each.path)):
@@ -102,15 +102,15 @@ def mismatched_stages(repo: Repo, params: Params) -> dict[str, Mismatch]:
 
 
 def _altered(path: str) -> str | None:
-    """Why this output, or what it was made from, is not what its job left and saw; times tell, hashes cannot."""
+    """Why this output or an input is no longer as its job left or saw it; times show this, hashes cannot."""
     made = job_metadata(path)
     if not os.path.lexists(path):
         return f"{path} is missing"
     if made is None:
         return f"Snakemake has no record of having made {path}"
-    is_folder = Path(path).is_dir()  # Snakemake's time is that of its mark in there
+    is_folder = Path(path).is_dir()  # which Snakemake dates by a timestamp file in it
     changed, ended = _last_change(path), made["endtime"]
-    if changed > ended + 1e-6 or (changed < ended - 1 and not is_folder):  # archives keep seconds
+    if changed > ended + 1e-6 or (changed < ended - 1 and not is_folder):  # archives keep whole seconds
         return f"{path} was altered after its job had ended"
     for source in made["input"]:
         if not os.path.lexists(source):
@@ -121,15 +121,15 @@ def _altered(path: str) -> str | None:
 
 
 def _has_checksum(source: str, made: dict[str, Any]) -> bool:
-    """Whether an input is what Snakemake noted of it: a file that is put in its place may bring an older time along."""
-    noted = (made.get("input_checksums") or {}).get(source)  # of small files only
+    """Whether an input has the checksum that Snakemake noted: a file that replaced it may have an older time."""
+    noted = (made.get("input_checksums") or {}).get(source)  # for small files only
     return noted is None or noted == f"sha256:{sha256(Path(source))}"
 
 
 def _provenance_mismatches(repo: Repo, files: dict[str, list[str]]) -> dict[str, str]:
-    """Objections to trainings whose own records name other params, data, teacher or code, and to all after them.
+    """Objections to trainings whose own records name other params, data, teacher or code, and to all stages downstream.
 
-    Snakemake knows nothing of it when `--touch` has dated what it did not make.
+    Snakemake does not notice this if `--touch` has updated the times of files that it did not make.
     """
     if not files:
         return {}

@@ -1,4 +1,4 @@
-"""What Snakemake plans, and what it remembers of the jobs that it ran."""
+"""What Snakemake plans, and what it has recorded of the jobs that it ran."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from moonshine.project.artefacts import SNAKEMAKE_TIMESTAMP
 
 METADATA = Path(".snakemake", "metadata")
 LONG_AGO = 1
-"""Modification time of what is stale, in seconds since 1970. Snakemake takes 0 for no time at all."""
+"""Modification time given to stale files, in seconds since 1970. Snakemake treats 0 as no time at all."""
 
 
 def snakemake(*arguments: str) -> str:
@@ -41,7 +41,7 @@ class Plan:
     pending: frozenset[str]
     """To be made, or made again."""
     remembered: frozenset[str]
-    """With a record of how they were made. Of a file without one Snakemake notices no change of params or code."""
+    """With a record of how they were made. Without one, Snakemake notices no change of params or code."""
 
     @classmethod
     def empty(cls) -> "Plan":
@@ -49,7 +49,7 @@ class Plan:
 
 
 def read_plan(targets: Iterable[str] = ()) -> Plan:
-    """Snakemake's plan for these files and all that they need; by default for the whole experiment."""
+    """Snakemake's plan for these files and everything they need; by default for the whole experiment."""
     lines = snakemake("--summary", "--", *targets).splitlines()
     header = lines[0].split("\t")
     rows = [dict(zip(header, line.split("\t"))) for line in lines[1:]]
@@ -68,19 +68,19 @@ def job_metadata(path: str) -> dict[str, Any] | None:
 
 
 def forget(path: str) -> None:
-    """Remove the note, as `snakemake --cleanup-metadata` does."""
+    """Remove the record of this file, as `snakemake --cleanup-metadata` does."""
     _memory_file(path).unlink(missing_ok=True)
 
 
 def make_stale(paths: Iterable[str]) -> None:
-    """Make Snakemake run the jobs of these files: older than any input, and without the record that says otherwise.
+    """Make Snakemake rerun the jobs of these files: date them before any input and delete the record of each.
 
-    (An input that is newer but has the recorded checksum would not be a reason to run.)
+    (With the record, a newer input that has the recorded checksum would not be a reason to run.)
     """
     for name in paths:
         forget(name)
         path = Path(name)
-        dated = path / SNAKEMAKE_TIMESTAMP  # not made here: a folder in a file's place has none
+        dated = path / SNAKEMAKE_TIMESTAMP  # not created here: a folder in place of a file has none
         if dated.is_file() and not path.is_symlink():
             path = dated
         if os.path.lexists(path):
@@ -88,10 +88,10 @@ def make_stale(paths: Iterable[str]) -> None:
 
 
 def make_mismatches_stale(params: Params) -> None:
-    """So that Snakemake makes again what says itself that it was made for other params, data or models than these.
+    """Make Snakemake remake artefacts whose own records name other params, data or models than the current ones.
 
-    It would not notice: made by hand, or put in place, files come without its note of the params that made them. Of
-    files as its own jobs left them it sees other params by itself, and an edit of params.yaml that is undone costs
+    It would not notice by itself: for files made by hand or copied in, it has no record of the params that made them.
+    If files are as its own jobs left them, it does notice other params, and an edit of params.yaml that is undone costs
     nothing.
     """
     unnoticed = (each for each in find_mismatches(params) if not (each.of_params and _is_as_its_job_left_it(each.path)))
@@ -104,7 +104,7 @@ def _is_as_its_job_left_it(path: Path) -> bool:
 
 
 def _memory_file(path: str) -> Path:
-    """Snakemake's notes are named by the base64 of the path, in pieces that a file name can hold."""
+    """Snakemake names its records by the base64 of the path, split into parts that a file name can hold."""
     name = base64.urlsafe_b64encode(path.encode()).decode()
     longest = os.pathconf(METADATA, "PC_NAME_MAX") - 1 if METADATA.is_dir() else 254
     parts = [name[start : start + longest] for start in range(0, len(name), longest)]

@@ -1,4 +1,4 @@
-"""`moonshine sync`: make Snakemake's view of what is up to date that of dvc.lock."""
+"""`moonshine sync`: make Snakemake's view of what is up to date match dvc.lock."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +18,15 @@ from moonshine.project import artefacts
 from moonshine.runtime.progress import say
 
 LARGE = 10_000_000
-"""Bytes of a file that takes long to read again."""
+"""Size in bytes of a file that takes long to read again."""
 
 
 def sync() -> None:
-    """Where Snakemake plans other jobs than DVC's stale stages, bring it round.
+    """If Snakemake plans other jobs than DVC's stale stages, make it plan these.
 
-    Modification times and Snakemake's records of jobs change, contents never. DataError (exit code 3) if the two
-    plans differ afterwards, or dvc.lock takes for current what says itself that it was made for something else;
-    LockedError (6) while Snakemake is at work: it would find its files older than they are.
+    Modification times and Snakemake's job records change, contents never. DataError (exit code 3) if the two plans
+    still differ afterwards, or if dvc.lock has an artefact as current whose own record says otherwise; LockedError (6)
+    while Snakemake is running, because its files would look older to it than they are.
     """
     require_no_snakemake()
     params = read_params(artefacts.PARAMS)
@@ -34,9 +34,9 @@ def sync() -> None:
     with (
         ThreadPoolExecutor() as pool,
         open_project() as repo,
-        lock_repo(repo),  # throughout, or DVC reads its files again at each step
+        lock_repo(repo),  # held throughout, or DVC would read its files again at each step
     ):
-        planning = pool.submit(read_plan)  # a process of its own, which works while DVC does
+        planning = pool.submit(read_plan)  # in a process of its own, in parallel with DVC
         stage_of = outputs(repo)
         _require_no_dangling_links(stage_of)
         by_dvc, mismatched = staleness(repo), mismatched_stages(repo, params)
@@ -57,7 +57,7 @@ def sync() -> None:
 
 
 def _refuse_false_records(stages: dict[str, Mismatch]) -> None:
-    """DataError for stages that dvc.lock has as current, although they say themselves that they are not."""
+    """DataError for stages that dvc.lock has as current although their own artefacts contradict it."""
     lines = [
         f"{name}: {each.path}: {each.problem}, but dvc.lock has it as current, as `dvc commit` by hand may; Snakemake "
         f"makes it again, and so does `dvc repro --force --single-item {name}`"
@@ -68,7 +68,7 @@ def _refuse_false_records(stages: dict[str, Mismatch]) -> None:
 
 
 def _require_no_dangling_links(paths: Iterable[str]) -> None:
-    """DVC and Snakemake both stop at one, without a word of what it is."""
+    """DVC and Snakemake both stop at a dangling link, without saying what it is."""
     dangling = [path for path in map(Path, paths) if path.is_symlink() and not path.exists()]
     if dangling:
         cure = "`rm` the link, then `dvc pull` fetches the file or its stage makes it"
@@ -76,7 +76,7 @@ def _require_no_dangling_links(paths: Iterable[str]) -> None:
 
 
 def _differences(state: Staleness, plan: Plan, stage_of: dict[str, str]) -> list[str]:
-    """What the plans disagree on, and valid files of which Snakemake has no record and so would miss later changes."""
+    """What the plans disagree on, and valid stages whose later changes Snakemake would miss for lack of a record."""
     pending = {stage_of[path] for path in plan.pending if path in stage_of}
     unknown = {stage_of[path] for path in stage_of.keys() - plan.remembered if stage_of[path] not in state.stale}
     lines = [f"{name}: only Snakemake would run it" for name in sorted(pending - state.stale)]
@@ -95,10 +95,10 @@ def _align_snakemake(repo: Repo, state: Staleness, stage_of: dict[str, str]) -> 
 
 
 def _hashes_of_large(repo: Repo, paths: Iterable[str]) -> list[tuple[str, object]]:
-    """DVC's memory of large files' hashes, which a new modification time would make it forget: 150 GB to hash again.
+    """DVC's cached hashes of large files, which a new modification time would invalidate: 150 GB to hash again.
 
-    What is smaller it hashes again, and so sees what somebody edited while the times were changed.
+    DVC hashes smaller files again, and so notices edits made while the times were being changed.
     """
     large = [path for path in paths if Path(path).is_file() and Path(path).stat().st_size > LARGE]
-    absolute = [str(Path(repo.root_dir, path)) for path in large]  # unresolved: links are known by their own names
+    absolute = [str(Path(repo.root_dir, path)) for path in large]  # unresolved: DVC has links under their own names
     return [(path, known[1]) for path in absolute if (known := repo.state.get(path, repo.fs))[1]]

@@ -1,8 +1,8 @@
-"""`moonshine unlock`: remove what killed engines left in others' way, and nothing that a live one holds.
+"""`moonshine unlock`: clean up what killed engines left behind, but nothing that a live one holds.
 
-Snakemake's lock is a list of files without an owner, and a kill -9 leaves it; DVC's names process ids, which containers
-use again, and a crash may leave it half written. Both are told from live ones by looking for their processes. dvc.lock,
-which is no lock, DVC writes in place, so that a kill can leave a part of it.
+Snakemake's lock is a list of files without an owner, which survives a kill -9; DVC's names process ids, which
+containers reuse, and a crash may leave it half written. Looking for their processes tells whether they are stale.
+dvc.lock, which is not a lock, is written in place by DVC, so a kill can leave only part of it.
 """
 
 import json
@@ -31,7 +31,7 @@ DVC_RWLOCK = Path(".dvc", "tmp", "rwlock")
 
 
 def unlock() -> None:
-    """LockedError (exit code 6) names live owners; on a cluster, those of this machine only can be seen."""
+    """LockedError (exit code 6) names live owners; on a cluster, only those on this machine can be seen."""
     owners = [*live_engines(), *_live_runs()]
     if owners:
         raise LockedError("\n".join(f"{owner}; wait for it or stop it" for owner in owners))
@@ -45,9 +45,9 @@ def unlock() -> None:
 
 
 def _restore_record() -> bool:
-    """Put dvc.lock together again if it is not whole: as the last commit has it, with what it still has whole.
+    """Restore dvc.lock, if not whole, from the last commit, plus the stages that the damaged file still has whole.
 
-    What Snakemake ran since is recorded once more; the rest is planned again, and trainings publish what they left.
+    What Snakemake has run since is recorded again; the rest is planned again, and trainings reuse what is in runs/.
     """
     if not DVC_LOCK.exists():
         return False
@@ -71,7 +71,7 @@ def _restore_record() -> bool:
 
 
 def _record_again() -> None:
-    """What the project's files let nobody record, such as invalid params, must not keep dvc.lock from coming back."""
+    """Record, but let no fault of the project's files, such as invalid params, keep dvc.lock from being restored."""
     try:
         record(())
     except MoonshineError as error:
@@ -88,7 +88,7 @@ def _is_whole() -> bool:
 
 
 def whole_stages(content: bytes, cut_off: bool = True) -> dict[str, Any]:
-    """The stages of a dvc.lock; of the beginning of one all but the last, which may lack something."""
+    """The stages of a dvc.lock; if it is cut off, all but the last one, which may be incomplete."""
     if cut_off:
         starts = [found.start() for found in re.finditer(rb"^  \S", content, re.MULTILINE)]
         content = content[: starts[-1]] if len(starts) > 1 else b""
@@ -102,7 +102,7 @@ def whole_stages(content: bytes, cut_off: bool = True) -> dict[str, Any]:
 
 
 def _claims_anything(lock: Path) -> bool:
-    """DVC leaves `{"read": {}}` behind when all went well; a lock that is not whole stops it."""
+    """Whether it makes DVC stop: not as `{"read": {}}`, which DVC leaves if all went well, but if it is incomplete."""
     try:
         return any(json.loads(lock.read_text()).values())
     except FileNotFoundError:

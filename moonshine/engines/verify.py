@@ -1,4 +1,4 @@
-"""`moonshine verify`: hash everything again that the project says it has.
+"""`moonshine verify`: rehash everything that the project has on record.
 
 DVC trusts a read-only file in its cache without reading it, and Snakemake goes by times; this reads every byte.
 """
@@ -24,7 +24,7 @@ from moonshine.runtime.progress import say, tracked
 
 @dataclass(frozen=True)
 class Recorded:
-    """A file, or a folder of files, as dvc.lock has it."""
+    """A file, or a folder of files, as recorded in dvc.lock."""
 
     path: Path
     md5: str
@@ -32,12 +32,12 @@ class Recorded:
 
 
 def verify(params: Params) -> None:
-    """Prepared data against its manifest, models against their records, all outputs against dvc.lock, and the index.
+    """Check prepared data against the manifest, models against records, outputs against dvc.lock, and the index page.
 
-    Also whether data, models and metrics were made for params.yaml as it is now, by what they say themselves.
+    Also check, by their own records, whether data, models and metrics were made for params.yaml as it is now.
 
-    Raises DataError (exit code 3): one line a file, with the command that repairs it. A dvc.lock that has nothing of
-    the experiment proves nothing and is such a file.
+    Raises DataError (exit code 3) with one line per file and the command that repairs it. A dvc.lock without any stage
+    of the experiment proves nothing and counts as such a file.
     """
     with open_project() as repo:
         cache, present = Path(repo.cache.local.path), {stage.addressing for stage in repo.index.stages}
@@ -54,7 +54,7 @@ def verify(params: Params) -> None:
     damaged = [*_data(params.dataset.name), *_models(params.experiment)]
     for path, problem in [*damaged, *_index()]:
         problems.setdefault(path, problem)
-    for each in () if damaged else find_mismatches(params):  # what is damaged contradicts all that was made of it
+    for each in () if damaged else find_mismatches(params):  # a damaged file contradicts all that was made from it
         problems.setdefault(each.path, f"{each.problem}; repair: {each.command}, or an engine")
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
@@ -89,20 +89,20 @@ def _folder_md5(folder: Path) -> str:
 
 
 def _repair(recorded: Recorded, cache: Path) -> str:
-    """The command that brings the recorded content back: from the cache, a remote, git, or by the stage."""
+    """The command that brings the recorded content back: from git, the cache or a remote, or by running the stage."""
     if _md5_in_git(recorded.path) == recorded.md5:
         return f"git checkout HEAD -- {recorded.path}"
     again = f"dvc pull --force {recorded.path}, or dvc repro --force --single-item {recorded.stage}"
     kept = cache / recorded.md5[:2] / recorded.md5[2:]
     if not kept.is_file():
         return again
-    if md5_of_file(kept) != recorded.md5.removesuffix(".dir"):  # DVC would trust it, and what it checked out from it
+    if md5_of_file(kept) != recorded.md5.removesuffix(".dir"):  # DVC would trust it, and what was checked out from it
         return f"rm -rf {kept} {recorded.path} && {again}"
     return f"dvc checkout --force {recorded.path}"
 
 
 def _md5_in_git(path: Path) -> str | None:
-    """As dvc.lock would have what the last commit has there; None if it has nothing, or git is not installed."""
+    """The md5, as in dvc.lock, of what the last commit has there; None if it has nothing or git is not installed."""
     try:
         names = (git("ls-tree", "-r", "--name-only", "-z", "HEAD", "--", str(path)) or b"").decode().split("\0")[:-1]
     except MachineError:
@@ -146,7 +146,7 @@ def _models(experiment: str) -> Iterator[tuple[Path, str]]:
 
 
 def _index() -> Iterator[tuple[Path, str]]:
-    """The page of all experiments, which is the output of none, against what it was made from."""
+    """The page of all experiments, which is not an output of any of them, against what it was made from."""
     index = Path("results", "README.md")
     try:
         expected = index_page(index.parent)
