@@ -1,4 +1,4 @@
-"""Read tar archives without ever unpacking one: members are read as bytes, and only honest ones."""
+"""Read tar archives without ever unpacking one: members are read as bytes, and malicious ones are refused."""
 
 import io
 import tarfile
@@ -15,7 +15,7 @@ LARGEST_TAR = 1 << 33
 
 
 def read_members(archive: RawFile, names: Iterable[str]) -> dict[str, bytes]:
-    """The content of some members of a small archive, after its checksum was found right.
+    """The content of some members of a small archive, after its checksum has been verified.
 
     Raises DataError (exit code 3) for a damaged archive or a missing member, SecurityError (4) for a hostile one.
     """
@@ -29,13 +29,13 @@ def read_members(archive: RawFile, names: Iterable[str]) -> dict[str, bytes]:
 
 
 class Readable(Protocol):
-    """As much of a file as tarfile asks for."""
+    """The part of a file's interface that tarfile needs."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 
 
 class Content:
-    """The bytes of a member. They are read in the caller's frame, where `members` cannot name damage to the archive."""
+    """The bytes of a member. They are read in the caller's frame, where `members` cannot report damage."""
 
     def __init__(self, file: Readable, path: Path | str):
         self._file, self._path = file, path
@@ -50,8 +50,8 @@ def members(
 ) -> Iterator[tuple[str, Content]]:
     """(name, content) of each regular file of a tar in one pass; `path` is for messages.
 
-    A content can be read until the next member is asked for. Nothing is written anywhere, yet a member whose name
-    leads out of the archive, a link, a device, a name used twice or a member of more than `largest` bytes is refused.
+    A content can be read until the next member is requested. Nothing is written anywhere; even so, names that lead out
+    of the archive, links, devices, names used twice and members of more than `largest` bytes are refused.
     """
     seen = set()
     with _tar(file, path, compressed) as tar:

@@ -21,17 +21,17 @@ ATTEMPTS = 5
 FIRST_PAUSE = 0.5
 """Seconds before the second attempt; each pause is twice the one before."""
 BLOCK = 1 << 16
-"""Of a broken transfer at most so many bytes are received again."""
+"""At most this many bytes of a broken transfer are received again."""
 SECONDS_BETWEEN_LOOKS = 0.1
-"""Whether another process has ended its download of the same file."""
+"""Between checks whether another process has finished downloading the same file."""
 
 
 def download(url: str, path: Path, check: Callable[[Path], None], seconds: float) -> None:
-    """Fetch `url` to `path`, which appears only once `check` has let it pass.
+    """Fetch `url` to `path`, which appears only once `check` has accepted it.
 
-    A server that says nothing for `seconds` counts as gone. What was received of a broken transfer is kept next to
-    `path` and continued, by the next attempt or the next call; of several processes one does it, the others wait.
-    Raises DataError (exit code 3) for what is not the file, SecurityError (4) for a redirect away from https,
+    A server that is silent for `seconds` counts as gone. What was received before a transfer broke is kept next to
+    `path`, and the next attempt or call resumes there; of several processes, one downloads and the others wait.
+    Raises DataError (exit code 3) if it gets something else, SecurityError (4) for a redirect away from https,
     WriteError (9) after the last attempt.
     """
     make_folder(path.parent)
@@ -102,13 +102,13 @@ def _fetch(url: str, path: Path, check: Callable[[Path], None], seconds: float) 
 
 
 def _transfer(url: str, part: Path, seconds: float) -> None:
-    """Receive what is missing of `part`; requests' exceptions mean that another attempt may help."""
+    """Receive the rest of `part`; requests' exceptions mean that another attempt may help."""
     done = _size(part)
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
     hooks = {"response": _check_redirect}
     with requests.get(url, headers=headers, stream=True, timeout=seconds, hooks=hooks) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all of it is there already, or the check will say that it is something else
+            return  # it is complete already, or the check will reject it
         if response.status_code >= requests.codes.server_error:
             raise requests.HTTPError(f"status {response.status_code}")
         if not response.ok:
@@ -120,7 +120,7 @@ def _transfer(url: str, part: Path, seconds: float) -> None:
 
 
 def _check_redirect(response: requests.Response, **_: object) -> None:
-    """Called by requests for every response, before it follows a redirect: never away from https, or to a bad URL."""
+    """Called by requests for every response, before it follows a redirect: never away from https or to a bad URL."""
     if not response.is_redirect:
         return
     target = requests.utils.requote_uri(urljoin(response.url, response.headers["Location"]))

@@ -1,7 +1,7 @@
-"""Find the files that a data set is made from, and hold each against the checksum that params.yaml pins.
+"""Find the files that a data set is made from, and check each against the checksum that params.yaml pins.
 
-They are only ever read. Each is looked for in machine.raw_data.<source>, or if there is none, where Debian's package
-of it installs; else it is downloaded, if it has a url, and kept below machine.downloads.
+They are only ever read. Each is looked for in machine.raw_data.<source> or, if that is not set, where Debian's package
+installs it; otherwise it is downloaded, if it has a url, and kept in machine.downloads.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file, and what params.yaml says of it."""
+    """A file and its entry in params.yaml."""
 
     path: Path
     pin: DataFile
@@ -36,9 +36,9 @@ class RawFile:
 
     @contextmanager
     def stream(self) -> Iterator[BinaryIO]:
-        """The file from its start to its end, read once; DataError (exit code 3) after it if its checksum is wrong.
+        """The file, to be read once from start to end; DataError (exit code 3) at the end if its checksum is wrong.
 
-        What was read must not be trusted before the context has ended. A pin of the content reads it decompressed.
+        What was read must not be trusted before the context has ended. With `content_sha256` it is read decompressed.
         """
         try:
             with self.path.open("rb") as file:
@@ -57,18 +57,18 @@ class RawFile:
             )
 
     def check(self) -> None:
-        """Read it to the end for its checksum alone."""
+        """Read it to the end only to verify its checksum."""
         with self.stream():
             pass
 
     def read(self) -> bytes:
-        """The whole content, checked; for files that fit the memory."""
+        """The whole content, checked; for files that fit in memory."""
         with self.stream() as file:
             return file.read()
 
 
 class _HashingReader(io.RawIOBase):
-    """Passes reads on and hashes what passes."""
+    """Passes reads through and hashes what was read."""
 
     def __init__(self, file: BinaryIO, algorithm: str):
         self._file, self._hash = file, hashlib.new(algorithm, usedforsecurity=False)

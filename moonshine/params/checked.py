@@ -1,4 +1,4 @@
-"""The file by which DVC's stages come after the one that checks params.yaml."""
+"""The file that makes DVC's stages run after the one that checks params.yaml."""
 
 from moonshine.project import artefacts
 from moonshine.runtime.files import write_text

@@ -25,7 +25,7 @@ MESSAGES = {
     "too_long": "must have at most {max_length} values, has {actual_length}",
     "too_short": "must have at least {min_length} values, has {actual_length}",
 }
-"""Type of an error of pydantic -> message; the braces are what pydantic says of the limit."""
+"""Error type of pydantic -> message; the braces are filled with pydantic's limits."""
 PATTERNS = {
     r"^[a-z0-9][a-z0-9_-]*$": "must be of lower-case letters, digits, - and _, and begin with a letter or a digit",
     r"^[A-Za-z0-9_][A-Za-z0-9_.,-]*$": "must be of letters, digits and _ . , -",
@@ -34,7 +34,7 @@ PATTERNS = {
 }
 EXAMPLES: dict[Any, str] = {int: "[0, 1, 2]", float: "[0.1, 0.2]", str: "[one, two]"}
 LONGEST = 60
-"""Of a value that is shown as found."""
+"""Characters of a found value that are shown."""
 
 
 def explain(errors: Iterable[Any]) -> Iterator[str]:
@@ -43,13 +43,13 @@ def explain(errors: Iterable[Any]) -> Iterator[str]:
         branches = [part for part in error["loc"] if _is_branch(part)]
         is_list = isinstance(error["input"], list)
         if any(error["type"] == "list_type" if part.startswith("list[") else is_list for part in branches):
-            continue  # of a key that may be a list or not, the branch that was not meant
+            continue  # the key may be a list or not: skip the branch that was not meant
         location = tuple(part for part in error["loc"] if not _is_branch(part) and part != "[key]")
         yield f"{'.'.join(map(str, location)) or '(whole file)'}: {_message(error, location)}"
 
 
 def _is_branch(part: object) -> bool:
-    """Whether pydantic names by it which of several types it tried."""
+    """Whether this is how pydantic names which of several types it tried."""
     return isinstance(part, str) and part.startswith(("constrained-", "list["))
 
 

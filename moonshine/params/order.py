@@ -1,4 +1,4 @@
-"""The order of keys in params.yaml changes nothing: what is shown in some order takes it from lists."""
+"""The order of keys in params.yaml changes nothing: whatever is shown in order takes that order from lists."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -10,10 +10,10 @@ Value = TypeVar("Value")
 
 
 def in_order(params: Params) -> Params:
-    """The same params, with the entries of mappings that somebody iterates in an order independent of the file's.
+    """The same params, with mappings that are iterated over in an order independent of the file's.
 
     Published networks are ordered as the tables name them, networks and methods as the rows do, files as their source
-    lists them; whatever is in none of these follows in alphabetical order.
+    lists them; anything else follows in alphabetical order.
     """
     rows = [Row.parse(name) for table in params.tables for name in table.rows]
     named = [row.network for row in rows if row.stage == "fetch"]

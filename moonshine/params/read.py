@@ -1,4 +1,4 @@
-"""Read params.yaml and say in one line, with the key and the likely right key, what is wrong with it."""
+"""Read params.yaml and report each mistake in one line, with the key and the likely right key."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from moonshine.project import artefacts
 def read_params(path: Path) -> Params:
     """Read and check a params file.
 
-    Raises ParamsError (exit code 2) with one line a mistake, each naming the file and the key.
+    Raises ParamsError (exit code 2) with one line per mistake, each naming the file and the key.
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
@@ -47,12 +47,12 @@ def read_yaml(path: Path) -> Any:
 
 
 MOST_NODES = 100_000
-"""Of a file once its aliases are written out, through which a small one could expand to gigabytes."""
+"""Nodes of a file with its aliases expanded, through which a small file could grow to gigabytes."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses duplicate keys, tags, too many aliases, and what DVC, which reads the same file by YAML
-    1.2, would read as something else: 010 is 8 in YAML 1.1 and 10 in 1.2.
+    """Safe YAML that refuses duplicate keys, tags, too many aliases, and values that DVC, which reads the same file as
+    YAML 1.2, would read as something else: 010 is 8 in YAML 1.1 and 10 in 1.2.
     """
 
     def __init__(self, text: str):
@@ -71,7 +71,7 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"tags ({event.tag}) are not used here", event.start_mark)
         before, node = self._nodes, super().compose_node(parent, index)
         if is_alias:
-            self._nodes += self._sizes.get(node, MOST_NODES)  # without a size yet, it repeats what it is within
+            self._nodes += self._sizes.get(node, MOST_NODES)  # no size yet: it is inside the node it repeats
             if self._nodes > MOST_NODES:
                 problem = f"its aliases expand to more than {MOST_NODES:,} values"
                 raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
@@ -109,11 +109,11 @@ _YAML_1_2 = {
     "tag:yaml.org,2002:bool": r"true|True|TRUE|false|False|FALSE",
     "tag:yaml.org,2002:null": r"~|null|Null|NULL|",
 }
-"""What DVC's parser takes for other than text, but for dates."""
+"""What DVC's parser reads as something other than text, except for dates."""
 
 
 def _tag(node: yaml.ScalarNode) -> str:
-    """The type by which both YAML 1.1 and 1.2 read a plain scalar; 1e-2, which is text in 1.1, is meant as a number."""
+    """The type that a plain scalar has in both YAML 1.1 and 1.2; 1e-2, which is text in 1.1, is meant as a number."""
     if node.tag == _MERGE:
         return _MERGE
     by_1_2 = next((tag for tag, pattern in _YAML_1_2.items() if re.fullmatch(pattern, node.value)), _STR)

@@ -10,7 +10,7 @@ from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
 
 OWN_COLUMNS = ("_std", "_minus_scratch", "_difference", "_p")
-"""How columns of a table's CSV end that say more about another one."""
+"""Suffixes of columns in a table's CSV that say more about another column."""
 
 
 def check_references(params: Params) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
 
 
 def _stage_names(params: Params) -> Iterator[str]:
-    """DVC names a stage by method and network, joined with hyphens, which names may contain as well."""
+    """DVC names a stage by method and network, joined with a hyphen, which names may contain as well."""
     rows: dict[str, Row] = {}
     for row in dict.fromkeys(params.rows):
         name = f"{row.method}-{row.network}" if row.method else row.name
@@ -81,7 +81,7 @@ def _stage_names(params: Params) -> Iterator[str]:
 
 
 def _produced(params: Params) -> dict[str, Row]:
-    """Every model of the experiment by its name, with its row."""
+    """Every model of the experiment: name -> row."""
     trained = {model_name(row, seed): row for row in params.seeded_rows for seed in params.seeds}
     return trained | {model_name(row): row for row in params.rows if row.stage == "fetch"}
 
@@ -110,7 +110,7 @@ def _models(params: Params) -> Iterator[str]:
 
 
 def _attention(params: Params) -> Iterator[str]:
-    """Attention points of all networks that attention transfer or the attention maps pair one by one."""
+    """Attention points of all networks that attention transfer or the attention maps pair one to one."""
     methods = [*params.distil.methods, *params.distil_more.methods]
     used = [name for name in methods if name in params.methods and params.methods[name].groups]
     shown = params.attention_maps

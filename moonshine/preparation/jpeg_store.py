@@ -1,4 +1,4 @@
-"""Write JPEG images as they stream from a source, each decoded once to see that it can be."""
+"""Write JPEG images as they stream from a source, each decoded once to check that it can be."""
 
 import io
 import os
@@ -27,16 +27,16 @@ from moonshine.runtime.progress import Progress, say
 from moonshine.runtime.signals import STOP_SIGNALS
 
 BLOCK = 32
-"""Images that go to a decoding process at once."""
+"""Images sent to a decoding process at a time."""
 QUALITY = 95
-"""Of the JPEG that an image becomes if it is scaled when it is prepared."""
+"""JPEG quality of images that are scaled when prepared."""
 ORIENTATION = ExifTags.Base.Orientation
 TURNED = range(2, 9)
-"""Orientations other than as the pixels are stored."""
+"""Orientations other than the one in which the pixels are stored."""
 KEEP_EXIF = ("JPEG", "MPO", "PNG", "WEBP")
-"""Formats whose pixels Pillow leaves as they are stored; TIFF it turns."""
+"""Formats whose pixels Pillow leaves as they are stored; it turns TIFF."""
 LISTED = 100
-"""Undecodable images that are named; more are counted."""
+"""Undecodable images that are named; the rest are only counted."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class JpegImage:
     label: int
     id: str
     jpeg: bool = True
-    """Whether its name says that it is one."""
+    """Whether its name claims that it is a JPEG."""
 
 
 @dataclass(frozen=True)
 class JpegSource:
-    """What the module of a source hands over; each split is read once, in its order."""
+    """What a source's module returns; each split is read once, in order."""
 
     classes: list[str]
     """Names by label."""
@@ -60,7 +60,7 @@ class JpegSource:
     counts: Mapping[str, list[int]]
     """How many images each class must have, by label, for each split."""
     bytes: int
-    """About what the images take."""
+    """Approximate total size of the images."""
     origin: dict[str, Any]
 
 
@@ -78,17 +78,17 @@ class _UnusableError(DataError):
 
 
 Inspection = tuple[bytes | None, str | None, str | None]
-"""The image scaled, if it was; what is odd about it; why it cannot be decoded or scaled."""
+"""The scaled image, if it was scaled; what is odd about it; why it cannot be decoded or scaled."""
 Look = Callable[[JpegImage], Inspection]
 
 
 def write_jpeg_images(
     folder: Path, source: JpegSource, resize: int | None, evaluation: int, workers: int
 ) -> dict[str, SplitRecord]:
-    """Write both splits; returns their entries in the manifest. `evaluation` is the shorter side that it scales to.
+    """Write both splits; returns their manifest entries. `evaluation` is the shorter side that evaluation scales to.
 
-    DataError (exit code 3) lists images that cannot be decoded, and classes without the images that they must have, of
-    both splits.
+    DataError (exit code 3) lists images that cannot be decoded, and classes with a wrong number of images, in both
+    splits.
     """
     entries: dict[str, SplitRecord] = {}
     problems, look = list[str](), partial(inspect, resize=resize, evaluation=evaluation)
@@ -97,12 +97,12 @@ def write_jpeg_images(
         try:
             with Progress(f"{folder}: {split}", sum(source.counts[split]), unit="images") as progress:
                 rows = _checked(source.splits[split], findings, look, workers, progress)
-                # a split that is not whole must not appear: the checks are part of the stream
+                # an incomplete split must not appear: the checks are part of the stream
                 entries[split] = write_split(folder, split, _validated(rows, findings, source, split), None)
         except _UnusableError as error:
             problems.append(str(error))
             continue
-        except DataError as error:  # the source itself, of which no more can be read
+        except DataError as error:  # the source itself failed; no more can be read from it
             problems.append(str(error))
             break
         entries[split]["oddities"] = findings.oddities
@@ -115,7 +115,7 @@ def write_jpeg_images(
 def _validated(
     rows: Iterator[tuple[bytes, int, str]], findings: _Findings, source: JpegSource, split: str
 ) -> Iterator[tuple[bytes, int, str]]:
-    """The rows, and an error after the last where something was wrong with them."""
+    """The rows, and an error after the last if anything was wrong with them."""
     yield from rows
     if findings.broken:
         more = len(findings.broken) - LISTED
@@ -134,7 +134,7 @@ def _validated(
 def _checked(
     jpeg_images: Iterable[JpegImage], findings: _Findings, look: Look, workers: int, progress: Progress
 ) -> Iterator[tuple[bytes, int, str]]:
-    """The rows to write, in order, and what was found on the way."""
+    """The rows to write, in order; what is found on the way goes to `findings`."""
     for index, (jpeg_image, (encoded, oddity, problem)) in enumerate(_inspected(jpeg_images, look, workers)):
         if problem:
             findings.broken.append(f"{jpeg_image.id}: {problem}")
@@ -171,7 +171,7 @@ def _done(block: list[JpegImage], inspections: "Future[list[Inspection]]") -> It
 
 
 def _follow_the_main_process() -> None:
-    """A stop is for the main process; this one ends when that has ended, also by kill -9."""
+    """Leaves stop signals to the main process; this one ends when that has ended, even by kill -9."""
     for stop_signal in STOP_SIGNALS:
         signal.signal(stop_signal, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_main_process, daemon=True).start()
@@ -189,7 +189,7 @@ def _inspect_block(block: list[JpegImage], look: Look) -> list[Inspection]:
 
 
 def inspect(jpeg_image: JpegImage, resize: int | None, evaluation: int) -> Inspection:
-    """Decode one image to its end, and scale it where its shorter side is longer than `resize`."""
+    """Decode one image to its end, and scale it if its shorter side is longer than `resize`."""
     try:
         image = decode_eight_bits(jpeg_image.encoded, "it")
         scaled_size(image.size, "it", evaluation)
@@ -203,7 +203,7 @@ def inspect(jpeg_image: JpegImage, resize: int | None, evaluation: int) -> Inspe
 
 
 def _oddity(jpeg_image: JpegImage) -> str | None:
-    """What is unusual about an image that can be decoded, and what of it no network sees."""
+    """What is unusual about an image that can be decoded, and what part of it no network sees."""
     broken, orientation, animated = False, None, False
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")

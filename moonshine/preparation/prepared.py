@@ -1,4 +1,4 @@
-"""A small image data set in memory, as the preparers of the sources hand it over to be written."""
+"""A small image data set in memory, as a source's `prepare` returns it to be written."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Prepared:
-    """`images`, `labels` and `ids` have one entry a split ("train", "val")."""
+    """`images`, `labels` and `ids` have one entry per split ("train", "val")."""
 
     classes: list[str]
     """Names by label."""
@@ -18,4 +18,4 @@ class Prepared:
     ids: dict[str, list[str]]
     """Where in the source each image was."""
     origin: dict[str, Any]
-    """What the manifest records of the source: its name, hashes, how it was split."""
+    """What the manifest records about the source: its name, hashes, how it was split."""

@@ -14,9 +14,9 @@ RUNTIME_LOCK = Path("requirements", "runtime.lock")
 RUNS = Path("runs")
 MANIFEST = "manifest.json"
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"
-"""In a folder that Snakemake declares, a file whose modification time it takes for the folder's."""
+"""A file in declared output folders, whose modification time Snakemake takes for the folder's."""
 
-GPU_CLAIMS = Path("/tmp/moonshine-gpus")  # noqa: S108 (of the whole machine: all its users and containers share it)
+GPU_CLAIMS = Path("/tmp/moonshine-gpus")  # noqa: S108 (per machine: all its users and containers share it)
 
 
 def data_folder(dataset: str) -> Path:
@@ -33,7 +33,7 @@ def model(experiment: str, row: Row, seed: int | None = None) -> Path:
 
 
 def record(experiment: str, row: Row, seed: int | None = None) -> Path:
-    """How the model was made. In a tree of its own, because its wall times must not make an evaluation stale."""
+    """How the model was made. Kept in a separate tree, because its wall times must not make an evaluation stale."""
     base = Path("models", experiment, "records", row.name)
     return base.with_name(base.name + ".json") if seed is None else base / f"seed{seed}.json"
 
@@ -56,7 +56,7 @@ def all_metrics(experiment: str) -> Path:
 
 
 def scores(experiment: str, row: Row) -> Path:
-    """The numbers of a row alone, flat, for `dvc metrics`."""
+    """Only the numbers of a row, flat, for `dvc metrics`."""
     return all_scores(experiment) / f"{row}.json"
 
 
@@ -73,7 +73,7 @@ def attention_maps(experiment: str) -> Path:
 
 
 def run_folder(experiment: str, row: Row, seed: int) -> Path:
-    """Work in progress of one network; below it one folder for each identity."""
+    """Work in progress on one network, with one subfolder per identity."""
     return RUNS / experiment / row.name / f"seed{seed}"
 
 

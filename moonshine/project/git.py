@@ -9,9 +9,9 @@ NONE_HERE = "not a git repository"
 
 
 def git(*arguments: str) -> bytes | None:
-    """What git prints, or None if it fails, as for a file that a revision does not have.
+    """What git prints, or None if it fails, for example for a file that a revision does not have.
 
-    Raises MachineError (exit code 5) if it is not installed, or refuses the repository, as one of another owner.
+    Raises MachineError (exit code 5) if git is missing or refuses the repository, e.g. because of its owner.
     """
     result = _run(*arguments)
     if not result.returncode:
@@ -22,7 +22,7 @@ def git(*arguments: str) -> bytes | None:
 
 
 def why_no_repository() -> str:
-    """Git's reason for not working here, in one line; nothing if it works."""
+    """Git's reason for not working here, in one line; empty if it works."""
     result = _run("rev-parse", "--git-dir")
     return " ".join(result.stderr.decode(errors="replace").split()) if result.returncode else ""
 

@@ -1,9 +1,9 @@
-"""What code and which params each stage is made of.
+"""The code and the params that each stage depends on.
 
-A folder decides the bytes of results as a whole, or not at all. A stage declares the folders whose code can change its
-outputs, and its own file: both engines run it again when one of them changes, and its runs are identified by them.
-Folders that no stage declares change no byte of a result, whatever imports them. A test holds the imports against this,
-and dvc.yaml as well.
+Either all code in a folder may affect the bytes of results, or none of it. A stage declares the folders whose code can
+change its outputs, and its own file: both engines rerun it when one of them changes, and they identify its runs.
+Folders that no stage declares change no byte of a result, whatever imports them. A test checks the imports and dvc.yaml
+against this.
 """
 
 from collections.abc import Iterable
@@ -34,11 +34,11 @@ CODE: dict[str, tuple[str, ...]] = {
 """Folders and files of the package."""
 
 SOURCES = "sources/{source}.py"
-"""Code that `prepare` is made of as well: the module of the data set's source, and no other."""
+"""Code that `prepare` depends on as well: the module of the data set's source, and no other."""
 
 
 def code_files(declared: Iterable[str]) -> list[str]:
-    """All files that count of these folders and files, relative to the package."""
+    """All code files in these folders and files, relative to the package."""
     names = set[str]()
     for name in declared:
         path = PACKAGE / name
@@ -47,12 +47,12 @@ def code_files(declared: Iterable[str]) -> list[str]:
 
 
 def code_in(folder: Path) -> list[Path]:
-    """The files in a folder that count, relative to it."""
+    """The code files in a folder, relative to it."""
     return [name for file in folder.rglob("*") if is_code(name := file.relative_to(folder)) and not file.is_dir()]
 
 
 def is_code(path: PurePath) -> bool:
-    """Modules and templates, nothing of an editor's or a cache's; .dvcignore says so to DVC, which hashes folders."""
+    """Modules and templates, not files of editors or caches; .dvcignore tells DVC, which hashes folders, the same."""
     return path.suffix in (".py", ".html") and not any(part.startswith(".") for part in path.parts)
 
 
@@ -79,11 +79,11 @@ PARAMS: dict[str, tuple[str, ...]] = {
         "dataset",
     ),
 }
-"""Keys of params.yaml that each stage goes by."""
+"""Keys of params.yaml that each stage depends on."""
 
 CHECK = "check"
-"""DVC's first stage, which every other depends on: it refuses a wrong params.yaml before DVC deletes an output or runs
-a command. Snakemake does without: it reads params.yaml by the same rules whenever it reads its Snakefile."""
+"""DVC's first stage, which every other depends on: it rejects an invalid params.yaml before DVC deletes an output or
+runs a command. Snakemake does without: it reads params.yaml by the same rules whenever it reads its Snakefile."""
 
 PLANNED = "MOONSHINE_PLANNED_PARAMS"
-"""Environment variable with the params that Snakemake planned by, as JSON."""
+"""Environment variable with the params that Snakemake planned with, as JSON."""

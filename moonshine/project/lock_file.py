@@ -1,6 +1,6 @@
-"""Whether dvc.lock is whole. DVC writes it in place, so that a kill can leave a part of it, mostly one that parses.
+"""Whether dvc.lock is complete. DVC writes it in place, so a kill can leave only a part, which usually still parses.
 
-Imports nothing of DVC's, for every stage looks at it.
+Imports nothing from DVC, because every stage checks the file.
 """
 
 import fcntl
@@ -19,13 +19,13 @@ REPOSITORY_LOCK = Path(".dvc", "tmp", "lock")
 
 
 def is_cut_off(content: bytes) -> bool:
-    """Whether this is the beginning of a dvc.lock only: DVC ends each line, and the last stage with its outputs."""
+    """Whether this is only the beginning of a dvc.lock: a complete one ends with a newline after a stage's outputs."""
     last_stage = re.split(rb"^  \S", content, flags=re.MULTILINE)[-1]
     return not (content.endswith(b"\n") and (b"\n    outs:\n" in last_stage or content.endswith(b"stages: {}\n")))
 
 
 def read_stages() -> dict[str, Any]:
-    """What dvc.lock has of each stage, of all experiments; nothing if there is none.
+    """The entry of each stage in dvc.lock, for all experiments; empty if there is no dvc.lock.
 
     Raises DataError (exit code 3) for a damaged one.
     """
@@ -37,7 +37,7 @@ def read_stages() -> dict[str, Any]:
 
 
 def has_conflict(path: Path) -> bool:
-    """Whether git left its markers in the file."""
+    """Whether git left conflict markers in the file."""
     try:
         return any(line.startswith("<<<<<<< ") for line in path.read_text().splitlines())
     except (OSError, UnicodeDecodeError):
@@ -45,8 +45,8 @@ def has_conflict(path: Path) -> bool:
 
 
 def require_whole_record() -> None:
-    """DataError (exit code 3) for a part of dvc.lock: DVC would take it for all, and what is missing would be lost."""
-    if DVC_LOCK.is_file() and not has_conflict(DVC_LOCK) and _stays_cut_off():  # a conflict has a cure of its own
+    """DataError (exit code 3) if dvc.lock is cut off: DVC would take it for complete and lose what is missing."""
+    if DVC_LOCK.is_file() and not has_conflict(DVC_LOCK) and _stays_cut_off():  # a conflict has its own cure
         raise DataError(f"{DVC_LOCK}: cut off because DVC was killed while writing it; {CURE}")
 
 
@@ -59,7 +59,7 @@ def _stays_cut_off() -> bool:
 
 
 def _dvc_is_at_work() -> bool:
-    """Whether a DVC holds this repository, as it does while it writes, but not while it runs a stage."""
+    """Whether a DVC process has locked this repository, as it does while it writes, but not while it runs a stage."""
     try:
         with REPOSITORY_LOCK.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

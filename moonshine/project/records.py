@@ -1,13 +1,13 @@
-"""The five records that artefacts carry, as JSON: what is in them, for whoever writes and reads them.
+"""The five records that artefacts carry, as JSON: their fields, for the code that writes and reads them.
 
-Types alone: each is checked where it is read, and nothing here decides a byte.
+Only types: each record is checked where it is read, and nothing here affects a byte of a result.
 """
 
 from typing import Any, NotRequired, TypedDict
 
 
 class Architecture(TypedDict):
-    """A network by plain values: all that `models.networks.build_network` needs."""
+    """A network as plain values: all that `models.networks.build_network` needs."""
 
     arch: str
     classes: int
@@ -20,7 +20,7 @@ class Architecture(TypedDict):
 
 
 class Normalisation(TypedDict):
-    """By channel, on the scale 0..1."""
+    """Per channel, on the scale 0..1."""
 
     mean: list[float]
     std: list[float]
@@ -33,7 +33,7 @@ class SplitRecord(TypedDict):
     bytes: int
     sha256: str
     oddities: NotRequired[list[dict[str, Any]]]
-    """Of JPEG images: what is odd about some that are readable all the same."""
+    """For JPEG images: what is odd about those that are readable nonetheless."""
 
 
 class Manifest(TypedDict):
@@ -50,9 +50,9 @@ class Manifest(TypedDict):
     normalisation: Normalisation
     splits: dict[str, SplitRecord]
     origin: dict[str, Any]
-    """What the source says of itself: its name, hashes, how it was split."""
+    """What the source reports about itself: its name, hashes, how it was split."""
     evaluation: NotRequired[dict[str, int]]
-    """Of JPEG images: `resize`, the shorter side before the central crop."""
+    """For JPEG images: `resize`, the shorter side before the central crop."""
 
 
 class ModelDescription(TypedDict):
@@ -69,11 +69,11 @@ class ModelDescription(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """models/<experiment>/records/<row>/seed<k>.json: how a model was made; of a fetched one `url` and `bytes`."""
+    """models/<experiment>/records/<row>/seed<k>.json: how a model was made; a fetched one has `url` and `bytes`."""
 
     row: str
     sha256: str
-    """Of the model file; of a fetched one, of the file that it was made from."""
+    """Of the model file or, if it was fetched, of the file it was made from."""
     identity: dict[str, Any]
     """All that determines its bytes (`runs.identity`)."""
     run: str
@@ -87,14 +87,14 @@ class RunRecord(TypedDict):
 
 
 class Spread(TypedDict):
-    """Over seeds; the deviation is the sample's, and left out of a single value."""
+    """Over seeds; `std` is the sample standard deviation, left out for a single value."""
 
     mean: float
     std: NotRequired[float]
 
 
 class MeasuredSeed(TypedDict):
-    """Errors in per cent, of one model."""
+    """One model's errors, in per cent."""
 
     top1: float
     top5: float
@@ -105,7 +105,7 @@ class MeasuredSeed(TypedDict):
 
 
 class MeasuredSplit(TypedDict):
-    """The images that were measured on."""
+    """The images used for the measurement."""
 
     name: str
     split: str
@@ -113,7 +113,7 @@ class MeasuredSplit(TypedDict):
 
 
 class Metrics(TypedDict):
-    """results/<experiment>/metrics/<row>.json; a fetched row has the model's hash and size in the place of `seeds`."""
+    """results/<experiment>/metrics/<row>.json; a fetched row has the model's hash and size instead of `seeds`."""
 
     row: str
     dataset: MeasuredSplit

@@ -1,4 +1,4 @@
-"""What the rows of results tables are called, and the models that belong to one."""
+"""The names of rows of results tables and of their models."""
 
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
@@ -9,7 +9,7 @@ Stage = Literal["fetch", "train", "distil"]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a results table: a network, and the stage that makes its models, by which method if it distils.
+    """One row of a results table: a network, the stage that makes its models and, for distillation, the method.
 
     Its name is `fetch/<network>`, `train/<network>` or `distil/<method>/<network>`, in params.yaml as well as in the
     paths of artefacts.
@@ -21,7 +21,7 @@ class Row:
 
     @classmethod
     def parse(cls, name: str) -> "Row":
-        """The row of a name; ValueError if it cannot be one."""
+        """The row with this name; ValueError if the name is invalid."""
         stage, *rest = name.split("/")
         if stage not in get_args(Stage) or len(rest) != 1 + (stage == "distil") or not all(rest):
             raise ValueError(f"{name!r} is not the name of a row")
@@ -37,19 +37,19 @@ class Row:
 
     @property
     def argument(self) -> str:
-        """What the command of its stage is given: `<network>` or `<method>/<network>`."""
+        """The argument of its stage's command: `<network>` or `<method>/<network>`."""
         return self.name.removeprefix(f"{self.stage}/")
 
 
 def model_name(row: Row, seed: int | None = None) -> str:
-    """What a model is called within its experiment, as params name the teacher: `train/resnet34/seed0`."""
+    """A model's name within its experiment, as params name the teacher: `train/resnet34/seed0`."""
     return row.name if seed is None else f"{row}/seed{seed}"
 
 
 def parse_model(name: str) -> tuple[Row, int | None]:
-    """The row and the seed of a model's name; a fetched one has no seed. Raises ValueError if it cannot be one.
+    """The row and the seed in a model's name; a fetched one has no seed. Raises ValueError if the name is invalid.
 
-    Names of networks may begin with `seed`, too.
+    Names of networks may begin with `seed` too.
     """
     if name.startswith("fetch/"):
         return Row.parse(name), None

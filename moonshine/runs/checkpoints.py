@@ -1,7 +1,7 @@
 """Checkpoints that survive a crash at any instant.
 
-`step-000000123.pt` is written whole or not at all; then `step-000000123.json` with its sha256 is, and only that
-makes it count. Two are kept. The newest is found by its number and loaded only if its hash is right.
+`step-000000123.pt` is written whole or not at all, then `step-000000123.json` with its sha256; only with that file
+does it count. Two are kept. The newest is found by its number and loaded only if its hash is right.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _NAME = re.compile(r"step-(\d{9})\.pt")
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Commit `state` (tensors, numbers, text, lists and dicts of these) as the checkpoint of `step`, unless it is one.
+    """Commit `state` (tensors, numbers, text, lists and dicts of these) as the checkpoint of `step`, unless it exists.
 
     The folder's name is the run's identity, which the checkpoint carries. The state of a step never changes.
     """
@@ -49,11 +49,11 @@ def _serialised(folder: Path, step: int, state: dict[str, Any]) -> memoryview:
 
 
 def load_newest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest state that is whole, or None if none was ever committed.
+    """The newest undamaged state, or None if none was ever committed.
 
-    A damaged one is set aside as *.corrupt with a warning and the one before is used. Where all are damaged,
-    DataError (exit code 3): starting from scratch is for the user to decide. CheckpointError (8) for one of another
-    run, SecurityError (4) for one that would do more than hold values.
+    A damaged one is set aside as *.corrupt with a warning, and the one before is used. Raises DataError (exit code 3)
+    if all are damaged, because starting from scratch is for the user to decide; CheckpointError (8) for another run's
+    checkpoint; SecurityError (4) for one that would do more than hold values.
     """
     committed = _committed(folder)
     for step, path in reversed(committed):
@@ -72,7 +72,7 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def load_newest_with_step(folder: Path) -> tuple[int, dict[str, Any]]:
-    """The newest whole state of a run that has one, and its number."""
+    """The step and state of the newest undamaged checkpoint of a run that has one."""
     state = load_newest_checkpoint(folder)
     assert state is not None
     return _committed(folder)[-1][0], state
@@ -89,7 +89,7 @@ def _load(path: Path, step: int) -> dict[str, Any]:
     try:
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         found = {key: checkpoint[key] for key in ("format", "run", "step")}
-    except pickle.UnpicklingError:  # torch's own message tells how to load it nevertheless
+    except pickle.UnpicklingError:  # torch's own message explains how to load it anyway
         raise SecurityError(f"{path}: not a checkpoint of tensors and plain values alone; delete it") from None
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(f"{path}: not a checkpoint of this program ({error}); delete {path.parent}") from None
@@ -100,7 +100,7 @@ def _load(path: Path, step: int) -> dict[str, Any]:
 
 
 def require_room_for(folder: Path, states: Sequence[dict[str, Any]]) -> None:
-    """Before training: MachineError (exit code 5) unless the checkpoints and one being written have room, of each."""
+    """Before training: MachineError (exit code 5) unless each state has room for its checkpoints and the next one."""
     needed = sum(len(_serialised(folder, 0, state)) for state in states)
     files.require_room(folder, (KEEP + 1) * needed, f"{KEEP} checkpoints and the next one")
 
@@ -119,7 +119,7 @@ def _committed(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _set_aside(path: Path) -> None:
-    """The record last: while it exists the file does not count as temporary, so a kill between the two is harmless."""
+    """The record last: while it exists, the file does not count as temporary, so a kill between the two is harmless."""
     if path.exists():
         path.rename(path.with_suffix(".pt.corrupt"))
     path.with_suffix(".json").rename(path.with_suffix(".json.corrupt"))
@@ -127,6 +127,6 @@ def _set_aside(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """The record first: a checkpoint without one does not count, a record without its file is damage."""
+    """The record first: a checkpoint without one does not count, but a record without its file is damage."""
     files.remove(path.with_suffix(".json"))
     files.remove(path)

@@ -1,8 +1,8 @@
 """The identity of a run: what determines its bytes, and nothing else.
 
-Not in it are paths, logging and checkpoint intervals, and the device: a finished run may be published where its GPU
-is not. The recipe has the number of processes, and torch's version is in it too, because each rounds differently; of
-JPEG images the versions of what decodes them and draws their crops. Nothing here imports torch.
+It leaves out paths, logging and checkpoint intervals, and the device: a finished run may be published on a machine
+without its GPU. It has the number of processes (in the recipe) and torch's version, because both change rounding, and
+for JPEG images the versions of the libraries that decode them and draw their crops. Nothing here imports torch.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from moonshine.project.rows import Row
 from moonshine.runtime.files import sha256
 
 ENVIRONMENT = ("torch", "torchvision", "processes", "pillow", "jpeg", "numpy")
-"""Parts of a run's identity that belong to where it ran; this machine may be another."""
+"""Parts of a run's identity that describe where it ran, which may not be this machine."""
 
 
 def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
@@ -42,14 +42,14 @@ def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
 
 
 def identity_in_params(params: Params, row: Row, classes: int, in_channels: int) -> dict[str, Any]:
-    """The parts that params.yaml alone determines, for images of so many classes and channels."""
+    """The parts that params.yaml alone determines, given the number of classes and of image channels."""
     described = architecture_of(params.networks[row.network], classes, in_channels)
     parts = {"recipe": params.recipe.model_dump(), "network": described}
     return {**parts, "method": params.methods[row.method].model_dump()} if row.method else parts
 
 
 def _decoders() -> dict[str, str | None]:
-    """Versions of what makes pixels of JPEG images: Pillow, its JPEG library, and numpy, which draws the crops."""
+    """Versions of what turns JPEG images into pixels: Pillow, its JPEG library, and numpy, which draws the crops."""
     from PIL import features
 
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")

@@ -1,8 +1,8 @@
-"""Prepared data stay in runs/prepare/<dataset>/<identity>/, which no engine declares; data/<dataset>/ links to them.
+"""Prepared data stay in runs/prepare/<dataset>/<identity>/, which no stage declares; data/<dataset>/ links to them.
 
-Engines delete what a stage declares before its job starts and again when it fails, and licensed data have no other
+Engines delete a stage's declared outputs before its job starts and again if it fails, and licensed data have no other
 copy: preparing ImageNet again takes hours. So new data are written next to the old ones, which are removed only once
-the new ones are complete and published. The links are hard ones and take no room.
+the new ones are complete and published. The links are hard links and take no space.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from moonshine.runtime.progress import say
 
 UNFINISHED = "unfinished"
 FILES = (*(f"{split}.arrow" for split in SPLITS), artefacts.MANIFEST)
-"""In the order in which they are published: a manifest means that all is there."""
+"""In the order in which they are published: a manifest means that everything is there."""
 DECODERS = ("numpy", "pillow", "pyarrow", "scikit-learn")
 BLOCK = 1 << 24
 
 
 class KeptData:
-    """What has been prepared of one data set, locked from construction to the end of the process."""
+    """The prepared data of one data set, locked from construction to the end of the process."""
 
     def __init__(self, params: Params):
         self.published = artefacts.data_folder(params.dataset.name)
@@ -44,7 +44,7 @@ class KeptData:
         self.path = self.parent / _hash(_identity(params))
 
     def is_complete(self) -> bool:
-        """Whether these very data have been prepared before and are undamaged; reads them to the end."""
+        """Whether exactly these data have been prepared before and are undamaged; reads all of them."""
         if not (self.path / artefacts.MANIFEST).exists():
             return False
         if damaged := _damaged(self.path):
@@ -55,13 +55,13 @@ class KeptData:
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        """An empty folder to write them into, which counts once this has ended well.
+        """An empty folder to write them into, which counts once the context has ended without an error.
 
-        After an error it is removed, and the data of before are published again where an engine has deleted them.
+        After an error it is removed, and the previous data are published again if an engine has deleted them.
         """
         unfinished = self.parent / UNFINISHED
         try:
-            remove(unfinished)  # of a process that was killed
+            remove(unfinished)  # left by a killed process
             yield unfinished
             remove(self.path)
             unfinished.rename(self.path)
@@ -75,14 +75,14 @@ class KeptData:
             raise
 
     def publish(self) -> None:
-        """Put links to the data in their place, the manifest last, and let go of all others."""
+        """Link the data into place, the manifest last, and remove all other prepared data."""
         _publish(self.path, self.published)
         for other in self._folders():
             if other != self.path:
                 remove(other)
 
     def former(self) -> Path | None:
-        """The folder of the data prepared last, where there are any."""
+        """The folder of the data prepared last, if there are any."""
         complete = [
             folder for folder in self._folders() if (folder / artefacts.MANIFEST).exists() and folder.name != UNFINISHED
         ]
@@ -100,7 +100,7 @@ class KeptData:
 
 
 def _publish(source: Path, target: Path) -> None:
-    """Links or copies are made next to the targets first, so that whatever fails does so before any is replaced."""
+    """Links or copies are made next to the targets first, so that any failure comes before a target is replaced."""
     staged = {target / name: target / f".{name}.tmp-link" for name in FILES}
     try:
         make_folder(target)
@@ -120,7 +120,7 @@ def _publish(source: Path, target: Path) -> None:
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    """A copy across file systems, and of a file that DVC has made read-only because its cache links to it."""
+    """Copies across file systems, and if DVC has made the file read-only because its cache links to it."""
     if source.stat().st_mode & 0o200:
         with suppress(OSError):
             target.hardlink_to(source)
@@ -132,7 +132,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _damaged(folder: Path) -> Path | None:
-    """The first file that is not what the manifest says."""
+    """The first file that does not match the manifest."""
     try:
         splits = read_manifest(folder)["splits"]
     except DataError:
@@ -149,7 +149,7 @@ def _has_sha256(path: Path, expected: str) -> bool:
 
 
 def _identity(params: Params) -> dict[str, Any]:
-    """All that determines the bytes: settings, code, what decodes, and the JPEG images where no checksum pins them."""
+    """All that determines the bytes: settings, code, decoders, and the JPEG images if no checksum pins them."""
     settings = params.dataset.model_dump(exclude={"shared": True, "licensed": True, "files": {"__all__": {"url"}}})
     modules = code_files([*CODE["prepare"], SOURCES.format(source=params.dataset.source)])
     return {
@@ -169,14 +169,14 @@ def _hash(identity: dict[str, Any]) -> str:
 def _listing(root: Path) -> str:
     """A hash of the names, sizes and times of all JPEG images, which are not read.
 
-    The time of the last change of status counts too: an image may be replaced by one of equal size and date.
+    The inode change time (ctime) counts too: an image may be replaced by one of equal size and date.
     """
     listing = hashlib.sha256()
     for path in sorted(path for split in ("train", "val") for path in root.glob(f"{split}/*/[!.]*")):
         try:
             status = path.stat()
         except OSError:
-            continue  # the source says what is wrong with it
+            continue  # the source reports what is wrong with it
         about = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         listing.update(repr((os.fsencode(path.relative_to(root)), *about)).encode())
     return listing.hexdigest()

@@ -1,7 +1,7 @@
-"""How far a run is, for people who watch it: a curve that grows by one line per epoch, and a heartbeat.
+"""How far along a run is, for people who watch it: a curve that grows by one line per epoch, and a heartbeat.
 
 Both are in the run's folder. `moonshine status` reads them, and plotting tools may. Nothing is ever resumed from them,
-so a write that fails costs the training nothing.
+so a failed write does not affect the training.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ SECONDS_BETWEEN_HEARTBEATS = 10.0
 
 
 class LiveRun:
-    """What one run in training shows of itself; of several processes the first shows it."""
+    """What a run reports about itself during training; of several processes, only the first does."""
 
     def __init__(self, folder: Path, steps: int, first_step: int):
         """`steps` is the number of optimiser steps of the whole run, `first_step` how many were done before."""
@@ -31,13 +31,13 @@ class LiveRun:
 
     @property
     def due(self) -> bool:
-        """Whether the last heartbeat is old; asking a device for its sums at every step would slow it down."""
+        """Whether the next heartbeat is due; fetching sums from the device at every step would slow training down."""
         return distributed.IS_MAIN and time.monotonic() - self._last >= SECONDS_BETWEEN_HEARTBEATS
 
     def beat(self, epoch: int, step: int, training: dict[str, float] | None = None, **noted: Any) -> None:
         """Write the heartbeat: `step` steps are done, and epoch `epoch` is in progress; `noted` is shown with it.
 
-        So are the `training` means; those that are not finite, before anybody has noticed, as null, for JSON has none.
+        So are the `training` means; those not finite, if not noticed before, as null, because JSON has no such numbers.
         """
         if not distributed.IS_MAIN:
             return

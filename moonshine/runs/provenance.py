@@ -22,9 +22,9 @@ def provenance(device: torch.device, started: float) -> dict[str, Any]:
     """When, where and by which code; unlike the network's bytes, this differs from run to run.
 
     What decides the bytes (torch, threads, ...) is in the run's identity, next to it. `packages` is the
-    sha256 of the lock of packages, which images carry as a label.
+    sha256 of the package lock file, which container images carry as a label.
 
-    `started` is a time.time().
+    `started` is a `time.time()` value.
     """
     accelerator = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -43,7 +43,7 @@ def provenance(device: torch.device, started: float) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The checkout's revision, with `-dirty` if files differ from it; None outside git, and where git refuses."""
+    """The checkout's revision, with `-dirty` if files differ from it; None outside git, or if git refuses."""
     try:
         described = git("describe", "--always", "--dirty", "--abbrev=40")
     except MachineError as error:

@@ -1,4 +1,4 @@
-"""The folder in which one training lives until it is published: runs/<experiment>/<row>/seed<k>/<identity>/."""
+"""The folder of one training run until it is published: runs/<experiment>/<row>/seed<k>/<identity>/."""
 
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, params: Params, row: Row, seed: int) -> "RunFolder":
-        """The run that these params, code and data ask for, locked until the process ends; new ones are noted.
+        """The run that these params, code and data ask for, locked until the process ends; a new one is recorded.
 
-        Reads data manifest, teacher and code for their hashes. Raises LockedError (exit code 6) while another process
-        has it. Of several processes the first holds the lock and writes for all.
+        Reads the data manifest, the teacher and the code for their hashes. Raises LockedError (exit code 6) while
+        another process has it. Of several processes, the first holds the lock and writes for all.
         """
         run = cls(params.experiment, row, seed, run_identity(params, row, seed))
         if distributed.IS_MAIN:
@@ -58,7 +58,7 @@ class RunFolder:
         self._remove_checkpoints()
 
     def note_adoption(self, origin: dict[str, Any]) -> None:
-        """Note an older run that this one continues; its record will say so."""
+        """Note an older run that this one continues; the final record will include it."""
         write_checked_json(self.path / ADOPTED, origin)
 
     def finished(self) -> tuple[bytes, dict[str, Any]] | None:
@@ -73,7 +73,7 @@ class RunFolder:
 
     @staticmethod
     def finished_in(folder: Path) -> tuple[bytes, dict[str, Any]] | None:
-        """The same of any run's folder."""
+        """The same for any run's folder."""
         cure = f"delete {folder} to train again"
         result = folder / RESULT
         if not (folder / RESULT_RECORD).exists():

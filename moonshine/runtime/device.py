@@ -10,15 +10,15 @@ from moonshine.runtime import distributed
 from moonshine.runtime.gpu_claims import claim_free_gpus, claim_gpu, share_gpu
 
 CLAIMED = "MOONSHINE_GPUS_CLAIMED"
-"""Set for the processes of a training whose parent claimed the GPUs that they see."""
+"""Set in the processes of a training run whose parent has claimed the GPUs that they see."""
 
 
 def choose_device(wanted: str) -> torch.device:
     """The device that `machine.device` asks for.
 
-    `auto` takes a GPU if there is one, `cuda` insists: MachineError (exit code 5), never a silent CPU.
+    `auto` takes a GPU if there is one; `cuda` requires one: MachineError (exit code 5), never a silent CPU fallback.
 
-    So does `auto` where a cluster or the user granted a GPU that this process cannot see, as in a container that was
+    `auto` fails too if a cluster or the user granted a GPU that this process cannot see, for example in a container
     started without its driver.
     """
     if wanted == "cpu":
@@ -39,14 +39,14 @@ def _granted_gpus() -> str | None:
 
 
 def claim_gpus(wanted: str, count: int) -> None:
-    """Claim a GPU for each of `count` processes that this one starts, and let them see these and no others.
+    """Claim one GPU for each of the `count` processes that this one starts, and let them see only those.
 
     Nothing is claimed if they compute on the CPU; if there is no GPU, they report that themselves.
     """
     if wanted == "cpu" or not torch.cuda.is_available():
         return
     uuids = _visible_gpus()
-    # CUDA numbers devices as the variable lists them; if it is unset, by indices that the processes count alike
+    # CUDA numbers devices in the order of the variable; if it is unset, by indices that are the same in every process
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(index) for index in range(len(uuids))] if given is None else given.split(",")
     indices = claim_free_gpus(uuids, count)
@@ -70,8 +70,8 @@ def _claimed_gpu() -> int:
 
 
 def _visible_gpus() -> list[str]:
-    """The uuids of the devices that this process sees, in CUDA's order; NVML would count them in another one.
+    """The UUIDs of the devices that this process sees, in CUDA's order, which is not NVML's.
 
-    It makes no context on any device, so a process that only asks takes no memory there.
+    This creates no CUDA context, so a process that only asks takes no device memory.
     """
     return [str(torch.cuda.get_device_properties(index).uuid) for index in range(torch.cuda.device_count())]

@@ -3,7 +3,7 @@
 from typing import Any
 
 FILES_NAMED = 4
-"""Of code that differs; of more their number."""
+"""Changed code files that are listed by name; if there are more, only their number is given."""
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
@@ -20,7 +20,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
 
 
 def in_words(changes: list[str]) -> str:
-    """The changes in one line; of code that differs in many files, how many."""
+    """The changes in one line; if many code files changed, only their number."""
     code = [change for change in changes if change.startswith("code.")]
     others = [change for change in changes if change not in code]
     return "; ".join([*others, *(code if len(code) <= FILES_NAMED else [f"code: {len(code)} files changed"])])

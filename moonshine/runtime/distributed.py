@@ -1,4 +1,4 @@
-"""The processes that train one network together, started by torchrun; a single one where it started none.
+"""The processes that train one network together, started by torchrun; a single one if it started none.
 
 Only the first process writes files and messages. With a single process every function here does nothing.
 """
@@ -10,7 +10,7 @@ _torchrun = os.environ if "TORCHELASTIC_RUN_ID" in os.environ else {}
 WORLD_SIZE = int(_torchrun.get("WORLD_SIZE", 1))
 RANK = int(_torchrun.get("RANK", 0))
 LOCAL_RANK = int(_torchrun["LOCAL_RANK"]) if _torchrun else None
-"""Among the processes of this machine; None if torchrun started none."""
+"""Rank among the processes of this machine; None if torchrun started none."""
 IS_MAIN = RANK == 0
 """Whether this is the process that writes files and messages."""
 
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 
 def largest(number: int) -> int:
-    """The largest of all processes' numbers; waits for no device."""
+    """The largest number of all processes; does not wait for any device."""
     if WORLD_SIZE == 1:
         return number
     import torch
@@ -34,7 +34,7 @@ def wait_for_all() -> None:
 
 
 def broadcast_from_main(value: Value) -> Value:
-    """The first process's value, a plain or a tensor on the CPU, in all of them."""
+    """The first process's value (a plain value or a CPU tensor) in all processes."""
     if WORLD_SIZE == 1:
         return value
     import torch

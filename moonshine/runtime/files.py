@@ -30,7 +30,7 @@ def sha256(path: Path) -> str:
 
 
 def md5(content: bytes) -> str:
-    """What DVC knows contents by."""
+    """The hash by which DVC identifies content."""
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
@@ -45,8 +45,8 @@ def atomic_write(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
 
     It is written next to the target, fsynced and renamed, and the folder is fsynced, so that a crash or a power
     cut at any instant leaves either the old content or the new. `needed` is its size in bytes, if that is known.
-    A failed write removes its temporary file and is reported as WriteError (exit code 9), a folder that must not be
-    written as MachineError (5). What a killed writer left behind, the next writer of the same file removes.
+    A failed write removes its temporary file and is reported as WriteError (exit code 9), a folder that cannot be
+    written to as MachineError (5). The next writer of the same file removes what a killed writer left behind.
     """
     temporary = None
     try:
@@ -69,7 +69,7 @@ def atomic_write(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
 
 
 def make_folder(folder: Path) -> None:
-    """As mkdir -p, but durable: a new folder's name is fsynced too."""
+    """Like mkdir -p, but durable: a new folder's directory entry is fsynced too."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     for each in reversed(missing):
         each.mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
     while True:
         temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
         file = temporary.open("xb")
-        with suppress(OSError):  # BlockingIOError: just taken for a leftover; others: a file system without locks
+        with suppress(OSError):  # BlockingIOError: just mistaken for a leftover; others: a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file.fileno()).st_nlink:
             return file, temporary
@@ -101,7 +101,7 @@ def _open_temporary(path: Path) -> tuple[BinaryIO, Path]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether `atomic_write` is at work on it, or was when it was killed."""
+    """Whether `atomic_write` is writing this file, or was writing it when killed."""
     return path.name.startswith(".") and ".tmp-" in path.name
 
 
@@ -120,7 +120,7 @@ def explain(error: OSError, path: Path, needed: int | None = None) -> MoonshineE
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes of the file system that `path` is or will be on."""
+    """Free bytes on the file system that `path` is or will be on."""
     while not path.exists():
         path = path.parent
     stat = os.statvfs(path)
@@ -133,7 +133,7 @@ def _require_free(path: Path, needed: int | None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Whatever it is: damage may have made a folder of a file."""
+    """Remove a file or a folder: damage may have turned a file into a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -141,13 +141,13 @@ def remove(path: Path) -> None:
 
 
 def require_room(folder: Path, needed: int, purpose: str) -> None:
-    """Before long work: MachineError (exit code 5) unless the file system of `folder` has `needed` bytes free."""
+    """Before long work, raise MachineError (exit code 5) unless the file system of `folder` has `needed` bytes free."""
     if (free := free_bytes(folder)) < needed:
         raise MachineError(f"{folder}: {purpose}: {needed:,} bytes needed, {free:,} bytes free there; make room")
 
 
 def write_bytes(path: Path, content: bytes | memoryview, attempts: int = ATTEMPTS) -> None:
-    """Write whole and durable, trying again for some seconds where the disk is full or fails for a moment."""
+    """Write atomically and durably, retrying for a few seconds if the disk is full or fails briefly."""
     for attempt in range(1, attempts + 1):
         try:
             with atomic_write(path, len(content)) as file:
@@ -170,7 +170,7 @@ def write_json(path: Path, content: Any, attempts: int = ATTEMPTS) -> None:
 
 
 def write_checked_json(path: Path, content: dict[str, Any]) -> None:
-    """JSON that carries a checksum of itself, so that no damage to it goes unnoticed."""
+    """Write JSON with a checksum of itself, so that no damage to it goes unnoticed."""
     write_json(path, {**content, CHECKSUM: _checksum(content)})
 
 

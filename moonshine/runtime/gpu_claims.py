@@ -1,6 +1,6 @@
-"""Which of a machine's GPUs a job takes, since the engines place none of their jobs.
+"""Which of a machine's GPUs a job takes, because the engines assign no GPUs to their jobs.
 
-A job locks the file of a device until it ends, however it ends: the kernel releases the lock. Nothing here imports
+A job locks a device's file until the job ends, however it ends: the kernel releases the lock. Nothing here imports
 torch.
 """
 
@@ -20,10 +20,10 @@ SECONDS_BETWEEN_TRIES = 1.0
 
 
 def claim_free_gpus(uuids: Sequence[str], count: int) -> list[int]:
-    """The indices of the first `count` devices that no other job has; waits while fewer are free, and then has none.
+    """The indices of the first `count` devices that no other job has; while fewer are free, waits and holds none.
 
-    `uuids` name the devices that this process sees: unlike indices they mean the same in every job, whatever
-    CUDA_VISIBLE_DEVICES or a cluster's control groups leave visible to it.
+    `uuids` name the devices that this process sees: unlike indices, they mean the same in every job, whatever
+    CUDA_VISIBLE_DEVICES or a cluster's cgroups make visible to it.
     """
     _require(count, uuids)
     told = False
@@ -34,7 +34,7 @@ def claim_free_gpus(uuids: Sequence[str], count: int) -> list[int]:
             taken = list(free)[:count] if len(free) >= count else []
             for index, lock in free.items():
                 if index in taken:
-                    fcntl.flock(lock, fcntl.LOCK_SH)  # for `share_gpu`; nobody comes between, since nobody else chooses
+                    fcntl.flock(lock, fcntl.LOCK_SH)  # for `share_gpu`; no job can get in between: `_alone` is held
                 else:
                     os.close(lock)
         if taken:
@@ -58,7 +58,7 @@ def claim_gpu(uuids: Sequence[str], index: int) -> None:
 
 
 def share_gpu(uuid: str) -> None:
-    """Hold on to a device that the parent process claimed, so that it stays taken should the parent be killed alone."""
+    """Hold on to a device that the parent process claimed, so that it stays taken if only the parent is killed."""
     _lock(uuid, fcntl.LOCK_SH)
 
 
@@ -69,12 +69,12 @@ def _require(count: int, uuids: Sequence[str]) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """No other job tries devices within it, so none finds one taken that is only being tried; it lasts a moment."""
+    """Lock out other jobs for a moment, so that none mistakes a device being tried for a claimed one."""
     try:
         FOLDER.mkdir(mode=0o777, exist_ok=True)
         FOLDER.chmod(0o1777)
     except PermissionError:
-        pass  # another user's job made it so
+        pass  # another user's job has created it with this mode
     descriptor = os.open(FOLDER, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -84,10 +84,10 @@ def _alone() -> Iterator[None]:
 
 
 def _lock(uuid: str, kind: int) -> int | None:
-    """A descriptor that holds the device's lock as long as it is open, at most until the process ends, or None."""
+    """A descriptor that holds the device's lock while open (at most until the process ends), or None if it is taken."""
     path = FOLDER / uuid
     try:
-        # a lock needs no right to write; another user's file in a shared folder could not be opened for that
+        # locking needs no write permission, and another user's file in a shared folder could not be opened for writing
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o444)

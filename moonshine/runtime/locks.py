@@ -13,9 +13,9 @@ RUN_LOCK = "lock"
 
 
 def hold_lock(folder: Path) -> None:
-    """Own a folder until this process ends. LockedError (exit code 6) names the live process that owns it.
+    """Own a folder until this process ends. LockedError (exit code 6) names the live process that already owns it.
 
-    A record lock, not flock: that one would live on in loading workers, which outlast a killed parent by seconds.
+    A record lock, not flock, which data-loading workers would inherit; they outlive a killed parent by seconds.
     """
     path = folder / RUN_LOCK
     try:
@@ -34,7 +34,7 @@ def hold_lock(folder: Path) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a live process other than this one owns a lock file. To be asked by no process that owns it."""
+    """Whether a live process other than this one owns a lock file. A process that owns it must not call this."""
     with path.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -16,7 +16,7 @@ from moonshine.runtime import distributed
 
 SECONDS_BETWEEN_LINES = 20.0
 OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that a terminal obeys, that turn text around, or that cannot be written."""
+"""Characters that control a terminal, change the direction of text, or cannot be encoded."""
 MISSING_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 
 Item = TypeVar("Item")
@@ -26,21 +26,21 @@ _log_file: TextIO | None = None
 
 
 def keep_log(path: Path) -> None:
-    """From now on every message is also appended to this file, which is opened by the first of them."""
+    """From now on every message is also appended to this file, which is opened at the first one."""
     global _log_path
     if distributed.IS_MAIN:
         _log_path = path
 
 
 def printable(text: str) -> str:
-    """A text from elsewhere, such as the name of a class or a file, as one line that commands no terminal."""
+    """Untrusted text, such as the name of a class or a file, as one line that cannot control a terminal."""
     return OBEYED.sub(lambda character: character[0].encode("unicode_escape").decode(), text)
 
 
 def say(message: str, log: bool = True) -> None:
-    """Print one line, above the bar if there is one, and keep it in the log. The work continues if neither works.
+    """Print one line, above the bar if there is one, and keep it in the log. Work continues even if both fail.
 
-    Of several processes only the first speaks.
+    Of several processes, only the first prints.
     """
     if not distributed.IS_MAIN:
         return
@@ -48,7 +48,7 @@ def say(message: str, log: bool = True) -> None:
     try:
         tqdm.write(message, file=sys.stderr)
         sys.stderr.flush()
-    except OSError:  # nobody reads any more, or the disk is full
+    except OSError:  # the reader is gone, or the disk is full
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # or the last flush would fail too, and change the exit code
     if log and _log_path:
         _append_to_log(message)
@@ -73,7 +73,7 @@ def _append_to_log(message: str) -> None:
 
 @contextlib.contextmanager
 def missing_glyphs_said_once() -> Iterator[None]:
-    """Around drawing: one line with all characters that the font lacks. Matplotlib warns of each at each place."""
+    """Print one line with all characters that the font lacks; Matplotlib warns about every occurrence."""
     missing: list[str] = []
     with warnings.catch_warnings():
         show = warnings.showwarning
@@ -90,19 +90,19 @@ def missing_glyphs_said_once() -> Iterator[None]:
 
 
 def say_lacking(characters: Iterable[str]) -> None:
-    """One line for all characters that the font of figures lacks."""
+    """Print one line with all characters that the figures' font lacks."""
     if lacked := "".join(sorted(set(characters))):
         say(f"warning: figures show boxes for {lacked}, which their font lacks; choose other titles or class names")
 
 
 class Progress:
-    """Progress over `total` units with an ETA; `update` may be called as often as wanted."""
+    """Progress over `total` units with an ETA; `update` may be called as often as you like."""
 
     def __init__(self, title: str, total: int, done: int = 0, unit: str = "it"):
         self.title, self.total, self.done, self.unit = title, total, done, unit
         self._first, self._start = done, time.monotonic()
         self._last_line = self._start
-        hidden = None if distributed.IS_MAIN else True  # None: unless this is a terminal
+        hidden = None if distributed.IS_MAIN else True  # None: hidden unless this is a terminal
         self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, disable=hidden, leave=False, file=sys.stderr)
 
     def update(self, count: int = 1, note: str = "") -> None:

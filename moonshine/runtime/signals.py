@@ -1,6 +1,6 @@
-"""Stop on request, at a moment of the program's choosing.
+"""Stop on request, at a point that the program chooses.
 
-A handler that saved a checkpoint itself could store half a step or hang; so it only sets a flag, which every long
+A handler that saved a checkpoint itself could store half a step or hang, so it only sets a flag, which every long
 loop polls.
 """
 
@@ -33,7 +33,7 @@ def received() -> int:
 def stop_now(message: str, number: int | None = None) -> Interrupted:
     """The exception that ends the process with 128 + signal, to be raised once the work is safe.
 
-    `number` is that of a signal which another process of this training received.
+    `number` is the signal that another process of this training run received.
     """
     number = number or _received
     return Interrupted(number, f"stopped by {signal.Signals(number).name}: {message}")

@@ -1,7 +1,7 @@
-"""What a command sets up in its process, for speed and for silence, before it imports what it works with.
+"""What a command sets up in its process before its main imports, for speed and to silence warnings.
 
-None but the command line calls this: in a program that imports moonshine as a library, Python, torch and Pillow stay as
-they are.
+Only the command line calls this: in a program that imports moonshine as a library, Python, torch and Pillow keep their
+settings.
 """
 
 import gc
@@ -18,11 +18,11 @@ VARIABLE = "GLIBC_TUNABLES"
 TUNABLES = ":".join(
     (
         "glibc.malloc.hugetlb=1",
-        f"glibc.malloc.mmap_threshold={1 << 30}",  # a larger tensor gets pages of its own from the system
+        f"glibc.malloc.mmap_threshold={1 << 30}",  # a larger tensor gets its own pages from the kernel
         f"glibc.malloc.trim_threshold={1 << 36}",
     )
 )
-"""Reuse the memory of freed tensors, and have it in huge pages.
+"""Reuse the memory of freed tensors, and use huge pages.
 
 Memory returned to the kernel is zeroed again page by page when it is next touched, which takes up to 8 % of a training
 step on a CPU. Huge pages (2 MiB instead of 4 KiB) need fewer TLB entries and save as much again.
@@ -30,12 +30,12 @@ step on a CPU. Huge pages (2 MiB instead of 4 KiB) need fewer TLB entries and sa
 
 
 def restart_with_tunables() -> None:
-    """Start this very command once more, because the C library reads its settings only when a process starts.
+    """Re-execute this command, because the C library reads its settings only when a process starts.
 
-    Engines, images and torchrun hand the settings on, and a user's own stay: then nothing happens, nor does it where
-    the C library is not GNU's.
+    Does nothing if the settings are inherited (engines, images and torchrun pass them on) or the user's own, or if the
+    C library is not glibc.
     """
-    if VARIABLE in os.environ or not _has_glibc() or sys.argv[0] in ("", "-"):  # a program that came by stdin is gone
+    if VARIABLE in os.environ or not _has_glibc() or sys.argv[0] in ("", "-"):  # stdin cannot be read again
         return
     os.environ[VARIABLE] = TUNABLES
     with suppress(OSError):  # the environment has become too long
@@ -45,26 +45,26 @@ def restart_with_tunables() -> None:
 def _has_glibc() -> bool:
     try:
         return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
-    except (OSError, ValueError, AttributeError):  # of other systems
+    except (OSError, ValueError, AttributeError):  # on other systems
         return False
 
 
 def set_up() -> None:
-    """Import and collect less, load images faster, and leave out warnings that tell a user nothing."""
-    gc.set_threshold(100_000)  # else it looks through the million objects of torch again and again as they are made
+    """Import less, collect garbage less often, load images faster, and hide warnings that tell a user nothing."""
+    gc.set_threshold(100_000)  # else it scans torch's million objects again and again as they are created
     import_compiler_when_used()
-    # Pillow uses its memory again: having the kernel zero pages for every image takes a fifth of its decoding.
+    # Pillow then reuses its memory: having the kernel zero pages for every image takes a fifth of the decoding time.
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
-    warnings.filterwarnings("ignore", module="PIL")  # of what is odd in a file; `prepare` records it once
-    # of 1x1 convolutions laid out channels last, whose strides can be written in two ways
+    warnings.filterwarnings("ignore", module="PIL")  # about oddities in a file; `prepare` records them once
+    # from channels-last 1x1 convolutions, whose strides can be written in two ways
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 def import_compiler_when_used() -> None:
-    """Spare the processes that don't compile 0.75 s: torchvision, optimisers and meta tensors import it unused.
+    """Save processes that don't compile 0.75 s: torchvision, optimisers and meta tensors import the compiler unused.
 
-    They ask for a few functions by which it is told what not to compile. Those are promised here; to ask for anything
-    else imports it. Has no effect if it is imported already.
+    They only use a few functions that tell it what not to compile. Those are stubbed here; accessing anything else
+    imports the compiler. Has no effect if it is imported already.
     """
     if COMPILER not in sys.modules:
         sys.modules[COMPILER] = _Promise(COMPILER, disable=_disable, graph_break=lambda: None)
@@ -75,28 +75,28 @@ COMPILER, UTILITIES, TRITON = "torch._dynamo", "torch._dynamo.utils", "triton"
 
 
 def leave_out_triton(wanted: str) -> None:
-    """Spare what compiles for a CPU the language of GPUs' kernels: 70 MB, without which PyTorch's CPU wheels come.
+    """Skip importing triton when compiling for a CPU: saves 70 MB; PyTorch's CPU wheels come without it too.
 
-    `wanted` is `machine.device`. Has no effect where triton is imported already.
+    `wanted` is `machine.device`. Has no effect if triton is imported already.
     """
     import torch
 
     if wanted != "cpu" and torch.cuda.is_available():
         return
-    sys.modules.setdefault(TRITON, None)  # type: ignore[arg-type]  # Python's sign for what shall not be imported
-    for logger in ("torch.utils.flop_counter", "torch.utils.cpp_extension"):  # which miss it, and CUDA
+    sys.modules.setdefault(TRITON, None)  # type: ignore[arg-type]  # None makes Python refuse the import
+    for logger in ("torch.utils.flop_counter", "torch.utils.cpp_extension"):  # they warn that it and CUDA are missing
         logging.getLogger(logger).setLevel(logging.ERROR)
 
 
 class _Promise(ModuleType):
-    """In the place of a module until something but `known` is asked of it."""
+    """Stands in for a module until anything other than `known` is accessed."""
 
     def __init__(self, name: str, **known: Any):
         super().__init__(name)
         vars(self).update(known)
 
     def __getattr__(self, name: str) -> Any:
-        # those who look through all modules, as `inspect` does, ask for __file__; imports of submodules for __path__
+        # code that scans all modules, as `inspect` does, asks for __file__; imports of submodules ask for __path__
         if name.startswith("__") and (self.__name__, name) != (COMPILER, "__path__"):
             raise AttributeError(name)
         return getattr(_imported(self.__name__), name)
@@ -110,7 +110,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def _disable(function: Any = None, *settings: Any, **named: Any) -> Any:
-    """What torch's own functions are wrapped in lets them be as they are; for others it is the compiler's."""
+    """Returns torch's own functions unchanged; wraps others with the compiler's `disable`."""
     if named == {"wrapping": False}:
         return function
     return _imported(COMPILER).disable(function, *settings, **named)

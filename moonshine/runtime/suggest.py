@@ -17,6 +17,6 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def suggest_path(path: str, paths: Iterable[str]) -> str:
-    """The same of modules of a network; if none is close, those at the top, because all would be too many."""
+    """The same for modules of a network; if none is close, only the top-level ones, because all would be too many."""
     paths = set(paths)
     return nearest(path, paths) or suggest(path, {each for each in paths if "." not in each})

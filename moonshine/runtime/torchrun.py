@@ -17,7 +17,7 @@ from moonshine.runtime.signals import STOP_SIGNALS
 
 
 def run_processes(count: int, device: str) -> int:
-    """Run this very command in `count` processes, each with a GPU where the machine has some.
+    """Run this same command in `count` processes, each with its own GPU if the machine has any.
 
     Returns the exit code of the process that failed first, or 0.
     """
@@ -49,7 +49,7 @@ def run_processes(count: int, device: str) -> int:
 
 
 def _claim_gpus(wanted: str, count: int) -> None:
-    """Here and not in the processes: they wait for each other, so they could not wait for other jobs' devices."""
+    """Claim here, not in the processes: they wait for each other, so they could not wait for other jobs' devices."""
     handlers = {stop: signal.getsignal(stop) for stop in STOP_SIGNALS}
     signals.install_handlers()
     try:
@@ -61,7 +61,7 @@ def _claim_gpus(wanted: str, count: int) -> None:
 
 
 def _exit_code(codes: Iterable[int]) -> int:
-    """Of the process whose end made the others end: with MachineError when left alone, or by the agent's SIGTERM."""
+    """Exit code of the process that failed first; its peers then end with MachineError or by the agent's SIGTERM."""
     consequences = (MachineError.exit_code, -signal.SIGTERM)
     code = min(codes, key=lambda code: (code in consequences, code))
     if code >= 0:

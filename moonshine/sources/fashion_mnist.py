@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747): 60,000 + 10,000 grey images of 28x28 pixels.
+"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747): 60,000 + 10,000 greyscale images of 28x28 pixels.
 
 The four files are in the IDX format of MNIST: big-endian magic number, sizes, then bytes.
 """

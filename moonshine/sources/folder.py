@@ -1,10 +1,10 @@
-"""Images of one's own: train/ and val/ in machine.raw_data.folder, each with a folder per class.
+"""Your own images: train/ and val/ in machine.raw_data.folder, each with a folder per class.
 
-Labels count the classes in the order of their names. Files beside the folders are not looked at, nor are hidden ones
-and those that Windows leaves where pictures were looked at; every other file in a class's folder is an image.
+Labels number the classes in the order of their names. Files next to the folders are ignored, as are hidden files and
+those that Windows leaves in folders of pictures; every other file in a class's folder is an image.
 
-The manifest has the number of images in each split and the sha256 of what `sha256sum` prints of them in their order,
-so that two states of the folder can be told apart.
+The manifest has the number of images in each split and the sha256 of what `sha256sum` prints for them in order, so
+that two states of the folder can be told apart.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ LEFT_BY_WINDOWS = ("thumbs.db", "desktop.ini")
 
 
 def open_source(params: Params) -> JpegSource:
-    """The folders, listed; images are read as they are written."""
+    """The folders, listed; images are read only while they are written."""
     root = raw_folder(params)
     classes = {split: _classes(root / split) for split in ("train", "val")}
     for split, other in (("train", "val"), ("val", "train")):
@@ -39,7 +39,7 @@ def open_source(params: Params) -> JpegSource:
         if empty := [name for name, sizes in zip(classes["train"], of_classes) if not sizes]:
             raise DataError(f"{root / split / empty[0]}: no image in it; every class needs some")
     counts = {split: [len(sizes) for sizes in of_classes] for split, of_classes in images.items()}
-    # prepare looks at it when all images are written, whose hashes _split has added by then
+    # prepare reads it once all images are written; by then _split has added their hash
     origin: dict[str, Any] = {"source": "folder", **{split: {"images": sum(counts[split])} for split in counts}}
     return JpegSource(
         classes=classes["train"],
@@ -51,7 +51,7 @@ def open_source(params: Params) -> JpegSource:
 
 
 def _spelt_otherwise(name: str, others: list[str]) -> str | None:
-    """How two names are told apart that look the same: macOS writes accents as characters of their own."""
+    """How two names that look the same differ: macOS writes accents as separate characters."""
     for other in others:
         if normalize("NFC", other) == normalize("NFC", name):
             return f"but {other!a}, which differs from {name!a} only in Unicode normalisation; rename one of them"
@@ -66,14 +66,14 @@ def _images(folder: Path) -> dict[Path, int]:
     """The images of a class and their sizes."""
     sizes = {}
     for path, status in _visible(folder):
-        if not stat.S_ISREG(status.st_mode):  # a pipe would keep its reader waiting
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
             raise DataError(f"{path}: not a regular file; remove it")
         sizes[path] = status.st_size
     return sizes
 
 
 def _visible(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """The entries of a folder, links followed."""
+    """The visible entries of a folder, with links followed."""
     try:
         paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -95,7 +95,7 @@ def _visible(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _split(folder: Path, images: list[dict[Path, int]], about: dict[str, Any]) -> Iterator[JpegImage]:
-    """The images; once all are read, their hash is `about` them."""
+    """The images; once all are read, their hash is in `about`."""
     listing = hashlib.sha256()
     for label, paths in enumerate(images):
         for path in paths:

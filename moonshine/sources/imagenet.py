@@ -1,7 +1,7 @@
-"""ILSVRC2012 from the three archives as they are published: 1,281,167 + 50,000 JPEG images of 1,000 classes.
+"""ILSVRC2012 from the three archives as published: 1,281,167 + 50,000 JPEG images of 1,000 classes.
 
-The training archive holds one tar a class, named by its WordNet id (wnid); the validation archive is flat; the devkit
-has the classes, how many training images each has, and the labels of the validation images. Labels count the wnids in
+The training archive holds one tar per class, named by its WordNet id (wnid); the validation archive is flat; the devkit
+has the classes, how many training images each has, and the labels of the validation images. Labels number the wnids in
 alphabetical order, as torchvision does, so that published networks fit.
 
 Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015.
@@ -29,7 +29,7 @@ VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 @dataclass(frozen=True)
 class Devkit:
-    """What the devkit says, by label."""
+    """What the devkit contains, by label."""
 
     wnids: list[str]
     words: list[str]

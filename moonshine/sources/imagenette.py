@@ -1,6 +1,6 @@
-"""Imagenette (Howard 2019): ten easily told classes of ImageNet, 9,469 + 3,925 JPEG images in its second version.
+"""Imagenette (Howard 2019): ten easy classes of ImageNet, 9,469 + 3,925 JPEG images in its second version.
 
-The archive has <name>/train/<wnid>/<image> and <name>/val/<wnid>/<image>; labels count the wnids in alphabetical order.
+The archive has <name>/train/<wnid>/<image> and <name>/val/<wnid>/<image>; labels number the wnids alphabetically.
 """
 
 import re
@@ -17,7 +17,7 @@ IMAGE = re.compile(r"[^/]+/(train|val)/(n\d{8})/([^/.][^/]*)\.JPEG")
 
 
 def open_source(params: Params) -> JpegSource:
-    """The archive, read once to check it and to count; each split is then a pass of its own."""
+    """The archive, read once to check it and to count; each split is then a separate pass."""
     file = find_files(params)["archive"]
     with file.stream() as archive:
         found = [match.groups() for name, _ in members(archive, file.path) if (match := IMAGE.fullmatch(name))]
