@@ -1,4 +1,4 @@
-"""What a network costs: parameters in both counts, and multiply-accumulates."""
+"""What a network costs: parameters, counted in two ways, and multiply-accumulates."""
 
 import copy
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ def network_cost(architecture: Architecture, height: int, width: int) -> Cost:
 def cost(network: nn.Module, input_shape: Sequence[int]) -> Cost:
     """Cost of a network in eval mode for one image of `input_shape`, (channels, height, width).
 
-    Nothing is computed or allocated, and the network stays as it is: its shape is traced on the meta device.
+    Nothing is computed or allocated, and the network stays as it is: a copy is traced on the meta device.
     """
     return module_costs(network, input_shape)[""]
 
 
 def module_costs(network: nn.Module, input_shape: Sequence[int]) -> dict[str, Cost]:
-    """Path -> cost within the network, for each of its modules; the path of the whole is ""."""
+    """Path -> cost, for each module of the network; the path of the whole network is ""."""
     shadow = _without_weights(without_wrappers(network)).eval()
     macs = _macs(shadow, torch.empty(1, *input_shape, device="meta"))
     costs = {}
@@ -63,7 +63,7 @@ def _statistics(module: nn.Module) -> int:
 
 
 def _macs(network: nn.Module, images: torch.Tensor) -> dict[str, int]:
-    """By path. PyTorch's counter counts two operations a multiply-accumulate, and begins paths with the class."""
+    """By path. PyTorch's counter counts two operations per multiply-accumulate and starts paths with the class."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(images)
     return {

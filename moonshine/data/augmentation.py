@@ -10,7 +10,7 @@ from moonshine.params.schema import Augmentation
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor of the CPU on the device. Only from pinned memory does a GPU fetch it without making the CPU wait."""
+    """A CPU tensor moved to the device. Only from pinned memory can a GPU fetch it without making the CPU wait."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
@@ -24,14 +24,14 @@ class EpochAugmentation:
         self._mirrored = torch.rand(count, generator=random) < 0.5
 
     def __call__(self, images: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """Augment uint8 `images` (batch, channels, height, width), which are those at `indices` of the split."""
+        """Augment uint8 `images` (batch, channels, height, width), which are the split's images at `indices`."""
         if self.flip:
             mirrored = to_device(self._mirrored[indices], images.device)
             images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
         return self._crop(images, to_device(self._offsets[indices], images.device)) if self.pad else images
 
     def _crop(self, images: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-        """A crop of the original size at (row, column) offsets (batch, 2) of the zero-padded images."""
+        """Crops of the original size from the zero-padded images, at (row, column) offsets (batch, 2)."""
         batch, channels, height, width = images.shape
         padded = torch.nn.functional.pad(images, (self.pad,) * 4)
         rows = (offsets[:, :1] + torch.arange(height, device=images.device))[:, None, :, None]

@@ -1,8 +1,8 @@
-"""Images, as JPEG bytes, to the fixed uint8 pixels that networks see.
+"""From JPEG bytes to the fixed-size uint8 pixels that networks see.
 
-The pixels are those of torchvision's transforms on Pillow images, bit for bit: the same decoder and the same filter
-do the work, the decoder on no more rows than a crop needs. (Faster filters round otherwise: torch's antialiased
-interpolation of uint8 differs by one grey level in some pixels, because its weights have 15 bits and Pillow's 22.)
+The pixels are those of torchvision's transforms on Pillow images, bit for bit: decoder and filter are the same, but
+no more rows are decoded than a crop needs. (Faster filters round differently: torch's antialiased interpolation of
+uint8 differs by one grey level in some pixels, because its weights have 15 bits and Pillow's 22.)
 """
 
 import math
@@ -19,18 +19,18 @@ RATIOS = (3 / 4, 4 / 3)
 LOG_RATIOS = np.log(RATIOS)
 ATTEMPTS = 10
 SEQUENTIAL = (0xC0, 0xC1)
-"""Markers of a JPEG's frame header, in Huffman codes and neither progressive nor lossless."""
+"""Markers of a JPEG's frame header, Huffman-coded and neither progressive nor lossless."""
 BEFORE_FRAME = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
 """Markers of segments that may come first: tables, comments and what applications add."""
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
-"""Of more, Pillow is to judge: a size that rotted could take all memory."""
+"""Larger images are left to Pillow: a corrupted size could take all memory."""
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom."""
 
 
 def draw_box(random: np.random.Generator, width: int, height: int, scale: tuple[float, float]) -> Box:
-    """The crop of torchvision's RandomResizedCrop: an area share from `scale`, a ratio drawn on a log scale."""
+    """The crop of torchvision's RandomResizedCrop: an area fraction from `scale`, a ratio drawn on a log scale."""
     for _ in range(ATTEMPTS):
         area = width * height * random.uniform(*scale)
         ratio = math.exp(random.uniform(*LOG_RATIOS))
@@ -65,7 +65,7 @@ def training_pixels(
 
 
 def _random_crop(encoded: bytes, name: str, scale: tuple[float, float], random: np.random.Generator) -> Image.Image:
-    """The crop; of a usual JPEG nothing below it is decoded, so damage there is not seen: `prepare` has looked."""
+    """The crop; in a usual JPEG nothing below it is decoded, so damage there goes unseen: `prepare` has checked."""
     frame = _frame(encoded)
     if frame is None:
         image = decode(encoded, name)
@@ -75,7 +75,7 @@ def _random_crop(encoded: bytes, name: str, scale: tuple[float, float], random: 
 
 
 class _Frame(NamedTuple):
-    """What the header of a JPEG says of its size, and at which byte it says the height."""
+    """The size in a JPEG's header, and the byte offset of the height."""
 
     width: int
     height: int
@@ -83,9 +83,9 @@ class _Frame(NamedTuple):
 
 
 def _frame(encoded: bytes) -> _Frame | None:
-    """Of a sequential JPEG of three components; None of any other image, which is decoded whole.
+    """The frame of a sequential JPEG with three components; None for any other image, which is decoded whole.
 
-    The rows of a sequential one do not depend on what comes more than a row below; a progressive one may be smoothed.
+    Rows of a sequential JPEG don't depend on data more than a row below; a progressive one may be smoothed.
     """
     at = 2
     while encoded.startswith(b"\xff", at) and at + 10 <= len(encoded):
@@ -101,14 +101,14 @@ def _frame(encoded: bytes) -> _Frame | None:
 
 
 def _upper_rows(encoded: bytes, name: str, frame: _Frame, rows: int) -> Image.Image:
-    """At least the first `rows` of an image, decoded as one whose header says that it ends there."""
-    # one row more, for colour of half the resolution is interpolated with the row of colour below
+    """At least the first `rows` of an image, decoded with a header that says it ends there."""
+    # one more row, because half-resolution colour is interpolated with the colour row below
     height = min(rows + 1, frame.height)
     cut = encoded[: frame.at] + struct.pack(">H", height) + encoded[frame.at + 2 :]
     try:
         return Image.frombytes("RGB", (frame.width, height), cut, "jpeg", "RGB", "")
     except ValueError:
-        return decode(encoded, name)  # which tells what is wrong
+        return decode(encoded, name)  # which reports what is wrong
 
 
 def evaluation_pixels(image: Image.Image, name: str, size: int, shorter_side: int) -> np.ndarray:

@@ -27,9 +27,9 @@ from moonshine.runtime.signals import STOP_SIGNALS
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 SECONDS_FOR_A_BATCH = 600.0
-"""After so long without one a worker counts as hung."""
+"""After this long without a batch, a worker counts as hung."""
 SECONDS_BETWEEN_LOOKS = 5.0
-"""How often torch is made to look for dead workers: one that died before all had started sends it no signal."""
+"""How often torch checks for dead workers: one that died before all had started sends it no signal."""
 
 
 class JpegImages:
@@ -53,14 +53,14 @@ class JpegImages:
     ) -> Iterator[Batch]:
         """Batches `first`, first + 1, ... of an epoch: float images (batch, 3, height, width), int64 labels.
 
-        Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
+        Each image comes exactly once per epoch; the last batch may be smaller. Each process gets a share of each batch.
         """
         several = epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
         batches = [share(indices) for indices in several]
         return self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
+        """Every image exactly once, in file order; each process gets the same number of batches, of any size."""
         several = torch.arange(len(self)).split(batch_size * distributed.WORLD_SIZE)
         batches = [share(indices) for indices in several]
         return self._normalised(batches, self._load(_EvaluationView(self._source), batches))
@@ -68,7 +68,7 @@ class JpegImages:
     def training_pixels(
         self, augmentation: Augmentation, seed: int, epoch: int, batches: Sequence[torch.Tensor]
     ) -> Iterator[torch.Tensor]:
-        """What the workers make of the images at some indices: uint8 (images, height, width, 3) for each batch."""
+        """The workers' output for the images at some indices: uint8 (images, height, width, 3) per batch."""
         return self._load(_TrainingView(self._source, augmentation, seed, epoch), batches)
 
     def _normalised(self, batches: Iterable[torch.Tensor], pixels: Iterable[torch.Tensor]) -> Iterator[Batch]:
@@ -83,7 +83,7 @@ class JpegImages:
             num_workers=self._workers,
             collate_fn=_as_it_is,
             worker_init_fn=_ignore_signals,
-            generator=torch.Generator(),  # its own, for the global one is the training's
+            generator=torch.Generator(),  # its own, because training uses the global one
             pin_memory=self.device.type == "cuda",
             timeout=SECONDS_BETWEEN_LOOKS if self._workers else 0,
         )
@@ -91,7 +91,7 @@ class JpegImages:
 
 
 class _View(Dataset[torch.Tensor]):
-    """The pixels of the images at some indices, uint8 (images, height, width, 3); subclasses say which pixels.
+    """The pixels of the images at some indices, uint8 (images, height, width, 3); subclasses choose which pixels.
 
     An image that cannot be read or decoded is returned as its error: raised in a worker, it would arrive with a
     traceback.
@@ -104,7 +104,7 @@ class _View(Dataset[torch.Tensor]):
     def __getitems__(self, indices: list[int]) -> torch.Tensor | DataError:
         batch = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
         if get_worker_info():
-            batch.share_memory_()  # now, while it is empty; handing it over would copy it
+            batch.share_memory_()  # now, while it is empty; later it would be copied
         try:
             for pixels, index in zip(batch.numpy(), indices):
                 pixels[:] = self._pixels(index)
@@ -145,7 +145,7 @@ class _EvaluationView(_View):
 
 
 def _raise_worker_errors(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """What the workers made, their errors as one line each."""
+    """The workers' output, with each of their errors as one line."""
     others = set(active_children())
     try:
         for pixels in _poll_loader(loader):
@@ -155,9 +155,9 @@ def _raise_worker_errors(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Ten
     except RuntimeError as error:
         if "DataLoader" not in str(error):
             raise
-        clear_frames(error.__traceback__)  # they hold torch's iterator, which ends the workers that still listen
+        clear_frames(error.__traceback__)  # they hold torch's iterator; freeing it stops the workers that still respond
         for worker in set(active_children()) - others:
-            worker.kill()  # the end of this process would wait for one that ignores signals and hangs
+            worker.kill()  # on exit, this process would wait for one that ignores signals and hangs
         raise MachineError(
             f"a loading worker died or hung ({str(error).splitlines()[0]}); memory or /dev/shm may be full: "
             "reduce machine.workers, or give more with docker run --shm-size"
@@ -165,7 +165,7 @@ def _raise_worker_errors(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Ten
 
 
 def _poll_loader(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """What the workers made; torch looks whether they live only when its timeout is over, so that one is short."""
+    """The workers' output; torch checks that they are alive only when its timeout ends, so the timeout is short."""
     batches, waited = iter(loader), 0.0
     while waited < SECONDS_FOR_A_BATCH:
         try:
@@ -187,7 +187,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _ignore_signals(worker: int) -> None:
-    """A stop is for the main process, which needs its workers until a checkpoint is saved."""
+    """Stop signals are for the main process, which needs its workers until a checkpoint is saved."""
     for stop_signal in STOP_SIGNALS:
         signal.signal(stop_signal, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -36,7 +36,7 @@ class SmallImages:
     ) -> Iterator[Batch]:
         """Batches `first`, first + 1, ... of an epoch: float images (batch, channels, height, width), int64 labels.
 
-        Every image comes exactly once an epoch; the last batch may be smaller. Several processes get a share of each.
+        Each image comes exactly once per epoch; the last batch may be smaller. Each process gets a share of each batch.
         """
         augment = EpochAugmentation(augmentation, seed, epoch, len(self))
         order = epoch_order(seed, epoch, len(self))
@@ -47,7 +47,7 @@ class SmallImages:
             yield images, self.labels[on_device]
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Every image exactly once, in the order of the file; several processes get as many batches, of any size."""
+        """Every image exactly once, in file order; each process gets the same number of batches, of any size."""
         several = batch_size * distributed.WORLD_SIZE
         for images, labels in zip(self.images.split(several), self.labels.split(several)):
             yield self._normalisation.channels_first(share(images)), share(labels)
@@ -57,9 +57,9 @@ Images = SmallImages | JpegImages
 
 
 def open_images(folder: Path, split: str, device: torch.device, workers: int | None) -> Images:
-    """A prepared split, by the manifest's encoding; `workers` processes load JPEG images, None is one for each CPU.
+    """A prepared split, by the manifest's encoding; `workers` processes load JPEG images (None: one per CPU).
 
-    Several processes of one training share the CPUs out.
+    The processes of one training run divide the CPUs among them.
     """
     if read_manifest(folder)["encoding"] == "raw":
         return SmallImages(folder, split, device)

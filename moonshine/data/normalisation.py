@@ -1,4 +1,4 @@
-"""What networks are fed: (pixel / 255 - mean) / std of each channel, with the manifest's mean and std."""
+"""Network inputs: (pixel / 255 - mean) / std per channel, with the manifest's mean and std."""
 
 import torch
 

@@ -1,7 +1,7 @@
 """Order and randomness as pure functions of (seed, epoch, ...): nothing to save, nothing to replay.
 
 A run can stop at any batch and resume to the same bytes, whatever the number of loading workers, and two networks
-trained with one seed see the same batches.
+trained with the same seed see the same batches.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""How the processes that train one network share batches and validations, and put their sums together.
+"""How the processes that train one network share batches and validations, and combine their sums.
 
-With a single process, each function here gives back what it was given.
+With a single process, nothing here has any effect.
 """
 
 import torch
@@ -9,14 +9,14 @@ from moonshine.runtime import distributed
 
 
 def share(indices: torch.Tensor) -> torch.Tensor:
-    """This process's part of a batch or a split: consecutive, all parts together the whole, none twice."""
+    """This process's part of a batch or a split: consecutive; together the parts are the whole, without overlap."""
     return indices.tensor_split(distributed.WORLD_SIZE)[distributed.RANK]
 
 
 def weight_of_share(images: int, batch: int) -> float:
-    """What a loss that is a mean over `images` of a batch counts, when gradients are averaged over processes.
+    """The weight of a loss that is a mean over `images` of a batch, when gradients are averaged over processes.
 
-    So the average is that of the whole batch, also where it splits unevenly.
+    It makes the average that of the whole batch, even if the batch splits unevenly.
     """
     return images * distributed.WORLD_SIZE / batch
 

@@ -1,4 +1,4 @@
-"""Names of a model's classes that a reader understands."""
+"""Human-readable names of a model's classes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ ILSVRC2012 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 
 
 def class_names(classes: Sequence[str]) -> list[str]:
-    """The classes as the data set calls them; for ImageNet's 1,000 WordNet ids, in their order, torchvision's words."""
+    """The data set's class names; for ImageNet's 1,000 WordNet ids, in their order, torchvision's names."""
     if hashlib.sha256("\n".join(classes).encode()).hexdigest() == ILSVRC2012:
         return list(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
     return list(classes)

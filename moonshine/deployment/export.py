@@ -22,23 +22,23 @@ from moonshine.runtime.progress import say
 SAMPLES = 64
 EXPORTS = Path("exports")
 OF_STAGES = (Path("models"), Path("data"))
-"""Folders in which only stages write."""
+"""Folders that only stages write to."""
 
 
 def export(model: Path, output: Path | None, images: Sequence[Path], dataset: str | None) -> None:
     """Write `output`, by default exports/<model>.onnx, with a batch of any size and the description as metadata.
 
-    It is compared with PyTorch on `images`, or without any on the first validation images of the prepared `dataset`.
-    Raises ParamsError (exit code 2) if no file must be written there or the model is a folder, DataError (3) where
-    there are no images that the model was made for, CheckpointError (8) if the exported network's logits differ, as
-    `check` says it: nothing is written then.
+    It is compared with PyTorch on `images` or, without any, on the first validation images of the prepared `dataset`.
+    Raises ParamsError (exit code 2) if `output` must not be written or the model is a folder, DataError (3) if there
+    are no images of the kind that the model was made for, CheckpointError (8) if the exported network's logits differ
+    too much for `check_onnx`; nothing is written then.
     """
     refuse_folder(model)
     path = output or _usual_place(model)
     _require_writable(path, model)
     network, description = load_model(model)
     samples = load_images(images, description) if images else _validation_images(dataset, model, description)
-    logits_of(network, samples[:1], model)  # of a network that cannot run, the exporter says nothing that helps
+    logits_of(network, samples[:1], model)  # if a network cannot run, the exporter's error is no help
     names = class_names(description["classes"])
     metadata = {**description, "class_names": names, "source_sha256": sha256(model)}
     difference = export_onnx(network, path, samples, metadata=metadata, explanation=_explanation(description))
@@ -47,7 +47,7 @@ def export(model: Path, output: Path | None, images: Sequence[Path], dataset: st
 
 
 def _require_writable(path: Path, model: Path) -> None:
-    """Raise ParamsError (exit code 2) for a folder, and for what the pipeline or a user would lose."""
+    """Raise ParamsError (exit code 2) for a folder, the model itself or a file in a folder of the stages."""
     if path.is_dir():
         raise ParamsError(f"--output: {path} is a folder; name the file to write")
     if path.exists() and model.exists() and path.samefile(model):
@@ -59,7 +59,7 @@ def _require_writable(path: Path, model: Path) -> None:
 
 
 def _validation_images(dataset: str | None, model: Path, description: ModelDescription) -> torch.Tensor:
-    """The first of a prepared data set, which has to be of the model's kind."""
+    """The first validation images of a prepared data set, which must be of the model's kind."""
     if dataset is None:
         raise DataError(f"{model}: to check its export, name images of its kind: --images PATH...")
     folder = artefacts.data_folder(dataset)
@@ -73,7 +73,7 @@ def _validation_images(dataset: str | None, model: Path, description: ModelDescr
 
 
 def _usual_place(model: Path) -> Path:
-    """exports/ with the path that the model has below models/; elsewhere its name alone."""
+    """exports/ plus the model's path below models/, or its name alone if it is elsewhere."""
     parts = model.with_suffix(".onnx").parts
     below = parts[parts.index("models") + 1 :] if "models" in parts else parts[-1:]
     return EXPORTS.joinpath(*below)

@@ -1,4 +1,4 @@
-"""An image file as the input of a published model, by the model's own description."""
+"""Image files as input for a published model, following the model's own description."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from moonshine.runtime.progress import printable
 
 
 def load_images(paths: Sequence[Path], description: ModelDescription) -> torch.Tensor:
-    """Float images (len(paths), channels, height, width), prepared as those that the model was evaluated on.
+    """Float images (len(paths), channels, height, width), prepared like the ones that the model was evaluated on.
 
     Raises DataError (exit code 3) for a file that is not a readable 8-bit image, or is too long and thin.
     """

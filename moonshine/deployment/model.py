@@ -1,4 +1,4 @@
-"""The model file that a user names, and what its network says of images."""
+"""The model file that a user names, and its network's output for images."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from moonshine.errors import CheckpointError, DataError, ParamsError
 
 
 def refuse_folder(model: Path) -> None:
-    """Raise ParamsError (exit code 2) for a folder, which else passes for a damaged file that is to be deleted."""
+    """Raise ParamsError (exit code 2) for a folder, which otherwise would pass for a damaged file to delete."""
     if model.is_dir():
         raise ParamsError(f"{model}: is a folder; name a model file")
 
@@ -18,7 +18,7 @@ def logits_of(network: nn.Module, images: torch.Tensor, model: Path) -> torch.Te
     """The network's output, float32 (images, classes).
 
     Raises CheckpointError (exit code 8) if it cannot take images of the size that its file names, DataError (3)
-    where its output is not finite, as that of weights which are not.
+    if its output is not finite, as with weights that are not finite.
     """
     try:
         with torch.inference_mode():

@@ -16,11 +16,11 @@ from moonshine.models.networks import without_wrappers
 from moonshine.runtime.files import write_bytes
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit."""
+"""Largest allowed difference of a logit, relative to the largest logit."""
 ROUNDING = 16
-"""Or as many times what rounding to float32 changes in PyTorch itself, if that is more: deep networks amplify it."""
+"""Or this many times PyTorch's own float32 rounding error, if that is more: deep networks amplify it."""
 ROUNDED = 16
-"""Images on which rounding is measured, in float64, which is slow."""
+"""Number of images on which rounding is measured, in float64, which is slow."""
 
 
 def export_onnx(
@@ -34,8 +34,8 @@ def export_onnx(
     """Write a network as ONNX from `images` to `logits`, with a batch of any size, in eval mode.
 
     It is run in onnxruntime on `images`, float (batch, channels, height, width), and compared with PyTorch. Each entry
-    of `metadata` becomes an entry of the file's, as JSON; `explanation` becomes its doc string. The network stays as it
-    is. Returns the largest difference of a logit, relative to the largest logit. Raises CheckpointError if that is
+    of `metadata` becomes an entry of the file's metadata, as JSON; `explanation` its doc string. The network stays as
+    it is. Returns the largest difference of a logit, relative to the largest logit. Raises CheckpointError if that is
     above TOLERANCE and above ROUNDING times PyTorch's own error, or if an image gets another class although its logits
     are further apart than that error explains; nothing is written then.
     """
@@ -47,7 +47,7 @@ def export_onnx(
 
 
 def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, Any], explanation: str) -> bytes:
-    import onnx  # not needed by whoever imports all names of moonshine
+    import onnx  # not needed just to import all names of moonshine
 
     two = examples if len(examples) > 1 else examples.expand(2, -1, -1, -1)  # a batch of one would fix the size
     program = torch.onnx.export(
@@ -73,7 +73,7 @@ def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, A
 def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: Path) -> float:
     """The largest difference of a logit between onnxruntime and PyTorch, relative to the largest logit.
 
-    CheckpointError (exit code 8) if it is above TOLERANCE and above ROUNDING times PyTorch's own error, or where an
+    CheckpointError (exit code 8) if it is above TOLERANCE and above ROUNDING times PyTorch's own error, or if an
     image gets another class although its logits are further apart than that error explains.
     """
     import onnxruntime
@@ -97,9 +97,9 @@ def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: 
 
 
 def _rounding(network: nn.Module, images: torch.Tensor, logits: np.ndarray, path: Path) -> float:
-    """The largest error of PyTorch's float32 logits, by the same network in float64.
+    """The largest error of PyTorch's float32 logits, compared with the same network in float64.
 
-    A network that casts to float32 itself cannot be run so; then only TOLERANCE counts.
+    A network that casts to float32 itself cannot run that way; then only TOLERANCE counts.
     """
     try:
         exact = logits_of(copy.deepcopy(network).double(), images.double(), path).numpy()

@@ -17,11 +17,11 @@ from moonshine.runtime.progress import printable
 def predict(model: Path, images: Sequence[Path], top: int = 5, as_json: bool = False) -> None:
     """Print the `top` most likely classes of each image that can be read, with their probabilities.
 
-    Of a folder, all images in it and below it are taken, sorted by path. As JSON, each line is one object with the
+    For a folder, all images in and below it are used, sorted by path. As JSON, each line is one object with the
     image's path and its classes.
 
     Raises ParamsError (exit code 2) for a folder as the model, DataError (3) for a file that is not a model and, after
-    the others were shown, for all images that cannot be read; CheckpointError (8) for another program's model.
+    the others are shown, for all images that cannot be read; CheckpointError (8) for another program's model.
     """
     refuse_folder(model)
     network, description = load_model(model)

@@ -10,8 +10,8 @@ and the loss of the group, from the maps of student and teacher, is one of
     mean-square   mean over batch and positions of (Q_s - Q_t)^2      as the authors coded it
     norm          mean over batch of ||Q_s - Q_t||_2                  Eq. 2 of Crowley et al., arXiv 1711.02613
 
-The mean over positions makes the first smaller by their number than a sum; beta is chosen for the mean. Where the maps
-differ in size, the larger is averaged down to the smaller (adaptive average pooling) before it is normalised.
+The mean over positions makes the first smaller than a sum by a factor of their number; beta is chosen for the mean.
+If the maps differ in size, the larger is averaged down to the smaller (adaptive average pooling) before normalising.
 Maps are computed in float32 whatever the precision of the features, since x^2 overflows in half precision.
 """
 
@@ -33,7 +33,7 @@ def attention_map(features: torch.Tensor) -> torch.Tensor:
 
 
 class _MeanOfSquares(torch.autograd.Function):
-    """Over the channels; its backward pass goes through the features once, where autograd's would four times."""
+    """Over the channels; its backward pass goes through the features once, autograd's would four times."""
 
     @staticmethod
     def forward(ctx: Any, features: torch.Tensor) -> torch.Tensor:

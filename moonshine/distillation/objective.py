@@ -15,7 +15,7 @@ from moonshine.models.features import FeatureTap
 class Distillation:
     """(1 - alpha) * cross-entropy + alpha * knowledge loss + sum over groups of beta_g * attention loss of group g.
 
-    Without alpha it has the whole cross-entropy and no knowledge loss, without groups no attention loss.
+    Without alpha, the full cross-entropy and no knowledge loss; without groups, no attention loss.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class Distillation:
         alpha: float | None = None,
         temperature: float = 4.0,
     ):
-        """The rest is a method of params.yaml, key by key.
+        """The keyword arguments are the keys of a method in params.yaml.
 
         `layers` are the paths of all the student's layers whose attention may be compared; `groups` picks some, counted
-        from 1, which are paired with the teacher's of the same number. `beta` is for all groups or one for each.
+        from 1, each paired with the teacher's layer of that number. `beta` is one for all or one per group.
         The attention loss is added from `first_epoch` to `last_epoch`, counted from 1.
-        Raises ValueError for an unknown form or if beta has not one value per group.
+        Raises ValueError for an unknown form or if beta does not have one value per group.
         """
         self.alpha, self.temperature, self.groups, self.form = alpha, temperature, tuple(groups), form
         self.betas = tuple(beta) if isinstance(beta, Sequence) else (beta,) * len(self.groups)

@@ -19,7 +19,7 @@ from moonshine.project.records import ModelDescription
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What the teacher says of one batch."""
+    """The teacher's outputs for one batch."""
 
     logits: torch.Tensor
     """float32, shape (batch, classes)."""
@@ -33,9 +33,9 @@ class Teacher:
     def __init__(
         self, network: nn.Module, layers: Sequence[str], precision: torch.dtype | None = None, compiled: bool = False
     ):
-        """Freezes the network that it is given.
+        """Freezes the given network.
 
-        `precision` is that of autocast; None leaves it to whoever calls.
+        `precision` is that of autocast; None leaves it to the caller.
         """
         self.network = network.requires_grad_(False).eval()
         self._tap = FeatureTap(network, layers, attention_map)
@@ -47,7 +47,7 @@ class Teacher:
     def load(
         cls, path: Path, name: str, device: torch.device, precision: torch.dtype, compiled: bool = False
     ) -> tuple["Teacher", ModelDescription]:
-        """A published model and its description, its batch norms folded into its convolutions."""
+        """A published model, with batch norms folded into its convolutions, and its description."""
         network, description = load_model(path, name)
         layers = attention_points(description["architecture"])
         fold_batch_norms(network, keep=layers)
@@ -60,7 +60,7 @@ class Teacher:
                 raise TypeError(f"the teacher returned {described(logits)}, not logits of shape (batch, classes)")
             logits = logits.float()
             maps = self._tap.take()
-        # copies outside inference mode, which the students' backward passes may keep
+        # copied outside inference mode, so that the students' backward passes may keep them
         return TeacherOutputs(logits.clone(), [map_.clone() for map_ in maps])
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[None]:
@@ -70,14 +70,14 @@ class Teacher:
 
 
 def described(output: object) -> str:
-    """What a network returned in place of logits."""
+    """What a network returned instead of logits."""
     return f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
 
 
 def _freezing() -> AbstractContextManager[None]:
-    """Within it the compiler takes weights for constants, lays them out once and joins convolutions with what follows.
+    """Inside it, the compiler treats weights as constants, lays them out once and fuses convolutions with what follows.
 
-    As an option of torch.compile it comes too late (torch 2.14): the weights are arguments by then.
+    As an option of torch.compile it takes effect too late (torch 2.14): the weights are arguments by then.
     """
     from torch._inductor import config
 
@@ -85,9 +85,9 @@ def _freezing() -> AbstractContextManager[None]:
 
 
 def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
-    """Fold, in place, each batch norm that follows a convolution and nothing else into that convolution.
+    """Fold, in place, each batch norm into the convolution before it, if only the batch norm uses its output.
 
-    The outputs stay the same but for rounding, also those of the modules at the paths `keep`. The network must be in
+    Outputs change only by rounding, including those of the modules at the paths `keep`. The network must be in
     eval mode.
     """
     modules = dict(network.named_modules())
@@ -105,5 +105,5 @@ def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
 
 
 def _within(module: str, path: str) -> bool:
-    """Whether the module is the one at the path or a part of it, as the last convolution of a cheap one is."""
+    """Whether the module is the one at the path or a part of it, such as the last convolution of a cheap one."""
     return f"{module}.".startswith(f"{path}.")

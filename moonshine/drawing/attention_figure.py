@@ -19,13 +19,13 @@ class Example:
     """float, 0..1, shape (channels, height, width)."""
     label: str
     maps: dict[str, list[np.ndarray]]
-    """Role -> the map of each group, shape (height, width), of L2 norm 1."""
+    """Role -> the map of each group, shape (height, width), with L2 norm 1."""
     distances: dict[str, list[float]]
-    """Role -> the distance of each group, for all roles but the teacher."""
+    """Role -> the distance for each group, for all roles but the teacher."""
 
 
 def attention_figure(name: str, examples: list[Example], titles: dict[str, str]) -> dict[str, bytes]:
-    """The picture in every format: one line per image, and per group one column for each role."""
+    """The picture in every format: one row per image and, per group, one column for each role."""
     return render(name, lambda theme: _draw(theme, examples, titles))
 
 

@@ -1,4 +1,4 @@
-"""One look for every figure: a light and a dark theme, colours of Okabe and Ito that colour-blind eyes tell apart."""
+"""One look for every figure: a light and a dark theme, in Okabe and Ito's colour-blind-safe colours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DOTS_PER_INCH = 130
 @dataclass(frozen=True)
 class Theme:
     suffix: str
-    """Of the names of its files."""
+    """Suffix of its file names."""
     paper: str
     ink: str
     muted: str
@@ -75,14 +75,14 @@ KIND_NAMES = {"fetch": "published weights", "train": "from scratch", "distil": "
 
 
 def new_figure(**settings: Any) -> Figure:
-    """A figure that pyplot knows nothing of: it opens no window and leaves the caller's backend alone."""
+    """A figure without pyplot: it opens no window and leaves the caller's backend alone."""
     figure = Figure(**settings)
     FigureCanvasAgg(figure)
     return figure
 
 
 def render(name: str, draw: Callable[[Theme], Figure]) -> dict[str, bytes]:
-    """`<name>.svg`, `<name>.png` and both in dark; equal drawings give equal bytes."""
+    """`<name>.svg`, `<name>.png` and dark versions of both; equal drawings give equal bytes."""
     files = {}
     for theme in (LIGHT, DARK):
         with rc_context(theme.settings):

@@ -14,7 +14,7 @@ BATCH_SIZE = 200
 
 
 def measure(network: nn.Module, data: Images, before_each_batch: Callable[[], None]) -> dict[str, float]:
-    """Top-1 and top-5 error in per cent, mean cross-entropy and n, every image counted exactly once by one process.
+    """Top-1 and top-5 error in per cent, mean cross-entropy and n; every image is counted once, by one process.
 
     `before_each_batch` may stop it by raising. Raises DataError (exit code 3) if the count is not the manifest's. The
     network is left in the mode it was in.

@@ -1,4 +1,4 @@
-"""Images of any size and format, decoded and scaled by Pillow as torchvision's transforms do it, bit for bit."""
+"""Images of any size and format, decoded and scaled by Pillow as torchvision's transforms do, bit for bit."""
 
 import io
 import re
@@ -20,19 +20,19 @@ UNDECODABLE = (
 )
 """What Pillow raises for damaged images: RuntimeError for AVIF, NotImplementedError for DDS, TypeError for IM."""
 DEEP = re.compile(r";16[BLN]$")
-"""At the end of Pillow's names for stored pixels of 16 bits per channel; ";16" alone is 16 bits for all channels."""
+"""Ending of Pillow's names for pixels stored with 16 bits per channel; ";16" alone is 16 bits for all channels."""
 BITS_PER_SAMPLE, TILE_WIDTH, TILE_LENGTH = 258, 322, 323
-"""Tags of TIFF."""
+"""TIFF tags."""
 UNSUSPICIOUS = 2**24
-"""Pixels that any file may have."""
+"""Pixels that a file of any size may have."""
 PIXELS_PER_BYTE = 256
-"""Of larger images; photographs have at most some ten, a page that is blank throughout a few hundred and more."""
+"""For larger images; photographs have about ten at most, an entirely blank page a few hundred or more."""
 LONGEST = 65_500
-"""Pixels of a side that an image may have once it is scaled, as many as a JPEG: a sliver could take all memory."""
+"""Most pixels per side of an image once it is scaled, as for JPEG: a very thin image could take all memory."""
 
 
 def decode(encoded: bytes, name: str) -> Image.Image:
-    """An RGB image of whatever Pillow can read: JPEG in RGB, grey or CMYK, PNG; EXIF is ignored.
+    """An RGB image from anything Pillow can read: JPEG in RGB, grey or CMYK, PNG; EXIF is ignored.
 
     DataError (exit code 3) with the image's name if it cannot be decoded to its end.
     """
@@ -43,20 +43,20 @@ def decode(encoded: bytes, name: str) -> Image.Image:
         image.load()  # convert() would copy it
         return image
     except UNDECODABLE as error:
-        reason = str(error).split(" <_io.BytesIO")[0]  # Pillow names the file, which for us is memory
+        reason = str(error).split(" <_io.BytesIO")[0]  # Pillow names the file, here a memory buffer
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
 
 
 def decode_eight_bits(encoded: bytes, name: str) -> Image.Image:
-    """As `decode`, for a file that was not prepared: one of more bits a channel or of a made-up size is refused too.
+    """Like `decode`, for files that were not prepared: more bits per channel or a made-up size is refused too.
 
-    Of deeper grey images Pillow would clip nearly all to white; of others it drops the lower bits.
+    Pillow would clip nearly all of a deeper grey image to white; in other images it drops the lower bits.
     """
     try:
         opened = Image.open(io.BytesIO(encoded))
         pixels, deep = _claimed_pixels(opened), _deeper(opened)
     except UNDECODABLE:
-        return decode(encoded, name)  # which tells what is wrong
+        return decode(encoded, name)  # which reports what is wrong
     if pixels > max(UNSUSPICIOUS, PIXELS_PER_BYTE * len(encoded)):
         raise DataError(f"{name}: claims {pixels:,} pixels in {len(encoded):,} bytes, more than any photograph has")
     image = decode(encoded, name)
@@ -72,9 +72,9 @@ def _claimed_pixels(image: Image.Image) -> int:
 
 
 def _deeper(image: Image.Image) -> str | None:
-    """What of an opened file, not loaded yet, says that it has more than 8 bits per channel: its mode or stored pixels.
+    """What shows that an opened file, not loaded yet, has more than 8 bits per channel: its mode or stored pixels.
 
-    Exact for PNG, TIFF, PNM and SGI; Pillow does not tell it of JPEG 2000 and AVIF in colour.
+    Exact for PNG, TIFF, PNM and SGI; Pillow does not report it for JPEG 2000 and AVIF in colour.
     """
     if image.mode.startswith(("I", "F")):
         return f"mode {image.mode}"
@@ -86,20 +86,20 @@ def _deeper(image: Image.Image) -> str | None:
             return codec
         if isinstance(mode, str) and DEEP.search(mode):
             return f"mode {mode}"
-        if codec.startswith("ppm") and more and more[0] > 255:  # none for pixels of one bit
+        if codec.startswith("ppm") and more and more[0] > 255:  # empty for one-bit pixels
             return f"values up to {more[0]}"
     return None
 
 
 def resize_shorter_side(image: Image.Image, name: str, side: int) -> Image.Image:
-    """As torchvision's Resize(side) does it; raises as `scaled_size` does."""
+    """As torchvision's Resize(side) does; raises what `scaled_size` does."""
     return image.resize(scaled_size(image.size, name, side), Image.Resampling.BILINEAR)
 
 
 def scaled_size(size: tuple[int, int], name: str, side: int) -> tuple[int, int]:
     """Width and height once the shorter of them is `side`; the longer is rounded down.
 
-    DataError (exit code 3) with the image's name if it becomes longer than LONGEST.
+    DataError (exit code 3) with the image's name if the longer becomes more than LONGEST.
     """
     width, height = (int(side * length / min(size)) for length in size)
     if max(width, height) > LONGEST:

@@ -1,9 +1,9 @@
-"""Prepared data on disk: one Arrow IPC file a split, and a manifest.
+"""Prepared data on disk: one Arrow IPC file per split, and a manifest.
 
 Columns: `image` (raw uint8 pixels, channels first, of one fixed shape; or JPEG bytes), `label` (int32), `id`
 (text, unique within the split, from the source). The files are memory-mapped: a reader touches only what it needs.
-The manifest says what the files must be (hash, count) and what a network needs to know (classes, shape,
-normalisation), and where it all came from.
+The manifest records what the files must be (hash, count), what a network needs to know (classes, shape,
+normalisation) and where it all came from.
 """
 
 import os
@@ -62,7 +62,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 class Split:
-    """One memory-mapped split, checked against its manifest; raw images, which are read as a whole, to the last bit."""
+    """One memory-mapped split, checked against its manifest; raw images, which are read whole, to the last bit."""
 
     def __init__(self, folder: Path, split: str):
         self.manifest = read_manifest(folder)

@@ -1,4 +1,4 @@
-"""The description of a network by plain values, without importing torch."""
+"""A network described by plain values, without importing torch."""
 
 from typing import cast
 
@@ -8,6 +8,6 @@ from moonshine.project.records import Architecture
 
 
 def architecture_of(network: BaseModel, classes: int, in_channels: int) -> Architecture:
-    """All that `build_network` needs, as model files carry it; `network` has the keys of params.yaml."""
+    """All that `build_network` needs, as model files store it; `network` has the keys of params.yaml."""
     settings = {key: value for key, value in network.model_dump().items() if value is not None}
     return cast(Architecture, {**settings, "classes": classes, "in_channels": in_channels})

@@ -22,13 +22,13 @@ _FAMILIES = {
     "ConvNeXt": (r"convnext_.*", ("features.1", "features.3", "features.5", "features.7")),
     "MobileNetV2": (r"mobilenet_v2", ("features.1", "features.3", "features.6", "features.13", "features.17")),
 }
-"""Class of the network -> its architectures' names and the ends of its stages."""
+"""Network class -> pattern of its architecture names, ends of its stages."""
 
 
 def attention_points(architecture: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of the modules whose outputs' attention is compared, from the image to the classifier.
 
-    Those that the description names as `points`, else the ends of the family's stages; empty for a family without.
+    The description's `points` if it has any, else the ends of the family's stages; empty for a family without them.
     """
     if points := architecture.get("points"):
         return tuple(points)
@@ -36,9 +36,9 @@ def attention_points(architecture: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def attention_layers(network: "nn.Module") -> tuple[str, ...]:
-    """The same for a network that is at hand: torchvision's families, and whatever has a ResNet's layer1 to layer4.
+    """Like `attention_points`, from a built network of torchvision's families or with a ResNet's layer1 to layer4.
 
-    Empty for another.
+    Empty for any other.
     """
     family = next((each.__name__ for each in type(network).__mro__ if each.__name__ in (*_FAMILIES, "VGG")), None)
     paths = {path for path, _ in network.named_modules()}
@@ -58,7 +58,7 @@ def _stages(arch: str) -> tuple[str, ...]:
 
 
 def _vgg_stages(arch: str) -> tuple[str, ...]:
-    """The ReLU before each pooling: a convolution, its batch norm if it has one, and its ReLU are modules in a row."""
+    """The ReLU before each pooling: a convolution, its batch norm if any, and its ReLU are consecutive modules."""
     name, _, batch_norm = arch.partition("_")
     modules = 3 if batch_norm else 2
     ends, index = [], 0

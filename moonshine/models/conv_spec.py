@@ -19,8 +19,8 @@ _GRAMMAR = re.compile(
 class ConvSpec:
     """One cheap convolution.
 
-    `bottleneck` is b of B(b) and BG(b,...). `groups` of (4, False) is 4 groups, of (8, True) 8 channels a group:
-    G(4) and G(N/8). `dilated` is the 2x2 kernel of dilation 2.
+    `bottleneck` is b in B(b) and BG(b,...). `groups` is (4, False) for 4 groups, as in G(4), and (8, True) for 8
+    channels per group, as in G(N/8). `dilated` is the 2x2 kernel with dilation 2.
     """
 
     spelling: str
@@ -34,7 +34,7 @@ class ConvSpec:
         return self.spelling == "S"
 
     def bottleneck_width(self, outputs: int) -> int:
-        """m = outputs // b, the channels of the spatial convolution of B and BG; ValueError if that is below 1."""
+        """m = outputs // b, the channels of the spatial convolution in B and BG; ValueError if that is below 1."""
         assert self.bottleneck is not None
         width = outputs // self.bottleneck
         if width < 1:
@@ -42,7 +42,7 @@ class ConvSpec:
         return width
 
     def group_count(self, channels: int) -> int:
-        """Groups of the spatial convolution over `channels` channels; ValueError if they don't divide."""
+        """Groups of the spatial convolution over `channels` channels; ValueError if they don't divide evenly."""
         if self.groups is None:
             return 1
         number, is_width = self.groups
@@ -55,7 +55,7 @@ class ConvSpec:
 def parse_conv(spelling: str) -> ConvSpec:
     """Parse `S`, `S-2x2`, `G(4)`, `G(N)`, `G(N/8)`, `B(2)`, `BG(2,4)`, `BG(2,M)`, `BG(2,M/8)` and the like.
 
-    ValueError names the likely one for another spelling.
+    For any other spelling, ValueError suggests the likely one.
     """
     match = _GRAMMAR.fullmatch(spelling)
     if not match:
@@ -78,6 +78,6 @@ def _groups(match: re.Match[str]) -> tuple[int, bool] | None:
 
 
 def _likely(spelling: str) -> str:
-    """A suggestion: the same in the right letters and brackets if that is one, else the nearest known."""
+    """A suggestion: the spelling with corrected letters and brackets if that is valid, else the nearest known one."""
     tidy = spelling.replace(" ", "").upper().translate(str.maketrans("[]{}X", "()()x"))
     return f' (did you mean "{tidy}"?)' if _GRAMMAR.fullmatch(tidy) else suggest(tidy, KNOWN)

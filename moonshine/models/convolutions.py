@@ -1,9 +1,9 @@
 """The factory of cheap convolutions, and their substitution into a network.
 
 Definitions: Crowley, Gray, Storkey, "Moonshine: Distilling with Cheap Convolutions" (arXiv 1711.02613), section 3.
-Each substitute maps i channels to o; the stride sits on the spatial (k x k) convolution, and BN -> ReLU stands between
+Each substitute maps i channels to o; the stride sits on the spatial (k x k) convolution, and BN -> ReLU comes between
 the convolutions of a substitute, not after the last. There are no biases except in one case: if the replaced
-convolution had a bias (no batch norm follows it), the last of the substitute has one.
+convolution had a bias (no batch norm follows it), the substitute's last convolution has one.
 """
 
 from torch import nn
@@ -12,17 +12,17 @@ from moonshine.models.conv_spec import ConvSpec, parse_conv
 
 
 def cheap_convolution(spec: ConvSpec, inputs: int, outputs: int, stride: int, bias: bool = False) -> nn.Module:
-    """The substitute of a 3x3 convolution from `inputs` to `outputs` channels; same shapes in and out.
+    """The substitute for a 3x3 convolution from `inputs` to `outputs` channels; same shapes in and out.
 
     With m = outputs // b and g groups:
 
         S        3x3 (i -> o)
-        S-2x2    2x2 of dilation 2 (i -> o)
+        S-2x2    2x2 with dilation 2 (i -> o)
         G(g)     3x3 (i -> i, g groups) -> 1x1 (i -> o)
         B(b)     1x1 (i -> m) -> 3x3 (m -> m) -> 1x1 (m -> o)
         BG(b,g)  1x1 (i -> m) -> 3x3 (m -> m, g groups) -> 1x1 (m -> o)
 
-    ValueError if the groups don't divide the channels or no bottleneck is left.
+    ValueError if the groups don't divide the channels or the bottleneck has no channels.
     """
     kernel, dilation = (2, 2) if spec.dilated else (3, 1)
     if spec.bottleneck is None and spec.groups is None:
@@ -46,7 +46,7 @@ def cheap_convolution(spec: ConvSpec, inputs: int, outputs: int, stride: int, bi
 
 
 def he_normal(module: nn.Module) -> nn.Module:
-    """Start the convolutions in `module` as the authors of ResNets do: He et al. 2015, normal, fan out."""
+    """Initialise the convolutions in `module` as ResNet's authors do: He et al. 2015, normal, fan-out."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -58,7 +58,7 @@ def he_normal(module: nn.Module) -> nn.Module:
 def substitute(network: nn.Module, conv: str) -> list[str]:
     """Replace, in place, every 3x3 convolution that `reasons_to_keep` doesn't name; returns their paths.
 
-    A substitute has new weights, with the device, the dtype and the mode of what it replaces. ValueError names the
+    A substitute has new weights, with the device, dtype and mode of the layer it replaces. ValueError names the
     layer that cannot be built.
     """
     spec, replaced = parse_conv(conv), []
@@ -78,7 +78,7 @@ def substitute(network: nn.Module, conv: str) -> list[str]:
 
 
 def reasons_to_keep(network: nn.Module) -> dict[str, str | None]:
-    """Path of each convolution -> why it stays as it is, or None if a cheap one takes its place."""
+    """Path of each convolution -> why it stays as it is, or None if a cheap one replaces it."""
     convolutions = {path: layer for path, layer in network.named_modules() if isinstance(layer, nn.Conv2d)}
     stem = next(iter(convolutions), None)
     return {path: "stem" if path == stem else _reason(layer) for path, layer in convolutions.items()}

@@ -1,4 +1,4 @@
-"""What a model file says of itself, held against what whoever uses it relies on."""
+"""Checks of a model file's description against what its users rely on."""
 
 from typing import Annotated, Literal
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from moonshine.project.records import ModelDescription
 
 LARGEST_SIDE = 8192
-"""Pixels of a network's input: a size that somebody made up could take all memory."""
+"""Most pixels per side of a network's input: a made-up size could take all memory."""
 
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
@@ -59,7 +59,7 @@ class _Description(_Part):
 
 
 def wrong_in_description(description: ModelDescription) -> str | None:
-    """The first thing that is wrong in a description (of `model_description`), or None."""
+    """The first error in a description (from `model_description`), or None."""
     try:
         _Description.model_validate(description)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Read what a network computes inside, at named modules, while it runs."""
+"""Read the outputs of named modules inside a network while it runs."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,7 +12,7 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]
 class FeatureTap:
     """Applies `reduce` to the outputs of the modules at `paths` and keeps only the results.
 
-    After each forward pass `take()` gives them in the order of `paths`. A copy of the network is not tapped.
+    After each forward pass `take()` returns them in the order of `paths`. A copy of the network is not tapped.
     """
 
     def __init__(self, network: nn.Module, paths: Iterable[str], reduce: Reduce):
@@ -25,7 +25,7 @@ class FeatureTap:
         ]
 
     def take(self) -> list[torch.Tensor]:
-        """The values of the last forward pass; they are let go here. RuntimeError if there was none since."""
+        """The values of the last forward pass, now released. RuntimeError if there was none since the last call."""
         if missing := [path for path in self.paths if path not in self._values]:
             raise RuntimeError(f"no features of {missing[0]}: the network was not run, or is a copy of the tapped one")
         values = [self._values[path] for path in self.paths]
@@ -39,7 +39,7 @@ class FeatureTap:
 
 
 class _Keeper:
-    """The hook of one module. Copying or pickling a network takes its hooks along: there they do nothing."""
+    """The hook of one module. Copying or pickling a network includes its hooks; in the copy they do nothing."""
 
     def __init__(self, module: nn.Module, path: str, reduce: Reduce, values: dict[str, torch.Tensor]):
         self._module: nn.Module | None = module

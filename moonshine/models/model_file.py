@@ -1,4 +1,4 @@
-"""Published models: safetensors files that carry all that is needed to use them."""
+"""Published models: safetensors files with everything needed to use them."""
 
 import hashlib
 import json
@@ -29,14 +29,14 @@ UNBUILDABLE = (
     TypeError,
     ValueError,
 )
-"""What building a network of a made-up architecture raises."""
+"""What building a network from a made-up architecture may raise."""
 
 
 def model_description(name: str, architecture: Architecture, manifest: Manifest) -> ModelDescription:
     """All that is needed to use a model apart from its weights, from the manifest of the data that it was made for.
 
     "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
-    (mean and std of each channel on the scale 0..1), "classes" (names by label). Preprocessing is "resize", the whole
+    (mean and std of each channel on a 0..1 scale), "classes" (names by label). Preprocessing is "resize", the whole
     image to (height, width), for small images; for JPEG images "shorter_side" and "crop".
     """
     height, width = manifest["shape"][1:]
@@ -55,9 +55,9 @@ def model_description(name: str, architecture: Architecture, manifest: Manifest)
 
 
 def model_bytes(network: nn.Module, description: ModelDescription) -> bytes:
-    """The file's content; equal weights and descriptions (of `model_description`) give equal bytes.
+    """The file's content; equal weights and descriptions (from `model_description`) give equal bytes.
 
-    The description is one entry of JSON because safetensors writes several metadata entries in no fixed order.
+    The description is a single JSON entry because safetensors writes several metadata entries in no fixed order.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     described = {"format": FORMAT, **description}
@@ -84,14 +84,14 @@ def read_description(path: Path) -> ModelDescription:
 
 
 def _cure(path: Path) -> str:
-    """Files elsewhere are not the project's to delete, and need not be models."""
+    """What to do about it; files elsewhere are not the project's to delete and need not be models."""
     if path.parent.resolve().is_relative_to(Path("models").resolve()):  # the file itself may be a link to DVC's cache
         return "delete it and run its stage or `dvc pull`"
     return "name a model of this project, or get it again"
 
 
 def _checksum(description: Mapping[str, Any], state: dict[str, torch.Tensor]) -> str:
-    """Hex sha256 of all that a model file says, so that no damage to it goes unnoticed."""
+    """Hex sha256 of all of a model file's content, so that no damage goes unnoticed."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -102,14 +102,14 @@ def _checksum(description: Mapping[str, Any], state: dict[str, torch.Tensor]) ->
 def load_model(path: str | Path, name: str | None = None) -> tuple[nn.Module, ModelDescription]:
     """The network with its weights on the CPU, in eval mode, and its description.
 
-    Raises DataError (exit code 3) for a damaged file, one whose description cannot be true, or another than the
-    experiment's model `name` if that is given; CheckpointError (8) if weights and architecture disagree.
+    Raises DataError (exit code 3) if the file is damaged, its description cannot be true, or it is not the
+    experiment's model `name` (if given); CheckpointError (8) if weights and architecture disagree.
     """
     path = Path(path)
     description = read_description(path)
     with safe_open(path, framework="pt") as file:
-        # copies, for the tensors of safe_open keep the whole file mapped
-        state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (no mapping)
+        # copies, because safe_open's tensors keep the whole file mapped
+        state = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (not a mapping)
     noted, described = description.get(CHECKSUM), {key: each for key, each in description.items() if key != CHECKSUM}
     if noted != _checksum(described, state):
         raise DataError(f"{path}: damaged, its checksum is wrong; {_cure(path)}")
@@ -138,7 +138,7 @@ def _build(architecture: Architecture, path: Path) -> nn.Module:
 
 
 def check_state(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Raise CheckpointError that names what differs between a state dict and a network."""
+    """Raise a CheckpointError that names the differences between a state dict and a network."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     differences = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]

@@ -1,6 +1,6 @@
 """Which architectures exist, without importing torch, so that a mistyped one is refused at once.
 
-They are torchvision's classification networks by torchvision's names, and wide ResNets as `wrn-<depth>-<width>`.
+They are torchvision's classification networks under torchvision's names, and wide ResNets as `wrn-<depth>-<width>`.
 """
 
 import re
@@ -45,5 +45,5 @@ def wide_resnet_shape(name: str) -> tuple[int, int] | None:
 
 
 def is_torchvision_resnet(name: str) -> bool:
-    """Built by torchvision's ResNet class: four groups of blocks, a stem of 7x7 convolution and pooling."""
+    """Whether torchvision's ResNet class builds it: four groups of blocks, a stem of 7x7 convolution and pooling."""
     return name.startswith(("resnet", "resnext", "wide_resnet"))

@@ -1,4 +1,4 @@
-"""From the description of a network to the network."""
+"""Networks built from their descriptions."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ CONVOLUTIONS_OF_BLOCK = {"basic": 2, "single": 1}
 
 
 def build_network(architecture: Architecture) -> nn.Module:
-    """The network of a description, on the meta device: without weights, in no time.
+    """The network of a description, on the meta device: without weights, almost instantly.
 
     Give it weights by loading a state dict with assign=True. Raises ParamsError (exit code 2) if the convolution
-    cannot be built for the channels.
+    cannot be built for these channels.
     """
-    # RegNets work out their widths with tensors, which takes a device that has memory
+    # RegNets compute their widths with tensors, which needs a device with memory
     with torch.device("cpu" if architecture["arch"].startswith("regnet") else "meta"):
         return _assemble(architecture).to("meta")
 
 
 def initialise(architecture: Architecture, seed: int) -> nn.Module:
-    """The network with random weights on the CPU: those of its authors, He normal for the convolutions made here.
+    """The network with random weights on the CPU: its authors' initialisation, He normal for convolutions made here.
 
     A pure function of the architecture and the seed; leaves PyTorch's global random state alone.
     """
@@ -55,7 +55,7 @@ def _assemble(architecture: Architecture) -> nn.Module:
 
 
 def usual_block(conv: str) -> str:
-    """The block of a wide ResNet in which the paper uses a convolution: `single` for bottlenecks, else `basic`."""
+    """The wide ResNet block in which the paper uses a convolution: `single` for bottlenecks, else `basic`."""
     return "single" if parse_conv(conv).bottleneck else "basic"
 
 
@@ -69,11 +69,11 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 class GatheringConv2d(nn.Conv2d):
-    """A strided 1x1 convolution that first gathers the pixels it looks at.
+    """A strided 1x1 convolution that first gathers the pixels it reads.
 
-    oneDNN (of torch 2.14) does so by itself where the stride divides the map's sides, but in the backward pass writes
-    past its buffers if the map has fewer channels than it moves at once. For batches as those of experiments/ the bits
-    are the same; where oneDNN shares out a small batch in another way, the last one can differ.
+    oneDNN (in torch 2.14) does so itself if the stride divides the map's sides, but its backward pass writes past its
+    buffers if the map has fewer channels than it moves at once. For batches like those in experiments/ the results are
+    bit-identical; if oneDNN splits a small batch differently, the last bit can differ.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -84,22 +84,22 @@ class GatheringConv2d(nn.Conv2d):
 
 
 def _is_narrow_shortcut(layer: nn.Conv2d) -> bool:
-    """Whether GatheringConv2d is called for: 16 channels are moved at once by AVX-512, 8 by AVX2."""
+    """Whether GatheringConv2d is needed: AVX-512 moves 16 channels at once, AVX2 moves 8."""
     return layer.kernel_size == (1, 1) and max(layer.stride) > 1 and layer.padding == (0, 0) and layer.in_channels < 16
 
 
 def compile_network(network: nn.Module) -> Any:
     """The network's forward pass, compiled.
 
-    Its kernels are for each size of batch: those for any size depend on which came first, which resuming changes.
-    They are for each network, too: it may not run another's, whose features are not its own, nor use up a shared limit.
+    Kernels are compiled per batch size: ones for any size depend on which size came first, which resuming changes.
+    They are also per network: one must not run another's, which give other features, or use up a shared limit.
     """
     return torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
 
 
 def without_wrappers(network: nn.Module) -> nn.Module:
-    """The network itself, of one that is compiled, distributed or both."""
+    """The network itself, from one that is compiled, distributed or both."""
     if isinstance(network, nn.parallel.DistributedDataParallel):
         return without_wrappers(network.module)
-    compiled = network._modules.get("_orig_mod")  # of torch.compile; importing its class takes a second
+    compiled = network._modules.get("_orig_mod")  # set by torch.compile; importing its class takes a second
     return network if compiled is None else without_wrappers(compiled)

@@ -1,4 +1,4 @@
-"""torchvision's classification networks as they are; for its ResNets, width of each group and stem are settings."""
+"""torchvision's classification networks unchanged, but its ResNets' group widths and stem can be set."""
 
 import math
 from typing import Any
@@ -20,10 +20,10 @@ SINGLE_HEADED: dict[str, dict[str, Any]] = {
 def torchvision_network(
     arch: str, classes: int, in_channels: int, channels: list[int] | None = None, stem: str | None = None
 ) -> nn.Module:
-    """The network, randomly initialised as its authors do it.
+    """The network, randomly initialised as its authors do.
 
-    For ResNets only: `channels` are the widths of the four groups, the stem has that of the first; `stem="3x3"` is
-    the form for small images, a 3x3 convolution of stride 1 and no pooling.
+    For ResNets only: `channels` are the widths of the four groups, the first also of the stem; `stem="3x3"` is
+    the variant for small images, a 3x3 convolution with stride 1 and no pooling.
     Input: float (batch, in_channels, height, width); output: (batch, classes).
     """
     network = get_model(arch, weights=None, num_classes=classes, **SINGLE_HEADED.get(arch, {}))
@@ -54,7 +54,7 @@ def _set_widths(network: ResNet, widths: list[int]) -> None:
 
 
 def _set_colours(network: nn.Module, in_channels: int) -> None:
-    """Give the first convolution new weights for images of another number of channels."""
+    """Give the first convolution new weights for images with another number of channels."""
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     first.in_channels = in_channels
     first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, in_channels, *first.kernel_size))

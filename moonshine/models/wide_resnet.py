@@ -13,7 +13,7 @@ STEM, GROUPS = 16, ("group1", "group2", "group3")
 
 
 class WideResNet(nn.Module):
-    """`convolutions` in each block: 2 is the basic block; the paper's B and BG rows have blocks of 1.
+    """`convolutions` is the number per block: 2 in the basic block, 1 in the blocks of the paper's B and BG rows.
 
     Input: float (batch, in_channels, height, width); output: (batch, classes).
     """
@@ -46,7 +46,7 @@ class WideResNet(nn.Module):
 class WideBlock(nn.Module):
     """(batch norm -> ReLU -> 3x3) once or twice, added to the shortcut.
 
-    The shortcut is the input itself, or a 1x1 of the activated input where channels change.
+    The shortcut is the input itself, or a 1x1 convolution of the activated input if channels change.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, convolutions: int):

@@ -1,4 +1,4 @@
-"""Whether a difference of two errors is more than noise."""
+"""Whether a difference between two errors is more than noise."""
 
 import math
 import statistics
@@ -29,7 +29,7 @@ class Comparison:
 
 
 def compare(ours: Mapping[str, float], theirs: Mapping[str, float] | float, images: int) -> Comparison:
-    """Errors in per cent by seed against others on as many images, or against a published number, taken as exact."""
+    """Compares per-cent errors by seed with others on as many images, or with a published number, taken as exact."""
     if not isinstance(theirs, Mapping):
         differences = [ours[seed] - theirs for seed in ours]
         fixed = True
@@ -50,7 +50,7 @@ def compare(ours: Mapping[str, float], theirs: Mapping[str, float] | float, imag
 
 
 def _t_test(differences: list[float]) -> float:
-    """Two-sided p-value that the mean of the differences is zero."""
+    """Two-sided p-value for a mean difference of zero."""
     deviation = statistics.stdev(differences)
     if deviation < 1e-9:  # the same difference with every seed
         return 1.0 if abs(statistics.mean(differences)) < 1e-9 else 0.0
@@ -60,9 +60,9 @@ def _t_test(differences: list[float]) -> float:
 
 
 def _binomial_test(ours: float, theirs: float, images: int, fixed: bool) -> float:
-    """Two-sided p-value that two error rates (0..1) are one, by the normal approximation of the binomial.
+    """Two-sided p-value for two error rates (0..1) being equal, by the normal approximation to the binomial.
 
-    It leaves out that both networks saw the same images, which makes real differences smaller than it assumes.
+    It ignores that both networks saw the same images, which makes real differences smaller than it assumes.
     """
     variance = theirs * (1 - theirs) / images if fixed else (ours * (1 - ours) + theirs * (1 - theirs)) / images
     if variance <= 0:

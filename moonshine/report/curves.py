@@ -1,4 +1,4 @@
-"""The curves of an experiment: what each row went through, epoch by epoch and seed by seed."""
+"""The curves of an experiment: the history of each row, by epoch and seed."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ SHOWN = ("epoch", "lr", "train_top1", "val_top1")
 
 
 def read_curves(params: Params, partial: bool = False) -> dict[Row, pd.DataFrame]:
-    """Row -> its history, a line for each seed and epoch; published rows have none.
+    """Row -> its history, one line per seed and epoch; published rows have none.
 
-    `partial` lets curves be absent. Raises DataError (exit code 3) for a curve that is absent otherwise, damaged, not
-    finite, or of another number of epochs than the recipe's.
+    `partial` lets curves be missing. Raises DataError (exit code 3) for a curve that is otherwise missing, damaged or
+    not finite, or that does not have the recipe's number of epochs.
     """
     curves = {}
     for row in params.seeded_rows:

@@ -10,7 +10,7 @@ ROLE_TITLES = {"teacher": "Teacher", "scratch": "Student from scratch", "distill
 
 
 def headline(params: Params, rows: dict[str, ResultRow]) -> dict[str, dict[str, Any]]:
-    """For each role its title, and its error, deviation, parameters and MACs, which are None if it has not run."""
+    """For each role its title, error, deviation, parameters and MACs; unknown values are None."""
     return {role: _summary(rows, parse_model(model)[0].name) for role, model in params.shown_models.items()}
 
 

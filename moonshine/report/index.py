@@ -1,4 +1,4 @@
-"""results/README.md: every experiment with its headline, written again with each of them."""
+"""results/README.md: every experiment with its headline, rewritten with each of them."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from moonshine.report.markdown import escape
 from moonshine.report.tables import NOT_RUN, short_count
 
 FILE = "headline.json"
-"""In the folder of each experiment: what its line in the index says."""
+"""In the folder of each experiment: the content of its line in the index."""
 INTRODUCTION = (
     "The teacher of each experiment and one of its students, trained on labels alone and distilled. Errors are top-1 "
     "errors in per cent, mean ± standard deviation over seeds. Each page has all rows, the figures and what was run."
@@ -19,7 +19,7 @@ INTRODUCTION = (
 
 
 def index_page(results: Path) -> str:
-    """The index of the experiments below a folder, as Markdown. Raises DataError for a headline that is damaged."""
+    """The index of the experiments below a folder, as Markdown. Raises DataError for a damaged headline."""
     lines = [_line(path) for path in sorted(results.glob(f"*/{FILE}"))]
     headers = ["Experiment", "Data", "Teacher", "Error", "Student", "Params", "From scratch", "Distilled"]
     alignment = ["left", "left", "left", "right", "left", "right", "right", "right"]

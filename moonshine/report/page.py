@@ -37,13 +37,13 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
 
 
 def notice(params: Params, rows: dict[str, ResultRow]) -> str:
-    """What to say at the top of a page with rows that have not run, else nothing."""
+    """The note at the top of a page with rows that have not run, else nothing."""
     missing = any(row.metrics is None for row in rows.values())
     return NOT_RUN_YET.format(experiment=params.experiment) if missing else ""
 
 
 def sources(table: Table, name: Callable[[str], str] = str, source: Callable[[str], str] = str) -> list[str]:
-    """Where each published column is from; `name` and `source` write these two as the page needs them."""
+    """Where each published column is from; `name` and `source` format these two for the page."""
     return [f"{name(each.name)}: {source(each.source).strip().rstrip('.')}." for each in table.published]
 
 
@@ -66,7 +66,7 @@ def picture(path: str, text: str) -> str:
 
 
 def protocol(params: Params, rows: dict[str, ResultRow]) -> str:
-    """On what, how often and by which recipe everything below was measured."""
+    """On what, how often and with which recipe everything below was measured."""
     recipe = params.recipe
     measured = next((row.metrics for row in rows.values() if row.metrics), None)
     images = f"{measured['n']:,} validation images" if measured else "validation images"

@@ -22,7 +22,7 @@ MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
 COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
 Costs = dict[Count, int]
 CostsOf = Callable[[list[str]], dict[str, Costs]]
-"""Names of networks -> the costs of each, which need no data. This folder knows no networks."""
+"""Names of networks -> the costs of each, which need no data. This folder does not import the networks."""
 
 
 def rank(value: float) -> float:
@@ -60,7 +60,7 @@ class ResultRow:
         return statistics.mean(self.by_seed(key).values())
 
     def rank(self, key: Measure) -> float:
-        """The mean as rows are compared by: seeds' errors are stored with six decimals, so equal means may differ."""
+        """The rounded mean that rows are compared by: seeds' errors have six decimals, so equal means may differ."""
         return rank(self.mean(key))
 
     def deviation(self, key: Measure) -> float | None:
@@ -70,18 +70,18 @@ class ResultRow:
 
     @property
     def bytes_on_disk(self) -> float | None:
-        """Size of the model file, the mean over seeds; None if the metrics do not say."""
+        """Size of the model file, the mean over seeds; None if the metrics lack it."""
         assert self.metrics is not None
         sizes = [seed["model_bytes"] for seed in self.metrics.get("seeds", {}).values() if "model_bytes" in seed]
         return statistics.mean(sizes) if sizes else self.metrics.get("model_bytes")
 
 
 def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, ResultRow]:
-    """Every row that params name, and no other that may be in the folder.
+    """Every row that params name, and no others that may be in the folder.
 
-    With `costs_of`, rows may be absent: they have no metrics, and the costs that it computes. Raises DataError (exit
-    code 3) for an absent row otherwise, for a missing or non-finite number, missing seeds, a mean that is not that of
-    its seeds, or rows that were measured on different images.
+    With `costs_of`, rows may be missing: they have no metrics, and the costs that it computes. Raises DataError (exit
+    code 3) for a row that is otherwise missing, a missing or non-finite number, missing seeds, a mean that is not that
+    of its seeds, or rows that were measured on different images.
     """
     paths = {row: artefacts.metrics(params.experiment, row) for row in params.rows}
     absent = [row for row, path in paths.items() if costs_of and not path.exists()]
@@ -100,7 +100,7 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
 
 
 def scratch_partner(row: ResultRow, rows: dict[str, ResultRow]) -> ResultRow | None:
-    """The same network without a teacher, trained here or published; None for a row that is that itself."""
+    """The same network without a teacher, trained here or published; None for a row that is not distilled."""
     if row.kind != "distil":
         return None
     return rows.get(f"train/{row.network}") or rows.get(f"fetch/{row.network}")

@@ -1,4 +1,4 @@
-"""The tables of the results page, as cells that the pages and the CSV files are made of."""
+"""The tables of the results page, as cells that the pages and the CSV files are made from."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ SHORT = {"top1": "Top-1", "top5": "Top-5"}
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says, the number that it is sorted by, and whether it is the best of its column."""
+    """A cell's text, the number that it is sorted by, and whether it is the best in its column."""
 
     text: str
     value: float | None = None
@@ -40,7 +40,7 @@ class Column:
     """Name in the CSV file."""
     cells: list[Cell]
     ranked: bool = True
-    """Whether the smallest value is the best one of the table."""
+    """Whether the smallest value is the best in the table."""
 
 
 def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
@@ -55,7 +55,7 @@ def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
 
 
 def _beside(table: Table, key: Error, chosen: list[ResultRow], rows: dict[str, ResultRow]) -> Iterator[Column]:
-    """The columns that put an error into proportion: against the row from scratch, and published values."""
+    """The columns that put an error in context: against the row from scratch, and published values."""
     if any(scratch_partner(row, rows) for row in chosen):
         cells = [_to_scratch(row, key, rows) for row in chosen]
         yield Column(f"{SHORT[key]} − scratch", f"{key}_minus_scratch", cells, ranked=False)
@@ -132,7 +132,7 @@ def table_csv(table: Table, rows: dict[str, ResultRow]) -> str:
 
 
 def _whole(values: list[Any]) -> Any:
-    """Counts in full; as floats, which a row without any would make of them, they would lose digits."""
+    """Counts in full; a row without one would turn them into floats, which lose digits."""
     return pd.array([None if value is None else round(value) for value in values], dtype="Int64")
 
 

@@ -1,4 +1,4 @@
-"""results/<experiment>/report.html: the whole of the results in one file that needs no network."""
+"""results/<experiment>/report.html: all results in one file that works offline."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from moonshine.report.rows import ResultRow
 from moonshine.report.tables import NOT_RUN, short_count, table_columns
 
 VEGA = "window.vegaEmbed = vegaEmbed;"
-"""What the page needs of the bundled libraries."""
+"""What the page needs from the bundled libraries."""
 FONT = "system-ui, sans-serif"
 
 
@@ -54,7 +54,7 @@ def web_page(params: Params, rows: dict[str, ResultRow], measured: Measured, att
 
 
 def _charts(measured: Measured) -> dict[str, Any]:
-    """What the page's script draws: each figure for wide and for narrow windows, which have most data in common."""
+    """What the page's script draws: each figure for wide and for narrow windows, which share most data."""
     figures: dict[str, dict[str, Any]] = {}
     datasets: dict[str, str] = {}
     for name in drawable(measured):
@@ -83,7 +83,7 @@ def _cards(params: Params, rows: dict[str, ResultRow], measured: Measured) -> li
 
 
 def _of_what(row: ResultRow, measured: Measured) -> str:
-    """Which networks the number of a card is of."""
+    """Which models the number on a card is for."""
     seeds = list(row.by_seed("top1"))
     if row.kind == "fetch":
         return "published weights"

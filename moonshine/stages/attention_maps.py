@@ -26,9 +26,9 @@ Maps = list[torch.Tensor]
 
 
 def attention_maps(params: Params) -> None:
-    """Write results/<experiment>/attention-maps/: the picture, and distances.json with what it was made of.
+    """Write results/<experiment>/attention-maps/: the picture, and distances.json with what it was made from.
 
-    The distance of two maps of one image is the squared L2 distance of the maps, each scaled to L2 norm 1: 0 if
+    The distance between two maps of one image is the squared L2 distance of the maps, each scaled to L2 norm 1: 0 if
     both networks look at the same places, at most 2 if they look at different ones.
     """
     settings, device = params.attention_maps, choose_device(params.machine.device)

@@ -15,16 +15,16 @@ from moonshine.training.publish import publish
 
 
 def distil(params: Params, student: Row, seed: int) -> None:
-    """Train one student unless a finished run is there already, and publish it."""
+    """Train one student, unless it has a finished run already, and publish it."""
     (run,) = distil_together(params, [student], seed)
     if distributed.IS_MAIN:
         publish(params.experiment, run)
 
 
 def distil_together(params: Params, students: Iterable[Row], seed: int) -> list[RunFolder]:
-    """Train students of one seed with one forward pass of the teacher a batch, and leave them finished in runs/.
+    """Train students of one seed with one forward pass of the teacher per batch, and leave them finished in runs/.
 
-    Each has the bytes that it would have alone; its own stage then publishes it without torch, in a second.
+    Each has the same bytes as if trained alone; its own stage then publishes it without torch, in a second.
     """
     runs = [RunFolder.open(params, student, seed) for student in students]
     if unfinished := [run for run in runs if not run.finished()]:
@@ -64,7 +64,7 @@ def _method(params: Params, row: Row) -> Method:
 
 
 def _check_teacher_matches(params: Params, runs: list[RunFolder], path: Path, teacher: ModelDescription) -> None:
-    """Raise DataError (exit code 3) for a teacher that cannot see these images, or whose logits mean other classes."""
+    """Raise DataError (exit code 3) for a teacher that cannot see these images, or with logits for other classes."""
     dataset, manifest = params.dataset.name, read_manifest(artefacts.data_folder(params.dataset.name))
     if teacher["input"][0] != manifest["shape"][0]:
         raise DataError(

@@ -1,4 +1,4 @@
-"""`moonshine evaluate`: errors of one row over the whole validation split, every seed or the published network."""
+"""`moonshine evaluate`: errors of one row over the whole validation split, for every seed or the published network."""
 
 import math
 import statistics
@@ -23,7 +23,7 @@ MEASURED = ("top1", "top5", "loss")
 
 
 def evaluate(params: Params, row: Row) -> None:
-    """Write results/<experiment>/metrics/<row>.json, and the same numbers alone, flat, to .../scores/<row>.json."""
+    """Write results/<experiment>/metrics/<row>.json, and only the numbers, flat, to .../scores/<row>.json."""
     device = choose_device(params.machine.device)
     make_deterministic(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)

@@ -26,18 +26,18 @@ from moonshine.runtime.files import sha256, write_bytes, write_json
 from moonshine.runtime.progress import say
 
 COUNTER = "num_batches_tracked"
-"""The buffer of batch norm that files of 2017 lack."""
+"""The batch-norm buffer that files from 2017 lack."""
 SAVE_INSTEAD = "if you trust it, load it with the program that made it and save its state_dict() with torch.save"
 VARIANCE = "running_var"
-"""The buffer of batch norm of whose values a network takes the root."""
+"""The batch-norm buffer whose values a network takes the square root of."""
 TORCHSCRIPT = "constants.pkl"
-"""In archives of TorchScript and in no others."""
+"""A file that TorchScript archives have and no others."""
 
 
 def fetch(params: Params, network: str) -> None:
     """Publish a checkpoint of `params.fetch`, its checksum checked, as models/<experiment>/fetch/<network>.safetensors.
 
-    Raises DataError (exit code 3) for another file than the one pinned, SecurityError (4) for one that is more than
+    Raises DataError (exit code 3) for a file other than the pinned one, SecurityError (4) for one that holds more than
     tensors, CheckpointError (8) for one that does not fit the network. Nothing is written then.
     """
     checkpoint, row = params.fetch[network], Row("fetch", network)
@@ -61,7 +61,7 @@ def fetch(params: Params, network: str) -> None:
 
 
 def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
-    """The checked file: a local one in its place, a remote one downloaded once, under a name that has its hash."""
+    """The checked file: a local one where it is, a remote one downloaded once, under a name with its hash."""
 
     def check(path: Path) -> None:
         if (found := sha256(path)) != checkpoint.sha256:
@@ -86,12 +86,12 @@ def _file(checkpoint: Checkpoint, folder: Path, seconds: float) -> Path:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a PyTorch checkpoint, of today's zip format or of the older pickle one; nothing in it is run.
+    """The tensors of a PyTorch checkpoint, in today's zip format or the older pickle format; nothing in it is run.
 
     Weights of another precision become float32, which the networks compute in.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # what matters is said below
+        with warnings.catch_warnings(action="ignore"):  # what matters is reported below
             state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         if not zipfile.is_zipfile(path) and not _is_pickle(path):
@@ -103,7 +103,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         if other := _other_format(path):
             raise CheckpointError(f"{path}: is {other}, which could run code; {SAVE_INSTEAD}") from None
         reason = str(error).partition("\n")[0] or "it ends early"
-        if "weights_only" in reason:  # torch advises to run what the file says
+        if "weights_only" in reason:  # torch advises running the file's code
             reason = "torch cannot read it as tensors alone"
         raise DataError(f"{path}: not a PyTorch checkpoint ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -117,7 +117,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _other_format(path: Path) -> str | None:
-    """What the file is, if PyTorch writes or wrote such files but they are not read here."""
+    """The file's format, if PyTorch writes or wrote it but it is not read here."""
     try:
         if tarfile.is_tarfile(path):
             return "a tar file as PyTorch wrote them until 2016"
@@ -142,7 +142,7 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _complete(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state with the counters of batch norm that it lacks, which evaluation does not use."""
+    """The state with the batch-norm counters that it lacks added, which evaluation does not use."""
     counters = {name: torch.tensor(0) for name in expected if name.endswith(COUNTER) and name not in state}
     return {**state, **counters}
 
@@ -150,9 +150,9 @@ def _complete(state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
 def _converted(
     state: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], path: Path
 ) -> dict[str, torch.Tensor]:
-    """Tensors of the network's own types, each in a memory of its own, which two names of a checkpoint may share.
+    """Tensors of the network's own types, each in its own memory, which two names of a checkpoint may share.
 
-    Raises CheckpointError (exit code 8) for one whose type cannot be a weight's.
+    Raises CheckpointError (exit code 8) for a tensor whose type cannot be a weight's.
     """
     for name, tensor in state.items():
         if tensor.is_complex() or (expected[name].is_floating_point() and not tensor.is_floating_point()):
@@ -161,7 +161,7 @@ def _converted(
 
 
 def _require_usable(state: dict[str, torch.Tensor], path: Path) -> None:
-    """Raise CheckpointError (exit code 8) for values with which a network computes nothing but NaN."""
+    """Raise CheckpointError (exit code 8) for values from which a network computes nothing but NaN."""
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path}: {name} has values that are not finite in {tensor.dtype}; pin a sound file")

@@ -23,11 +23,11 @@ from moonshine.runtime.progress import say
 
 SUBSET_SEED = 0
 IMAGENET_NORMALISATION = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-"""What torchvision's published networks were trained with, so that they fit; by channel, on the scale 0..1."""
+"""What torchvision's published networks were trained with, so that they fit; per channel, on a 0..1 scale."""
 
 
 def prepare(params: Params) -> None:
-    """Prepare params.dataset; the manifest is written last, so that its presence means that all is there."""
+    """Prepare params.dataset; the manifest is written last, so its presence means that everything is there."""
     kept = KeptData(params)
     if not kept.is_complete():
         with kept.written() as folder:
@@ -92,7 +92,7 @@ def _jpeg_images(params: Params, source: ModuleType, folder: Path) -> dict[str, 
 
 
 def _subset(prepared: Prepared, count: int) -> Prepared:
-    """`count` training images, each class in its share; the validation split stays whole."""
+    """`count` training images, stratified by class; the validation split stays whole."""
     labels = prepared.labels["train"]
     if count > len(labels):
         raise ParamsError(f"dataset.training: {count}, but there are {len(labels)} training images")
@@ -115,7 +115,7 @@ def _subset(prepared: Prepared, count: int) -> Prepared:
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
-    """(images, channels, height, width) uint8 at another side, by Pillow's bilinear filter, antialiased."""
+    """(images, channels, height, width) uint8 resized to `size`, by Pillow's bilinear filter, antialiased."""
     if images.shape[2:] == (size, size):
         return images
     planes = images.reshape(-1, *images.shape[2:])
@@ -124,14 +124,14 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _require_as_params_say(settings: Dataset, classes: int, channels: int) -> None:
-    """From params.yaml networks are described without data, so what it says of the images must be true."""
+    """Networks are described from params.yaml, without data, so what it says about the images must be true."""
     for key, expected, found in (("classes", settings.classes, classes), ("channels", settings.channels, channels)):
         if found != expected:
             raise ParamsError(f"dataset.{key}: {expected}, but {settings.source} has {found}")
 
 
 def _check(prepared: Prepared, settings: Dataset) -> None:
-    """Labels within the classes, every class in both splits, no id twice."""
+    """Check that labels are within the classes, every class is in both splits and no id is used twice."""
     name = settings.name
     _require_as_params_say(settings, len(prepared.classes), prepared.images["train"].shape[1])
     for split in SPLITS:
@@ -146,7 +146,7 @@ def _check(prepared: Prepared, settings: Dataset) -> None:
 
 
 def _normalisation(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of the training pixels, on the scale 0..1."""
+    """Mean and standard deviation of each channel of the training pixels, on a 0..1 scale."""
     mean = [float(images[:, channel].mean(dtype=np.float64)) / 255 for channel in range(images.shape[1])]
     std = [float(images[:, channel].std(dtype=np.float64)) / 255 for channel in range(images.shape[1])]
     return [round(value, 6) for value in mean], [round(value, 6) for value in std]

@@ -25,7 +25,7 @@ from moonshine.runtime.progress import say
 def report(params: Params, costs_of: CostsOf | None = None) -> None:
     """Write the page that a reviewer reads; the same metrics and params give the same bytes.
 
-    With `costs_of` it is written even if rows have not run, which the page then says. Raises DataError (exit code 3) if
+    With `costs_of` it is written even if rows have not run, which the page notes. Raises DataError (exit code 3) if
     metrics, curves or attention maps are missing or damaged, Interrupted for a stop before anything is written.
     """
     partial = costs_of is not None
@@ -33,13 +33,13 @@ def report(params: Params, costs_of: CostsOf | None = None) -> None:
     measured = _measured(params, rows, partial)
     attention = read_attention(params, partial)
     folder = artefacts.results_folder(params.experiment)
-    # all is made before anything is written: what is refused leaves the old page whole
+    # everything is made before anything is written, so an error leaves the old page intact
     pages = {"README.md": markdown_page, "report.html": web_page}
     texts = {name: page(params, rows, measured, attention) for name, page in pages.items()}
     figures = figure_files(measured)
     say_what_font_lacks(figures)
     tables = {f"{table.name}.csv": table_csv(table, rows).encode() for table in params.tables}
-    signals.poll()  # for the last time: what is begun to be written is written to its end
+    signals.poll()  # for the last time: once started, writing is not interrupted
     _write_folder(folder / "tables", tables)
     _write_folder(folder / "figures", figures)
     for name, text in texts.items():
@@ -65,7 +65,7 @@ def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Meas
 
 
 def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Make the folder hold these files and no others, such as the table of a name that params no longer have."""
+    """Make the folder hold these files and no others, such as a table that params no longer name."""
     for name, content in files.items():
         write_bytes(folder / name, content)
     for path in folder.glob("*"):

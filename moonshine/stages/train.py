@@ -8,14 +8,14 @@ from moonshine.training.publish import publish
 
 
 def train(params: Params, network: str, seed: int) -> None:
-    """Train unless a finished run is there already, and publish. Only training imports torch."""
+    """Train, unless there is a finished run already, and publish. Only training imports torch."""
     run = RunFolder.open(params, Row("train", network), seed)
     if not run.finished():
         from moonshine.checks.networks import check_networks
         from moonshine.training.objective import CrossEntropy
         from moonshine.training.session import train_runs
 
-        check_networks(params)  # of all, or a teacher would be trained whose students cannot be
+        check_networks(params)  # all of them, or a teacher might be trained whose students cannot be
         train_runs(params, [run], lambda row: CrossEntropy(), None)
     if distributed.IS_MAIN:
         publish(params.experiment, run)

@@ -1,4 +1,4 @@
-"""Train networks of one seed together: one pass over the data, one forward pass of the teacher a batch."""
+"""Train networks of one seed together: one pass over the data, one forward pass of the teacher per batch."""
 
 import math
 import time
@@ -23,14 +23,14 @@ from moonshine.training.state import TrainingState
 
 SECONDS_BETWEEN_NOTES = 1.0
 STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
-"""For a non-finite loss. Looking makes the CPU wait for a GPU; nothing is updated after the first such step anyway."""
+"""For a non-finite loss. A check makes the CPU wait for a GPU; nothing is updated after the first such step anyway."""
 
 
 class TrainingLoop:
-    """Trains networks to their end, saving each into its run folder.
+    """Trains networks to completion, saving each in its run folder.
 
     Each network gets exactly the batches and the arithmetic that it would get alone, so its bytes don't depend on the
-    company. One that diverges is dropped; the others continue.
+    others. One that diverges is dropped; the others continue.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class TrainingLoop:
         self._failures: list[DivergedError] = []
 
     def run(self) -> list[DivergedError]:
-        """Until every network has finished or diverged; returns the errors of those that diverged.
+        """Trains until every network has finished or diverged; returns the errors of those that diverged.
 
-        Raises Interrupted after saving. Afterwards `states` has those that finished.
+        Raises Interrupted after saving. Afterwards `states` holds those that finished.
         """
         self._last_save = self._last_note = time.monotonic()
         start, batch = min((state.epoch, state.batch) for state in self.states)
@@ -135,7 +135,7 @@ class TrainingLoop:
         self._live[state].beat(state.epoch, step, training=state.training_means() if state.batch else None)
 
     def _note(self, epoch: int) -> str:
-        """Loss, its parts and lr for the bar; reading them waits for the device, so not at every step."""
+        """Epoch, loss, its parts and error for the bar; reading them waits for the device, so not at every step."""
         if time.monotonic() - self._last_note < SECONDS_BETWEEN_NOTES or not self.states:
             return ""
         self._last_note = time.monotonic()
@@ -158,12 +158,12 @@ class TrainingLoop:
             self._save_all()
 
     def _stay_safe(self) -> None:
-        """Called between the batches of a validation, which may take longer than checkpoints may be apart."""
+        """Called between the batches of a validation, which may take longer than `checkpoint_seconds`."""
         self._stop_if_asked()
         self._save_if_time()
 
     def _save_all(self) -> None:
-        """Save every network but those that diverged, whose last good checkpoint stays."""
+        """Save every network except diverged ones, whose last good checkpoints stay."""
         self._drop_diverged()
         for state, folder in list(self.states.items()):
             try:
@@ -171,11 +171,11 @@ class TrainingLoop:
             except DivergedError as error:
                 self._drop(state, error)
                 continue
-            # validations count, so that the states before and after one have numbers of their own
+            # validations count, so that the states before and after one have different numbers
             number = self._step(state.epoch, state.batch) + state.epoch - 1
             if distributed.IS_MAIN:
                 save_checkpoint(folder.path, number, state.checkpoint())
-        distributed.wait_for_all()  # none may end, and take the others with it, before all is saved
+        distributed.wait_for_all()  # no process may end, and take the others with it, before all is saved
         self._last_save = time.monotonic()
 
     def _step(self, epoch: int, batch: int) -> int:

@@ -1,4 +1,4 @@
-"""How many students fit the memory together, measured on the device that they will train on."""
+"""How many students fit in memory together, measured on the device that they will train on."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -11,24 +11,24 @@ import torch
 from moonshine.training.state import TrainingState
 
 SHARE = 0.9
-"""Of the free memory; the rest is for what the allocator leaves unused."""
+"""Share of the free memory to use; the rest is for what the allocator leaves unused."""
 
 CONTROL_GROUPS, MEMBERSHIPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of one student: `lasting` between steps, `passing` more within its own step."""
+    """Bytes that one student needs: `lasting` between steps, `passing` on top during its own step."""
 
     lasting: int
     passing: int
 
 
 def measure_need(state: TrainingState, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> Need:
-    """Train a throw-away network on one batch and measure what it takes.
+    """Train a throw-away network on one batch and measure the memory it takes.
 
-    Lasting are weights, buffers, gradients and momentum. Passing is, on a GPU, the allocator's peak above what
-    lay there before; on a CPU, which keeps no such account, what the forward pass saves for the backward pass.
+    `lasting` is weights, buffers, gradients and momentum. `passing` is, on a GPU, the allocator's peak above what was
+    allocated before; on a CPU, which keeps no such count, what the forward pass saves for the backward pass.
     """
     saved: dict[int, int] = {}
 
@@ -49,8 +49,8 @@ def measure_need(state: TrainingState, images: torch.Tensor, labels: torch.Tenso
 
 
 def free_memory(device: torch.device) -> int:
-    """Memory that is to be had: the GPU's, or what the kernel and the control groups leave to this process."""
-    if device.type == "cuda":  # what the allocator keeps for later counts as taken for the GPU
+    """Memory that is available: the GPU's, or what the kernel and the control groups leave to this process."""
+    if device.type == "cuda":  # the GPU counts what the allocator has reserved as taken
         return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     return min([_available(), *_left_by_control_groups()])
 
@@ -63,7 +63,7 @@ def _available() -> int:
 
 
 def _left_by_control_groups() -> Iterator[int]:
-    """What each group with a limit, from this process's own up to the root, of cgroup 2 or 1, has left."""
+    """What is left in each group with a limit, from this process's own up to the root, in cgroup v2 or v1."""
     for line in MEMBERSHIPS.read_text().splitlines() if MEMBERSHIPS.exists() else []:
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -80,7 +80,7 @@ def _left_by_control_groups() -> Iterator[int]:
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> int:
-    """The page cache of files that were read does not count: the kernel frees it when memory is needed."""
+    """Bytes left; page cache of files that were read does not count: the kernel frees it when memory is needed."""
     statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return int((group / limit).read_text()) - int((group / usage).read_text()) + int(statistics.get(cache, 0))
 
@@ -88,8 +88,8 @@ def _left(group: Path, limit: str, usage: str, cache: str) -> int:
 def batches_of_students(needs: Sequence[Need], free: int) -> list[list[int]]:
     """Split students, by their indices, into consecutive groups whose memory fits.
 
-    Students step one after another, so a group takes what lasts of all and what passes of the greediest. A student
-    that fits nowhere gets a group of its own and shall fail with the device's own message.
+    Students step one after another, so a group takes the lasting bytes of all and the passing bytes of the greediest.
+    A student that fits nowhere gets a group of its own, to fail with the device's own message.
     """
     groups: list[list[int]] = []
     for index in range(len(needs)):

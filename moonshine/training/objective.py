@@ -12,7 +12,7 @@ class Objective(Protocol):
     """Names of the parts of the loss, cross_entropy first."""
 
     def attach(self, network: nn.Module) -> None:
-        """Called once with the network in training, before its first forward pass."""
+        """Called once with the network to train, before its first forward pass."""
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor, teacher: Any, epoch: int) -> tuple[Any, ...]:
         """(total loss, parts): a scalar with gradient, and unweighted scalars in the order of `parts`."""

@@ -1,4 +1,4 @@
-"""Copy what a finished run left in runs/ to the places that the engines declare; nothing here imports torch."""
+"""Copy the results of a finished run from runs/ to the paths that the engines declare; nothing here imports torch."""
 
 from collections.abc import Sequence
 

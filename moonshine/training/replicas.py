@@ -1,7 +1,7 @@
 """One network in each of the processes that train it together.
 
-What a network's future depends on is equal in all of them; the statistics of batch norm are each process's own, and
-the first process's are validated, saved and published.
+Everything that training depends on is equal in all of them; batch-norm statistics are each process's own, and the
+first process's are validated, saved and published.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,9 @@ from moonshine.runtime import distributed, signals
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[None]:
-    """Within it the processes can exchange tensors of the device and of the CPU.
+    """Inside it, the processes can exchange tensors on the device and on the CPU.
 
-    Where one of them ends early, the others raise MachineError (exit code 5) instead of waiting for it.
+    If one of them ends early, the others raise MachineError (exit code 5) instead of waiting for it.
     """
     if distributed.WORLD_SIZE == 1:
         yield
@@ -35,7 +35,7 @@ def joined(device: torch.device) -> Iterator[None]:
         raise MachineError(
             "another process of this training ended; the same command resumes from the last checkpoint"
         ) from None
-    except (DivergedError, Interrupted):  # which all raise together
+    except (DivergedError, Interrupted):  # which all processes raise together
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()

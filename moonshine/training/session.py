@@ -35,7 +35,7 @@ MakeTeacher = Callable[[torch.device], Forward]
 def train_runs(
     params: Params, runs: Sequence[RunFolder], make_objective: MakeObjective, make_teacher: MakeTeacher | None
 ) -> None:
-    """Bring unfinished runs, all of one seed, to their end.
+    """Train unfinished runs, all of one seed, to completion.
 
     `make_objective` gets a row, `make_teacher` the device.
     """
@@ -47,7 +47,7 @@ def train_runs(
 
 @contextmanager
 def _lack_of_memory_explained() -> Iterator[None]:
-    """Raise MachineError (exit code 5) if torch finds no memory, which it reports otherwise than Python does."""
+    """Raise MachineError (exit code 5) if torch runs out of memory, which it reports differently from Python."""
     try:
         yield
     except RuntimeError as error:
@@ -99,7 +99,7 @@ def _require_work_for_all(images: int, batch_size: int) -> None:
 
 
 def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
-    """Raise ParamsError (exit code 2) if batch norm meets one value a channel: its variance would be nothing."""
+    """Raise ParamsError (exit code 2) if batch norm would get one value per channel: its variance is undefined."""
     smallest = len(train) % batch_size or batch_size
     if smallest // distributed.WORLD_SIZE > 1:
         return
@@ -121,7 +121,7 @@ def _batches_of_students(
     teacher: Forward | None,
     train: Images,
 ) -> list[list[RunFolder]]:
-    """The runs in groups that fit the memory together."""
+    """The runs in groups that fit in memory together."""
     if len(runs) == 1:
         return [list(runs)]
     images, labels = next(train.training_batches(recipe.augmentation, runs[0].seed, 1, recipe.batch_size))
@@ -137,7 +137,7 @@ def _batches_of_students(
 
 
 def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device) -> TrainingState:
-    """The network of a run where its newest checkpoint left it, or at the start."""
+    """The state of a run at its newest checkpoint, or at the start."""
     state = TrainingState(run.row, run.identity["network"], objective, recipe, run.seed, device)
     if saved := distributed.broadcast_from_main(load_newest_checkpoint(run.path) if distributed.IS_MAIN else None):
         try:

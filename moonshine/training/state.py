@@ -1,4 +1,4 @@
-"""One network in training: weights, optimiser, and where it stands."""
+"""One network in training: weights, optimiser and position."""
 
 import math
 from typing import Any
@@ -25,7 +25,7 @@ SMALLEST_SCALE = 2.0**-14
 class TrainingState:
     """A network, its objective and its optimiser, advanced batch by batch.
 
-    `epoch` (from 1) and `batch` (from 0) say which batch comes next; `history` has one dict a finished epoch.
+    `epoch` (from 1) and `batch` (from 0) tell which batch comes next; `history` has one dict per finished epoch.
     """
 
     def __init__(
@@ -47,24 +47,24 @@ class TrainingState:
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
-        if recipe.momentum:  # else torch (2.14) takes uninitialised memory for it if float16 skips the first step
+        if recipe.momentum:  # else torch (2.14) uses uninitialised memory for it if float16 skips the first step
             for parameter in self.network.parameters():
                 self._optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch, self.batch = 1, 0
         self.history: list[dict[str, float]] = []
-        # of the first step whose loss or gradient was not finite: its number (from 1), the loss and its parts
+        # the first step whose loss or gradient was not finite: its number (from 1), the loss and its parts
         self._fault = torch.zeros(len(objective.parts) + 2, dtype=torch.float64, device=device)
         self._start_epoch()
 
     def _start_epoch(self) -> None:
-        # loss, its parts, correct predictions, images: summed on the device, read when somebody looks
+        # loss, its parts, correct predictions, images: summed on the device, read only on demand
         self._sums = torch.zeros(len(self.objective.parts) + 3, dtype=torch.float64, device=self.device)
 
     def step(self, images: torch.Tensor, labels: torch.Tensor, teacher: Any, weight: float = 1.0) -> None:
-        """Learn from one batch, or from this process's share of it, whose loss counts `weight`.
+        """Learn from one batch, or from this process's share of it, with its loss weighted by `weight`.
 
-        A non-finite loss or gradient stops all updates from that one on; see `check`.
+        A non-finite loss or gradient stops all updates from that step on; see `check`.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.epoch)
@@ -76,21 +76,21 @@ class TrainingState:
         self._scaler.scale(loss if weight == 1 else loss * weight).backward()
         means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
         sums = self._summed(means, logits.detach(), labels)
-        if self._scaler.is_enabled():  # float16 may overflow; the scaler skips the step, so the means do too
+        if self._scaler.is_enabled():  # float16 may overflow; the scaler skips the step, and so do the means
             sums = torch.where(torch.isfinite(sums).all(), sums, 0)
         else:
             batch_means = sums[:-2] / sums[-1]
             self._optimizer.found_inf = self._note_fault(batch_means)  # type: ignore[attr-defined]  # as GradScaler
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)  # now, so that the next forward pass has their memory
+        self._optimizer.zero_grad(set_to_none=True)  # now, so that the next forward pass can use their memory
         self._sums += sums
         self.batch += 1
 
     def _seed_dropout(self) -> None:
-        """Let what is random inside a network depend on the step alone, never on what ran before.
+        """Make randomness inside a network depend on the step alone, never on what ran before.
 
-        torch.manual_seed would prepare the same for all kinds of devices, which takes a hundred times as long.
+        torch.manual_seed would seed all kinds of devices, which takes a hundred times as long.
         """
         seed = derived_seed("step", self.seed, self.epoch, self.batch) + distributed.RANK
         torch.default_generator.manual_seed(seed)
@@ -106,9 +106,9 @@ class TrainingState:
         return summed(torch.cat(of_share))
 
     def _note_fault(self, batch_means: torch.Tensor) -> torch.Tensor:
-        """1 if this step or one before was not finite, which tells the fused optimiser to leave the weights alone.
+        """1 if this step or an earlier one was not finite, which tells the fused optimiser to leave the weights alone.
 
-        All on the device: on a GPU, looking at every step would make the CPU wait for it.
+        All on the device: on a GPU, checking every step would make the CPU wait for it.
         """
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
         finite = torch.isfinite(batch_means.sum() + torch.nn.utils.get_total_norm(gradients))
@@ -131,7 +131,7 @@ class TrainingState:
             )
 
     def diverged(self, what: str) -> DivergedError:
-        """The error for what is not finite although every step was, as after an update by a far too high lr."""
+        """The error for non-finite values although every step was finite, as after an update with a far too high lr."""
         return DivergedError(
             f"{self.row} seed {self.seed}: {what} not finite in epoch {self.epoch}, after step {self.batch - 1}, "
             f"lr {learning_rate(self.recipe, self.epoch):g} ({self._means_in_words()}); lower recipe.lr or beta"
@@ -148,14 +148,14 @@ class TrainingState:
             raise self.diverged("a weight")
 
     def training_means(self) -> dict[str, float]:
-        """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent; NaN of no images."""
+        """Means over the epoch so far: `loss`, each part, and `train_top1`, the error in per cent; NaN if no images."""
         loss, *parts, correct, count = self._sums.tolist()
         count = count or math.nan
         named = {name: value / count for name, value in zip(self.objective.parts, parts)}
         return {"loss": loss / count, **named, "train_top1": 100 * (1 - correct / count)}
 
     def finish_epoch(self, validation: dict[str, float]) -> None:
-        """Note the epoch's means and the validation's, and stand before the next epoch."""
+        """Record the epoch's means and the validation's, and move to the next epoch."""
         measured = {f"val_{name}": validation[name] for name in ("loss", "top1", "top5")}
         lr = learning_rate(self.recipe, self.epoch)
         self.history.append({"epoch": self.epoch, "lr": lr, **self.training_means(), **measured})
@@ -167,7 +167,7 @@ class TrainingState:
         return self.epoch > self.recipe.epochs
 
     def checkpoint(self) -> dict[str, Any]:
-        """Everything that the future of the run depends on. Randomness is not: it is a function of the position."""
+        """Everything that the rest of the run depends on, except randomness, which is a function of the position."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),

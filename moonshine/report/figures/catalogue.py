@@ -1,7 +1,7 @@
 """The figures of the results page, each defined once: Vega-Lite made with Altair, for the web page and for files.
 
-The web page shows those of the networks and methods that its reader has ticked, by the parameters `networks` and
-`methods`; the colours of marks read well on white and on black, so that only texts follow the theme.
+The web page shows the networks and methods that its reader has ticked, through the parameters `networks` and
+`methods`; the colours of marks read well on white and on black, so only text follows the theme.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from moonshine.runtime import signals
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a figure is called, what is said of it, also of the seeds if there are several, and its specification."""
+    """A figure's title, its caption, what is added to it if there are several seeds, and its specification."""
 
     title: str
     caption: str
@@ -89,6 +89,6 @@ def figure_files(measured: Measured) -> dict[str, bytes]:
     """Every figure in every format, by file name. Raises Interrupted if a stop was requested."""
     files: dict[str, bytes] = {}
     for name in drawable(measured):
-        signals.poll()  # here, because a figure of many panels takes seconds
+        signals.poll()  # here, because a figure with many panels takes seconds
         files.update(render(name, FIGURES[name].specification(measured, FILES)))
     return files

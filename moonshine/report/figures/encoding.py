@@ -14,7 +14,7 @@ from moonshine.report.rows import Count, ResultRow
 
 @dataclass(frozen=True)
 class Size:
-    """Pixels that a figure has."""
+    """The size of a figure, in pixels."""
 
     plot: int
     height: int
@@ -23,15 +23,15 @@ class Size:
     columns: int
     """Panels per line."""
     names: int
-    """Greatest width of the names on a vertical axis, which are wrapped to it."""
+    """Greatest width of names on a vertical axis; longer ones are wrapped."""
     hover: bool = True
-    """Whether there are marks to point at that nobody sees."""
+    """Whether there are invisible marks to hover over."""
 
 
 WIDE = Size(plot=660, height=380, panel=142, columns=4, names=230)
-"""For windows from 760 pixels."""
+"""For windows at least 760 pixels wide."""
 NARROW = Size(plot=268, height=300, panel=268, columns=1, names=92)
-"""For phones, from 360 pixels."""
+"""For phones at least 360 pixels wide."""
 FILES = replace(WIDE, hover=False)
 
 
@@ -42,7 +42,7 @@ def span(row: ResultRow) -> tuple[float, float]:
 
 
 def shown(measured: Measured, row: ResultRow) -> dict[str, Any]:
-    """What each mark of a row says."""
+    """What each mark of a row shows."""
     low, high = span(row)
     return {
         "row": row.title,
@@ -69,7 +69,7 @@ def tooltip(measured: Measured, cost: Count | None = None, gap: bool = False) ->
 
 
 def data(frame: pd.DataFrame) -> alt.InlineData:
-    """As CSV, a quarter of the size of a list of records."""
+    """The frame as CSV, a quarter of the size of a list of records."""
     return alt.InlineData(values=frame.to_csv(index=False, float_format="%.5g"), format=alt.CsvDataFormat(type="csv"))
 
 
@@ -85,5 +85,5 @@ def by_method(channel: Any, measured: Measured, size: Size, look: int, **legend:
 
 
 def columns(names: Iterable[str], size: Size) -> int:
-    """How many entries of a legend stand side by side."""
+    """How many legend entries fit side by side."""
     return max(int(size.plot / (max(text_width(name) for name in names) + 30)), 1)

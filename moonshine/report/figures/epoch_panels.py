@@ -13,14 +13,14 @@ from moonshine.report.figures.scales import Scale
 
 GROUP_COLOURS = ["#1f83c6", "#0a9c74", "#d36a00", "#b55fa0"]
 MOST_EPOCHS, MOST_HOVERED = 100, 25
-"""Points of a curve that are drawn, and of those the ones to point at."""
+"""How many points of a curve are drawn, and how many can be hovered over."""
 LAST_EPOCHS = 0.75
 """The share of the epochs, counted from the end, to which the axes of training curves are fitted."""
 
 
 def training_curves(measured: Measured, size: Size) -> Any:
-    """A panel per network: validation and training error of each method, means over seeds in bands from the least to
-    the greatest."""
+    """One panel per network: validation and training error of each method, means over seeds in bands from the
+    smallest to the largest."""
     on = {"val_top1": "validation images", "train_top1": "training images"}
     epochs = measured.recipe.epochs
     frames = [
@@ -56,7 +56,7 @@ def training_curves(measured: Measured, size: Size) -> Any:
 
 
 def attention_losses(measured: Measured, size: Size) -> Any:
-    """A panel per distilled row: the attention loss of each group over the epochs."""
+    """One panel per distilled row: the attention loss of each group over the epochs."""
     frames = [
         over_seeds(curve, column)
         .reset_index()
@@ -101,7 +101,7 @@ def _curve_panels(
     panel: tuple[str, list[str]],
     dash: alt.StrokeDash | None = None,
 ) -> Any:
-    """Lines over the epochs in bands over the seeds, a panel for each value of a column."""
+    """Lines over the epochs in bands over the seeds, one panel per value of a column."""
     epochs = measured.recipe.epochs
     x_scale = alt.Scale(domain=[1, epochs] if epochs > 1 else [0, 2], nice=False)
     ticks = alt.Axis(format="d", tickMinStep=1, grid=False, tickCount=max(size.panel // 40, 3))

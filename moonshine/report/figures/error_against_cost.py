@@ -13,7 +13,7 @@ from moonshine.report.figures.scales import Scale
 from moonshine.report.rows import Count, ResultRow
 
 MARK = 11
-"""Pixels that a point's mark takes up each way."""
+"""Width and height of a point's mark, in pixels."""
 COST_NAMES: dict[Count, str] = {
     "parameters": "parameters, with batch-norm statistics",
     "macs": "multiply-accumulates per image",
@@ -21,7 +21,7 @@ COST_NAMES: dict[Count, str] = {
 
 
 def pareto_front(rows: Iterable[ResultRow], cost: Count) -> list[ResultRow]:
-    """The rows than which no other is both cheaper, or as cheap, and better; cheapest first."""
+    """The rows that no other row beats in error at the same or a lower cost; cheapest first."""
     front: list[ResultRow] = []
     for row in sorted(rows, key=lambda row: (row.costs[cost], row.rank("top1"))):
         if not front or row.rank("top1") < front[-1].rank("top1"):
@@ -30,17 +30,17 @@ def pareto_front(rows: Iterable[ResultRow], cost: Count) -> list[ResultRow]:
 
 
 def error_against(measured: Measured, size: Size, cost: Count) -> Any:
-    """A column of marks per network, at its cost, with a mark per method."""
+    """One column of marks per network, at its cost, with one mark per method."""
     front = pareto_front(measured.rows, cost)
     margin = max(24, 0.09 * size.plot)
     x_scale = Scale.fitted([row.costs[cost] for row in measured.rows], size.plot, (margin, margin), logarithmic=True)
     y_scale = Scale.fitted([end for row in measured.rows for end in span(row)], size.height, (34, 34))
-    if y_scale.low < 0:  # nobody errs less often than never
+    if y_scale.low < 0:  # an error cannot be negative
         y_scale = Scale(0, y_scale.high, size.height)
     methods = list(measured.looks)
 
     def place(row: ResultRow) -> float:
-        """Those of one network stand side by side around its cost."""
+        """Marks of one network are side by side around its cost."""
         own = sorted(
             {methods.index(measured.method(each.row)) for each in measured.rows if each.network == row.network}
         )

@@ -1,4 +1,4 @@
-"""Names in figures: how wide they are, how they are wrapped, and where each one hides nothing."""
+"""Names in figures: how wide they are, how they are wrapped, and where they hide nothing."""
 
 import math
 import textwrap
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from matplotlib.font_manager import findfont, get_font
 
 FONT = "DejaVu Sans"
-"""Comes with matplotlib, so that every machine has it; wider than what browsers take in its stead."""
+"""Comes with matplotlib, so that every machine has it; wider than what browsers use instead."""
 FONT_SIZE = 11
 LINE_HEIGHT = 14
 """Pixels."""
@@ -49,22 +49,22 @@ def font() -> Any:
 
 
 def text_width(text: str, size: float = FONT_SIZE) -> float:
-    """Pixels."""
+    """Width in pixels."""
     shapes = font()
     shapes.set_size(size, 72)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of characters that it lacks; rendering.py reports them
+        warnings.simplefilter("ignore")  # about missing characters; rendering.py reports them
         shapes.set_text(text)
     return float(shapes.get_width_height()[0] / 64)
 
 
 def lacking(text: str) -> set[str]:
-    """The characters for which the font has no shape."""
+    """The characters for which the font has no glyph."""
     return {character for character in text if character.isprintable() and not font().get_char_index(ord(character))}
 
 
 def wrapped(text: str, width: float, size: float = FONT_SIZE) -> list[str]:
-    """The text in lines of at most `width` pixels, broken between words and, in longer ones, within."""
+    """The text in lines of at most `width` pixels, broken between words and, if they are longer, within."""
     most = max(int(width / text_width("n", size)), 1)
     for letters in range(2 * most, 0, -1):
         lines = textwrap.wrap(text, letters)
@@ -76,10 +76,10 @@ def wrapped(text: str, width: float, size: float = FONT_SIZE) -> list[str]:
 def places(
     marks: Mapping[str, Sequence[Box]], names: Sequence[str], width: float, height: float
 ) -> dict[str, tuple[float, float]]:
-    """Name -> where its middle is best placed in a plot of this size, in pixels from the lower left corner.
+    """Name -> the best position of its centre in a plot of this size, in pixels from the lower left corner.
 
-    `marks` are what is drawn of each name; the names are placed in their order. One that would lie over another, over
-    somebody's marks or over an axis, or nearer to other marks than to its own, wherever it were, has no place.
+    `marks` are what is drawn for each name; the names are placed in their order. A name is left out if everywhere it
+    would cover another name, a mark or an axis, or be nearer to other marks than to its own.
     """
     plot = Box(2, 2, width, height)
     taken = [box for boxes in marks.values() for box in boxes]
@@ -98,7 +98,7 @@ def places(
 
 
 def _beside(boxes: Sequence[Box], width: float) -> list[tuple[float, float]]:
-    """Middles of a name to try, the best first: below and above all marks, then to the sides of each."""
+    """Centres of a name to try, the best first: below and above all marks, then to the sides of each."""
     low, high = min(box.bottom for box in boxes), max(box.top for box in boxes)
     left, right = min(box.left for box in boxes), max(box.right for box in boxes)
     middle, half = (left + right) / 2, width / 2

@@ -1,4 +1,4 @@
-"""What the figures of an experiment are drawn from, and how they call and mark it."""
+"""What the figures of an experiment are drawn from, and the names and marks they use."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +22,11 @@ class Measured:
     """All that the figures of an experiment are drawn from."""
 
     rows: list[ResultRow]
-    """Those that have run."""
+    """The rows that have run."""
     curves: dict[Row, pd.DataFrame]
     teacher: ResultRow | None
     teacher_seed: str | None
-    """Of the trained model that taught; None for published weights."""
+    """Seed of the trained model that taught; None for published weights."""
     recipe: Recipe
 
     @cached_property
@@ -35,7 +35,7 @@ class Measured:
 
     @cached_property
     def methods(self) -> dict[str | None, str]:
-        """Key of a method of params.yaml -> what figures call it, in the order of the rows."""
+        """Key of a method in params.yaml -> its name in figures, in the order of the rows."""
         keys = dict.fromkeys(row.row.method for row in self.rows if row.row.method)
         return {key: "distilled" if len(keys) == 1 else f"distilled, {key}" for key in keys}
 
@@ -44,7 +44,7 @@ class Measured:
 
     @cached_property
     def looks(self) -> dict[str, tuple[str, str]]:
-        """Colour and shape of each method of which there are rows."""
+        """Colour and shape of each method that has rows."""
         present = {self.method(row.row) for row in self.rows}
         distilled = {
             name: (COLOURS[number % len(COLOURS)], SHAPES[number % len(SHAPES)])
@@ -54,7 +54,7 @@ class Measured:
 
     @cached_property
     def networks(self) -> dict[str, str]:
-        """Network -> what figures call it: the title of its row without a teacher, or of its only row, or its key."""
+        """Network -> its name in figures: the title of its row without a teacher, or of its only row, or its key."""
         names = {}
         for network in dict.fromkeys(row.network for row in self.rows):
             own = [row for row in self.rows if row.network == network]
@@ -64,7 +64,7 @@ class Measured:
 
     @cached_property
     def by_network(self) -> list[ResultRow]:
-        """The rows, those of a network together."""
+        """The rows, grouped by network."""
         return [row for network in self.networks for row in self.rows if row.network == network]
 
     @property

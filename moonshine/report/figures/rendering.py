@@ -14,12 +14,12 @@ from moonshine.report.figures.labels import FONT, FONT_SIZE, lacking
 from moonshine.runtime.progress import say_lacking
 
 PIXELS_PER_PIXEL = 2
-"""Of the PNG, for screens of high resolution."""
+"""Scale of the PNG, for high-resolution screens."""
 TEXT = re.compile(r"<text[^>]*>(.*?)</text>", re.DOTALL)
 
 
 def config(theme: Theme, font: str = f"{FONT}, Verdana, sans-serif") -> dict[str, Any]:
-    """Vega's configuration: the same look for files and web page, of which only texts and paper follow the theme."""
+    """Vega's configuration: the same look for files and web page; only text and background follow the theme."""
     text = {"labelColor": theme.muted, "titleColor": theme.ink, "labelFontSize": FONT_SIZE, "titleFontSize": FONT_SIZE}
     return {
         "background": theme.paper,
@@ -49,12 +49,12 @@ def config(theme: Theme, font: str = f"{FONT}, Verdana, sans-serif") -> dict[str
 
 @cache
 def register_font() -> None:
-    """Have the converter draw with the files that matplotlib brings along, whatever the system has."""
+    """Make the converter use the font files that come with matplotlib, whatever the system has."""
     vl_convert.register_font_directory(str(Path(matplotlib.get_data_path()) / "fonts/ttf"))
 
 
 def render(name: str, specification: dict[str, Any]) -> dict[str, bytes]:
-    """`<name>.svg`, `<name>.png` and both in dark."""
+    """`<name>.svg`, `<name>.png` and dark versions of both."""
     register_font()
     files = {}
     for theme in (LIGHT, DARK):
@@ -65,7 +65,7 @@ def render(name: str, specification: dict[str, Any]) -> dict[str, bytes]:
 
 
 def say_what_font_lacks(files: dict[str, bytes]) -> None:
-    """One line with all characters of these SVG files that readers may see as boxes."""
+    """Prints one line with all characters of these SVG files that readers may see as boxes."""
     drawn = (
         unescape(text) for name, svg in files.items() if name.endswith(".svg") for text in TEXT.findall(svg.decode())
     )

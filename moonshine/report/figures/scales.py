@@ -18,7 +18,7 @@ class Scale:
     def fitted(
         cls, values: Iterable[float], length: float, margins: tuple[float, float], logarithmic: bool = False
     ) -> "Scale":
-        """The axis on which the values leave these pixels free at its two ends. They must be positive for a log."""
+        """The axis on which the values leave these pixels free at its two ends. A log axis needs positive values."""
         known = list(values)
         low, high = (math.log10(each(known)) if logarithmic else float(each(known)) for each in (min, max))
         if high - low < 1e-9:
@@ -33,18 +33,18 @@ class Scale:
         return [self.low, self.high]
 
     def pixel(self, value: float) -> float:
-        """Distance from the end of `low`."""
+        """Distance in pixels from the `low` end."""
         low, high, at = (math.log10(each) if self.logarithmic else each for each in (self.low, self.high, value))
         return self.length * (at - low) / (high - low)
 
     def value(self, pixel: float) -> float:
-        """What is at this distance from the end of `low`."""
+        """The value at this distance from the `low` end."""
         if self.logarithmic:
             return float(self.low * (self.high / self.low) ** (pixel / self.length))
         return self.low + (self.high - self.low) * pixel / self.length
 
     def ticks(self, fewest: int = 3) -> list[float]:
-        """Round values for the labels of a logarithmic axis: as few as there can be, but at least `fewest`."""
+        """Round values for the labels of a logarithmic axis: as few as possible, but at least `fewest`."""
         for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
