@@ -79,7 +79,7 @@ def _top_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="moonshine",
         usage="moonshine [--params FILE] COMMAND ...",
-        description="Replace the costly convolutions of a network by cheap ones and distil the original into it.",
+        description="Replace the costly convolutions of a network with cheap ones and distil the original into it.",
         epilog="\n".join(lines).lstrip("\n"),
         formatter_class=_Formatter,
         allow_abbrev=False,

@@ -6,11 +6,9 @@ from moonshine.project.rows import Row, model_name, parse_model
 
 PARAMS = Path("params.yaml")
 RUNTIME_LOCK = Path("requirements", "runtime.lock")
-"""Exact versions of all packages that stages run with."""
+"""Exact versions of the packages that stages run with, part of the identity of each run."""
 PARAMS_CHECKED = Path("data", "params-checked.txt")
 """What the stage `check` writes, always the same; every other stage of dvc.yaml depends on it."""
-RUNTIME_LOCK = Path("requirements", "runtime.lock")
-"""The packages that stages import, part of the identity of each."""
 RUNS = Path("runs")
 MANIFEST = "manifest.json"
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"
