@@ -42,7 +42,7 @@ class LockedError(MoonshineError):
 
 
 class DivergedError(MoonshineError):
-    """The loss or a gradient stopped being finite."""
+    """The loss, a gradient or a weight stopped being finite."""
 
     exit_code = 7
 

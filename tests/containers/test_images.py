@@ -117,7 +117,7 @@ def test_the_docker_image_is_a_plain_users() -> None:
     def inside(*command: str) -> str:
         return run("docker", "run", "--rm", *command, cwd=ROOT).stdout
 
-    assert "Replace the costly convolutions of a network by cheap ones" in inside("moonshine", "--help")
+    assert "Replace the costly convolutions of a network with cheap ones" in inside("moonshine", "--help")
     script = "id -u; python -c 'import moonshine, torch; print(torch.version.cuda is not None)'; g++ -dumpversion"
     user, has_cuda, compiler = inside("--entrypoint", "bash", "moonshine", "-c", script).split()
     assert (user, has_cuda) == ("1000", "True")
