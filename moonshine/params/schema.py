@@ -7,6 +7,7 @@ result. So an edit of this file makes no trained network stale.
 The docstring below each key is its text in docs/parameters.md, which `make docs` writes.
 """
 
+import re
 from pathlib import PurePath
 from typing import Annotated, Literal
 
@@ -53,9 +54,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+NOT_OF_XML = re.compile(r"[^\t\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no SVG file may have."""
+
+
 def _one_line(text: str) -> str:
     if not text.strip() or text.splitlines() != [text]:
         raise ValueError(f"must be one line that is not blank, found {text!r}")
+    if character := NOT_OF_XML.search(text):
+        raise ValueError(f"must not contain the control character {character[0]!r}, found {text!r}")
     return text
 
 

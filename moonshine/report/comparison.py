@@ -24,8 +24,13 @@ class Comparison:
     p_value: float
 
     def __str__(self) -> str:
-        sign = "−" if self.difference <= -0.005 else "+" if self.difference >= 0.005 else ""
-        return f"{sign}{abs(self.difference):.2f}{' ≈' if self.within_noise else ''}"
+        return f"{signed(self.difference)}{' ≈' if self.within_noise else ''}"
+
+
+def signed(difference: float) -> str:
+    """Two decimals with a sign, unless that would be the sign of zero."""
+    sign = "−" if difference <= -0.005 else "+" if difference >= 0.005 else ""
+    return f"{sign}{abs(difference):.2f}"
 
 
 def compare(ours: Mapping[str, float], theirs: Mapping[str, float] | float, images: int) -> Comparison:

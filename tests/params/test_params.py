@@ -245,6 +245,11 @@ MISTAKES = {
         "Teacher\nof all",
         "titles.train/teacher: must be one line that is not blank, found 'Teacher\\nof all'",
     ),
+    "a title that no SVG file can have": (
+        "titles.train/teacher",
+        "A\x01B",
+        "titles.train/teacher: must not contain the control character '\\x01', found 'A\\x01B'",
+    ),
     "a title that YAML ends with a new line": ("titles.train/teacher", "Teacher\n", "found 'Teacher\\n'"),
     "a blank heading": ("tables", [{**TABLE, "title": ""}], "tables.0.title: must be one line that is not blank"),
     "a published column without a name": (

@@ -1,6 +1,8 @@
 """Figures as Vega lays them out: names beside their own marks, within what room there is."""
 
 import math
+import re
+import shutil
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -12,13 +14,15 @@ import vl_convert
 
 from benchmarks.separate_project import write_params
 from moonshine.params import read_params
+from moonshine.report.curves import read_curves
 from moonshine.report.figures.catalogue import FIGURES
 from moonshine.report.figures.encoding import FILES, NARROW, WIDE, Size
 from moonshine.report.figures.labels import lacking, text_width, wrapped
 from moonshine.report.figures.measured import Measured
-from moonshine.report.figures.rendering import register_font
+from moonshine.report.figures.rendering import register_font, render
+from moonshine.report.figures.scales import Scale
 from moonshine.report.rows import read_rows
-from tests.support.measured_project import measured_params, row_metrics, write_metrics, write_project
+from tests.support.measured_project import TOP1, measured_params, row_metrics, write_metrics, write_project
 
 
 @pytest.fixture
@@ -81,6 +85,87 @@ def test_each_name_in_a_figure_is_beside_its_own_marks(
         nearest = data.iloc[away.index(min(away))]
         assert nearest["network"] == item["text"]
         assert min(away) > 2, "no name lies on a mark"
+
+
+def read_measured(project: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
+    monkeypatch.chdir(project)
+    params = read_params(Path("params.yaml"))
+    rows = read_rows(params)
+    return Measured(list(rows.values()), read_curves(params), rows["train/teacher"], "0", params.recipe)
+
+
+def drawn_marks(measured: Measured, figure: str) -> list[tuple[str, dict[str, Any]]]:
+    register_font()
+    specification = FIGURES[figure].specification(measured, FILES)
+    return list(marks_of(vl_convert.vegalite_to_scenegraph(specification)["scenegraph"]))
+
+
+def test_no_mark_is_below_the_front(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although marks are side by side: the worse one of the student is to the left, and better than the teacher."""
+    small = {"parameters": 1_000, "learnable": 900, "macs": 10_000}
+    write_metrics(
+        project, "train/teacher", {**row_metrics("train/teacher", {"0": 12.0, "1": 12.5, "2": 13.0}), **small}
+    )
+    drawn = drawn_marks(read_measured(project, monkeypatch), "error-against-parameters")
+    points = [(item["x"], item["y"]) for kind, item in drawn if kind == "symbol"]
+    line = [(item["x"], item["y"]) for kind, item in drawn if kind == "line"]
+    assert len(line) == 2
+    for x, y in points:
+        level = [at for left, at in line if left <= x + 0.01]
+        assert not level or y <= level[-1] + 0.01, "further down is a smaller error"
+
+
+def test_costs_that_hardly_differ_are_told_apart_within_the_plot(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, row in enumerate(TOP1):
+        write_metrics(project, row, {**row_metrics(row, TOP1[row]), "parameters": 21_797_000 + 300 * number})
+    drawn = drawn_marks(read_measured(project, monkeypatch), "error-against-parameters")
+    places = [item["x"] for kind, item in drawn if kind == "symbol"]
+    assert len(set(places)) == 3
+    assert all(0 < x < FILES.plot for x in places)
+    scale = Scale.fitted([21_797_000, 21_797_600], 660, (60, 60), logarithmic=True)
+    assert len(scale.ticks()) >= 3
+
+
+def test_an_error_bar_stays_within_what_an_error_can_be(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_metrics(project, "train/teacher", row_metrics("train/teacher", {"0": 0.0, "1": 0.0, "2": 3.0}))
+    drawn = drawn_marks(read_measured(project, monkeypatch), "error-against-parameters")
+    for kind, item in drawn:
+        if kind == "rule":
+            assert max(item["y"], item["y2"]) <= FILES.height
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_each_epoch_of_a_short_run_has_one_tick(epochs: int, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = measured_params()
+    params["recipe"].update(epochs=epochs, lr_steps=[1])
+    write_params(project, params)
+    for path in (project / "results/toy/curves").rglob("*.csv"):
+        header, *lines = path.read_text().splitlines()
+        more = [",".join([str(number), *lines[-1].split(",")[1:]]) for number in range(3, epochs + 1)]
+        path.write_text("\n".join([header, *lines, *more]) + "\n")
+    svg = render("curves", FIGURES["training-curves"].specification(read_measured(project, monkeypatch), FILES))
+    numbers = re.findall(r">(\d)</text>", svg["curves.svg"].decode())
+    panels = 2
+    assert sorted(number for number in numbers if number in "123"[:epochs]) == sorted(
+        panels * [str(number) for number in range(1, epochs + 1)]
+    )
+
+
+def test_networks_of_one_title_stay_apart(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = measured_params()
+    params["titles"]["train/teacher"] = "student"
+    params["train"] = ["teacher"]
+    params["methods"]["kd"] = {"alpha": 0.9, "temperature": 4.0}
+    params["distil"]["methods"] = ["at", "kd"]
+    params["attention_maps"]["scratch"] = "train/teacher/seed0"
+    params["tables"][0]["rows"] = ["train/teacher", "distil/at/student", "distil/kd/student"]
+    params["titles"].pop("train/student")
+    write_params(project, params)
+    write_metrics(project, "distil/kd/student", row_metrics("distil/at/student", TOP1["distil/at/student"]))
+    shutil.copytree(project / "results/toy/curves/distil/at", project / "results/toy/curves/distil/kd")
+    assert list(read_measured(project, monkeypatch).networks.values()) == ["student", "student (student)"]
 
 
 def test_names_are_wrapped_to_what_room_there_is() -> None:

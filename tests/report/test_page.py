@@ -249,19 +249,18 @@ def test_rows_without_any_error_are_drawn_in_silence(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_single_epoch_is_drawn_as_points(project: Path) -> None:
+def test_a_single_epoch_makes_no_curve(project: Path) -> None:
     content = measured_params()
     content["recipe"].update(epochs=1, lr_steps=[])
     write_params(project, content)
     for curve in (project / "results/toy/curves").rglob("*.csv"):
         curve.write_text("\n".join(curve.read_text().splitlines()[:2]) + "\n")
     run_moonshine("report", cwd=project)
-    for name in ("training-curves", "attention-losses"):
-        drawing = (project / f"results/toy/figures/{name}.svg").read_text()
-        assert "mark-symbol" in drawing, "a line of one point is not visible"
-    page = (project / "results/toy/report.html").read_text()
-    assert '"domain": [1, 1]' not in page
-    assert '"point": true' in page
+    drawn = {path.stem for path in (project / "results/toy/figures").glob("*.svg")}
+    assert {"training-curves", "attention-losses"} & drawn == set()
+    assert "error-against-macs" in drawn
+    assert "## Training" not in read_page(project)
+    assert 'data-chart="training-curves"' not in (project / "results/toy/report.html").read_text()
 
 
 def test_counts_stay_whole_beside_rows_that_have_not_run(project: Path, run_in_process: RunInProcess) -> None:

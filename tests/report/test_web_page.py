@@ -121,6 +121,13 @@ def test_networks_and_methods_can_be_taken_out_of_the_figures(choice: str, brows
     WebDriverWait(browser, 600).until(lambda browser: marks(browser, "error-against-parameters") == 0)
 
 
+def test_what_is_taken_out_leaves_no_empty_panel(browser: Browser) -> None:
+    panels = "[data-chart=training-curves] .role-scope"
+    before = len(browser.find_elements(By.CSS_SELECTOR, panels))
+    browser.find_element(By.CSS_SELECTOR, "#networks input").send_keys(Keys.SPACE)
+    WebDriverWait(browser, 600).until(lambda browser: len(browser.find_elements(By.CSS_SELECTOR, panels)) < before)
+
+
 def test_curves_show_the_chosen_images(browser: Browser) -> None:
     lines = "[data-chart=training-curves] .mark-line.role-mark path"
     assert len(browser.find_elements(By.CSS_SELECTOR, lines)) == 4

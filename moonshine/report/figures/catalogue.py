@@ -11,10 +11,11 @@ from typing import Any
 
 from moonshine.report.figures.encoding import FILES, Size
 from moonshine.report.figures.epoch_panels import attention_losses, training_curves
-from moonshine.report.figures.error_against_cost import error_against
+from moonshine.report.figures.error_against_cost import error_against, pareto_front
 from moonshine.report.figures.gap_to_teacher import gap_to_teacher
 from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.rendering import render
+from moonshine.report.rows import Count
 from moonshine.runtime import signals
 
 
@@ -23,12 +24,13 @@ class Drawing:
     """A figure's title, its caption, what is added to it if there are several seeds, and its specification."""
 
     title: str
-    caption: str
+    caption: Callable[[Measured], str]
     of_seeds: str
     make: Callable[[Measured, Size], Any]
 
     def said(self, measured: Measured) -> str:
-        return f"{self.caption} {self.of_seeds}" if measured.of_several_seeds else self.caption
+        caption = self.caption(measured)
+        return f"{caption} {self.of_seeds}" if measured.of_several_seeds else caption
 
     def specification(self, measured: Measured, size: Size) -> dict[str, Any]:
         content: dict[str, Any] = self.make(measured, size).to_dict()
@@ -38,37 +40,54 @@ class Drawing:
         return {**content, "params": [*shown, *content.get("params", [])]}
 
 
+def _against_cost(measured: Measured, of: str, cost: Count) -> str:
+    said = f"Validation error against {of}, one mark per network and training method"
+    if len(measured.looks) > 1:
+        said += "; the marks of one network are side by side"
+    if len(pareto_front(measured.rows, cost)) > 1:
+        said += ". No network is below the dashed line, the Pareto front: none is both cheaper and better"
+    return f"{said}."
+
+
+def _training(measured: Measured) -> str:
+    drops = "Vertical lines are drops of the learning rate. " if measured.recipe.lr_steps else ""
+    return (
+        "Top-1 error by epoch on the validation images (solid) and on the augmented training images (dotted). "
+        f"{drops}The vertical axis is fitted to the last three quarters of the epochs."
+    )
+
+
 FIGURES = {
     "error-against-parameters": Drawing(
         "Error against parameters",
-        "Validation error against size, one mark per network and training method; the marks of one network are side "
-        "by side. No network is below the dashed line, the Pareto front: none is both smaller and better.",
+        partial(_against_cost, of="size", cost="parameters"),
         "Bars are one standard deviation over seeds.",
         partial(error_against, cost="parameters"),
     ),
     "error-against-macs": Drawing(
         "Error against computation",
-        "The same against the multiply-accumulates that one image takes.",
+        partial(_against_cost, of="multiply-accumulates per image", cost="macs"),
         "Bars are one standard deviation over seeds.",
         partial(error_against, cost="macs"),
     ),
     "gap-to-teacher": Drawing(
         "Gap to the teacher",
-        "Top-1 error of each network minus the teacher's, in percentage points.",
+        lambda measured: "Top-1 error of each network minus the teacher's, in percentage points.",
         "Thin lines are one standard deviation over seeds.",
         gap_to_teacher,
     ),
     "training-curves": Drawing(
         "Training",
-        "Top-1 error by epoch on the validation images (solid) and on the augmented training images (dotted). Vertical "
-        "lines are drops of the learning rate. The vertical axis is fitted to the last three quarters of the epochs.",
+        _training,
         "Lines are means over seeds; bands reach from the best seed to the worst.",
         training_curves,
     ),
     "attention-losses": Drawing(
         "Attention loss",
-        "How far the student's attention maps are from the teacher's after each group of blocks, on the "
-        "training images: the loss before it is weighted by beta.",
+        lambda measured: (
+            "How far the student's attention maps are from the teacher's after each group of blocks, on the training "
+            "images: the loss before it is weighted by beta."
+        ),
         "Lines are means over seeds; bands reach from the smallest value to the largest.",
         attention_losses,
     ),
@@ -76,11 +95,11 @@ FIGURES = {
 
 
 def drawable(measured: Measured) -> list[str]:
-    """Names of the figures for which there is something to draw."""
+    """Names of the figures for which there is something to draw. A single epoch makes no curve."""
     needs = {
         "gap-to-teacher": measured.teacher is not None and len(measured.rows) > 1,
-        "training-curves": bool(measured.curves),
-        "attention-losses": bool(measured.attention_curves),
+        "training-curves": bool(measured.curves) and measured.recipe.epochs > 1,
+        "attention-losses": bool(measured.attention_curves) and measured.recipe.epochs > 1,
     }
     return [name for name in FIGURES if measured.rows and needs.get(name, True)]
 

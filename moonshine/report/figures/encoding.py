@@ -29,8 +29,8 @@ class Size:
 
 
 WIDE = Size(plot=660, height=380, panel=142, columns=4, names=230)
-"""For windows at least 760 pixels wide."""
-NARROW = Size(plot=268, height=300, panel=268, columns=1, names=92)
+"""For windows at least 800 pixels wide."""
+NARROW = Size(plot=252, height=300, panel=252, columns=1, names=92)
 """For phones at least 360 pixels wide."""
 FILES = replace(WIDE, hover=False)
 
@@ -68,9 +68,11 @@ def tooltip(measured: Measured, cost: Count | None = None, gap: bool = False) ->
     ]
 
 
-def data(frame: pd.DataFrame) -> alt.InlineData:
+def data(frame: pd.DataFrame, digits: int = 5) -> alt.InlineData:
     """The frame as CSV, a quarter of the size of a list of records."""
-    return alt.InlineData(values=frame.to_csv(index=False, float_format="%.5g"), format=alt.CsvDataFormat(type="csv"))
+    return alt.InlineData(
+        values=frame.to_csv(index=False, float_format=f"%.{digits}g"), format=alt.CsvDataFormat(type="csv")
+    )
 
 
 def ticked() -> str:

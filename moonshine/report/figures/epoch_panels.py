@@ -31,21 +31,18 @@ def training_curves(measured: Measured, size: Size) -> Any:
         for column, name in on.items()
     ]
     frame = pd.concat(frames, ignore_index=True)
-    fitted = frame[frame["epoch"] > epochs - LAST_EPOCHS * epochs] if epochs > 1 else frame
-    positive = fitted["min"][fitted["min"] > 0]
-    low = float(positive.min()) if len(positive) else 0.01
-    scale = Scale.fitted([low, max(float(fitted["max"].max()), low)], 1, (0.05, 0.05), logarithmic=True)
+    scale = _fitted(frame[frame["epoch"] > epochs - LAST_EPOCHS * epochs])
     y = _logarithmic("mean", "top-1 error, %", scale)
     tooltip = [
         alt.Tooltip("row:N", title="model"),
         alt.Tooltip("on:N"),
         alt.Tooltip("epoch:Q"),
         alt.Tooltip("error:Q", title="top-1 error, %", format=".2f"),
-        alt.Tooltip("min:Q", title="best seed", format=".2f"),
-        alt.Tooltip("max:Q", title="worst seed", format=".2f"),
+        alt.Tooltip("best:Q", title="best seed", format=".2f"),
+        alt.Tooltip("worst:Q", title="worst seed", format=".2f"),
     ]
-    base = alt.Chart().transform_filter(ticked()).transform_filter("on == 'both' || datum.on == on")
-    base = base.transform_calculate(error="datum.mean", **{key: f"max(datum.{key}, {low})" for key in ("mean", "min")})
+    base = alt.Chart().transform_filter("on == 'both' || datum.on == on")
+    base = _drawn(base, scale, error="mean", best="min", worst="max")
     colour = by_method(alt.Color, measured, size, 0, symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1)
     dash_legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2, columns=columns(on.values(), size))
     dash = alt.StrokeDash("on:N", title=None, legend=dash_legend)
@@ -70,9 +67,7 @@ def attention_losses(measured: Measured, size: Size) -> Any:
         for column in attention_groups(curve)
     ]
     frame = pd.concat(frames, ignore_index=True)
-    positive = frame["min"][frame["min"] > 0]
-    low = float(positive.min()) if len(positive) else 1e-3
-    scale = Scale.fitted([low, max(float(frame["max"].max()), low)], 1, (0.05, 0.05), logarithmic=True)
+    scale = _fitted(frame)
     y = _logarithmic("mean", "attention loss", scale)
     groups = list(dict.fromkeys(sorted(frame["group"], key=lambda name: int(name.split()[1]))))
     range_ = [GROUP_COLOURS[number % len(GROUP_COLOURS)] for number in range(len(groups))]
@@ -84,8 +79,7 @@ def attention_losses(measured: Measured, size: Size) -> Any:
         alt.Tooltip("epoch:Q"),
         alt.Tooltip("loss:Q", format=".3g"),
     ]
-    base = alt.Chart().transform_filter(ticked())
-    base = base.transform_calculate(loss="datum.mean", **{key: f"max(datum.{key}, {low})" for key in ("mean", "min")})
+    base = _drawn(alt.Chart(), scale, loss="mean")
     titles = [measured.titles[row] for row in measured.attention_curves]
     return _curve_panels(measured, size, frame, base, y, colour, tooltip, panel=("row", titles))
 
@@ -103,9 +97,8 @@ def _curve_panels(
 ) -> Any:
     """Lines over the epochs in bands over the seeds, one panel per value of a column."""
     epochs = measured.recipe.epochs
-    x_scale = alt.Scale(domain=[1, epochs] if epochs > 1 else [0, 2], nice=False)
-    ticks = alt.Axis(format="d", tickMinStep=1, grid=False, tickCount=max(size.panel // 40, 3))
-    x = alt.X("epoch:Q", title="epoch", scale=x_scale, axis=ticks)
+    ticks = alt.Axis(format="d", grid=False, tickCount=min(max(size.panel // 40, 3), epochs - 1))
+    x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(domain=[1, epochs], nice=False), axis=ticks)
     dashes = [] if dash is None else [dash]
     several = [alt.Detail("on:N")] if dash is not None else []
     layers = [
@@ -118,7 +111,7 @@ def _curve_panels(
     if measured.of_several_seeds:
         band = base.mark_area(opacity=0.18, clip=True)
         layers.append(band.encode(x, alt.Y("min:Q", title=""), alt.Y2("max:Q"), colour, *several))
-    line = base.mark_line(clip=True, strokeWidth=1.6, point=epochs == 1)
+    line = base.mark_line(clip=True, strokeWidth=1.6)
     layers.append(line.encode(x, y, colour, *dashes))
     if size.hover:
         few = base.transform_filter(f"datum.epoch % {-(-epochs // MOST_HOVERED)} == 0 || datum.epoch == {epochs}")
@@ -132,8 +125,24 @@ def _curve_panels(
     facet = alt.Facet("panel:N", title=None, sort=present, header=header)
     height = round(size.panel * 0.9) if size.columns > 1 else size.panel // 2
     chart = alt.layer(*layers, data=data(frame)).properties(width=size.panel, height=height)
-    return chart.facet(facet=facet, columns=size.columns, spacing={"row": 14, "column": 14}).resolve_axis(
-        x="independent"
+    # the choice is made before the panels, so that what is not ticked leaves no empty ones
+    panels = chart.facet(facet=facet, columns=size.columns, spacing={"row": 14, "column": 14})
+    return panels.transform_filter(ticked()).resolve_axis(x="independent")
+
+
+def _fitted(frame: pd.DataFrame) -> Scale:
+    """A logarithmic axis for the means over seeds and the bands around them; zeros are below every such axis."""
+    values = pd.concat([frame["min"], frame["mean"], frame["max"]])
+    positive = values[values > 0]
+    ends = [float(positive.min()), float(positive.max())] if len(positive) else [0.01]
+    return Scale.fitted(ends, 1, (0.05, 0.05), logarithmic=True)
+
+
+def _drawn(base: Any, scale: Scale, **shown: str) -> Any:
+    """The chart with tooltips' values by other names, and what cannot be drawn on a logarithmic axis far below it."""
+    floor = {key: f"max(datum.{key}, {scale.low / 1000})" for key in ("mean", "min", "max")}
+    return base.transform_calculate(**{name: f"datum.{key}" for name, key in shown.items()}).transform_calculate(
+        **floor
     )
 
 

@@ -1,6 +1,7 @@
 """Error against what a network costs."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
 import altair as alt
@@ -32,12 +33,12 @@ def pareto_front(rows: Iterable[ResultRow], cost: Count) -> list[ResultRow]:
 def error_against(measured: Measured, size: Size, cost: Count) -> Any:
     """One column of marks per network, at its cost, with one mark per method."""
     front = pareto_front(measured.rows, cost)
-    margin = max(24, 0.09 * size.plot)
-    x_scale = Scale.fitted([row.costs[cost] for row in measured.rows], size.plot, (margin, margin), logarithmic=True)
-    y_scale = Scale.fitted([end for row in measured.rows for end in span(row)], size.height, (34, 34))
-    if y_scale.low < 0:  # an error cannot be negative
-        y_scale = Scale(0, y_scale.high, size.height)
     methods = list(measured.looks)
+    margin = max(24, 0.09 * size.plot, 9 * (len(methods) - 1) / 2 + MARK)
+    x_scale = Scale.fitted([row.costs[cost] for row in measured.rows], size.plot, (margin, margin), logarithmic=True)
+    y_scale = Scale.fitted([end for row in measured.rows for end in _bar(row)], size.height, (34, 34))
+    if y_scale.low < 0:  # an error cannot be negative; a mark at zero is drawn whole
+        y_scale = Scale(-0.02 * y_scale.high, y_scale.high, size.height)
 
     def place(row: ResultRow) -> float:
         """Marks of one network are side by side around its cost."""
@@ -50,7 +51,7 @@ def error_against(measured: Measured, size: Size, cost: Count) -> Any:
     marks: dict[str, list[Box]] = {network: [] for network in measured.networks}
     for row in measured.rows:
         marks[row.network].append(Box.around(place(row), y_scale.pixel(row.mean("top1")), MARK, MARK))
-        bar = [y_scale.pixel(end) for end in span(row)]
+        bar = [y_scale.pixel(end) for end in _bar(row)]
         marks[row.network].append(Box(place(row) - 1, bar[0] - 1, place(row) + 1, bar[1] + 1))
     for network, boxes in marks.items():  # and the link between them
         own = [row for row in measured.rows if row.network == network]
@@ -64,6 +65,7 @@ def error_against(measured: Measured, size: Size, cost: Count) -> Any:
         label = labels.get(measured.networks[row.network])
         return {
             **shown(measured, row),
+            **dict(zip(("low_end", "high_end"), _bar(row))),
             "x": x_scale.value(place(row)),
             "cost": row.costs[cost],
             "label_x": label and x_scale.value(label[0]),
@@ -71,19 +73,27 @@ def error_against(measured: Measured, size: Size, cost: Count) -> Any:
         }
 
     frame = pd.DataFrame(map(values, measured.rows))
-    line = pd.DataFrame({"x": x_scale.value(place(row)), "error": row.mean("top1")} for row in front)
+    # it steps down at the leftmost mark of a network, so that none of its marks is below
+    left = {network: min(place(row) for row in measured.rows if row.network == network) for network in marks}
+    steps = sorted((left[row.network], row.mean("top1")) for row in front)
+    lowest = accumulate((error for _, error in steps), min)
+    line = pd.DataFrame({"x": x_scale.value(x), "error": error} for (x, _), error in zip(steps, lowest))
     x = alt.X("x:Q", title=COST_NAMES[cost], scale=alt.Scale(type="log", domain=x_scale.domain, nice=False))
     x = x.axis(values=x_scale.ticks(), format="~s", grid=False)
     y_axis = alt.Scale(domain=y_scale.domain, nice=False)
     y = alt.Y("error:Q", title="top-1 error, %", scale=y_axis, axis=alt.Axis(tickCount=7))
     colour, shape = by_method(alt.Color, measured, size, 0), by_method(alt.Shape, measured, size, 1)
-    base = alt.Chart(data(frame)).transform_filter(ticked())
-    front_line = alt.Chart(data(line)).mark_line(interpolate="step-after", strokeDash=[5, 4], strokeWidth=1, color=GREY)
+    base = alt.Chart(data(frame, digits=9)).transform_filter(ticked())
+    front_line = alt.Chart(data(line, digits=9)).mark_line(
+        interpolate="step-after", strokeDash=[5, 4], strokeWidth=1, color=GREY
+    )
     links = base.transform_aggregate(low="min(error)", high="max(error)", x="mean(x)", groupby=["network"])
     layers = [
         front_line.encode(x, y),
         links.mark_rule(strokeWidth=1, opacity=0.5).encode(x, alt.Y("low:Q", scale=y_axis, title=""), alt.Y2("high:Q")),
-        base.mark_rule(strokeWidth=1.2).encode(x, alt.Y("low:Q", scale=y_axis, title=""), alt.Y2("high:Q"), colour),
+        base.mark_rule(strokeWidth=1.2).encode(
+            x, alt.Y("low_end:Q", scale=y_axis, title=""), alt.Y2("high_end:Q"), colour
+        ),
         base.mark_point(filled=True, size=90, opacity=1).encode(x, y, colour, shape, tooltip=tooltip(measured, cost)),
     ]
     if labels:
@@ -91,3 +101,9 @@ def error_against(measured: Measured, size: Size, cost: Count) -> Any:
         texts = texts.transform_aggregate(x="min(label_x)", error="min(label_y)", groupby=["network"])
         layers.append(texts.mark_text().encode(x, y, text="network:N"))
     return alt.layer(*layers).properties(width=size.plot, height=size.height)
+
+
+def _bar(row: ResultRow) -> tuple[float, float]:
+    """The ends of a row's error bar, which a deviation cannot take beyond what an error can be."""
+    low, high = span(row)
+    return max(low, 0.0), min(high, 100.0)

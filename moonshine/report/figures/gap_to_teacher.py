@@ -5,6 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from moonshine.report.comparison import signed
 from moonshine.report.figures.encoding import Size, by_method, data, shown, span, ticked, tooltip
 from moonshine.report.figures.labels import LINE_HEIGHT, text_width, wrapped
 from moonshine.report.figures.measured import Measured
@@ -21,7 +22,7 @@ def gap_to_teacher(measured: Measured, size: Size) -> Any:
     def values(row: ResultRow) -> dict[str, Any]:
         gap = row.mean("top1") - error
         low, high = (end - error for end in span(row))
-        text = f"{gap:+.2f}".replace("-", "−")
+        text = signed(gap)
         end = max(high, 0.0) if gap >= 0 else min(low, 0.0)
         lines = "\n".join(wrapped(row.title, size.names))
         return {**shown(measured, row), "lines": lines, "gap": gap, "low": low, "high": high, "end": end, "text": text}
@@ -35,14 +36,7 @@ def gap_to_teacher(measured: Measured, size: Size) -> Any:
     title = f"top-1 error minus that of the teacher ({who}: {error:.2f} %), in percentage points"
     x_axis = alt.Axis(tickCount=max(length // 70, 3), title=wrapped(title, length))
     x = alt.X("gap:Q", scale=alt.Scale(domain=scale.domain, nice=False), axis=x_axis)
-    y_axis = alt.Axis(
-        labelExpr="split(datum.label, '\\n')",
-        labelLineHeight=LINE_HEIGHT - 2,
-        # Vega centres the first line of several
-        labelBaseline={"condition": {"test": "indexof(datum.label, '\\n') >= 0", "value": "bottom"}, "value": "middle"},
-        grid=False,
-    )
-    y = alt.Y("lines:N", sort=None, title=None, axis=y_axis)
+    y = alt.Y("lines:N", sort=None, title=None, axis=alt.Axis(labels=False, grid=False))
     base = alt.Chart(data(frame)).transform_filter(ticked())
     colour = by_method(alt.Color, measured, size, 0)
     layers = [base.mark_bar(height={"band": 0.72}).encode(x, y, colour, tooltip=tooltip(measured, gap=True))]
@@ -54,6 +48,11 @@ def gap_to_teacher(measured: Measured, size: Size) -> Any:
         base.transform_filter("datum.gap < 0").mark_text(align="right", dx=-5),
     )
     layers += [text.encode(alt.X("end:Q", title=""), y, text="text:N") for text in texts]
+    up = (
+        f"-{(LINE_HEIGHT - 2) / 2} * (length(split(datum.lines, '\\n')) - 1)"  # Vega's axes centre the first line alone
+    )
+    names = base.mark_text(align="right", lineBreak="\n", lineHeight=LINE_HEIGHT - 2, dy=alt.expr(up))
+    layers.append(names.encode(x=alt.value(-8), y=y, text="lines:N"))
     most = max(lines.count("\n") for lines in frame["lines"]) + 1
     step = alt.Step(max(22, (LINE_HEIGHT - 2) * most + 6))
     return alt.layer(*layers).properties(width=length, height=step)

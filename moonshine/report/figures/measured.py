@@ -13,8 +13,8 @@ from moonshine.report.rows import ResultRow
 GREY = "#7d8590"
 FETCHED, SCRATCH = "published weights", "from scratch"
 LOOKS = {FETCHED: (GREY, "diamond"), SCRATCH: ("#1f83c6", "circle")}
-COLOURS = ["#d36a00", "#0a9c74", "#b55fa0", "#8a8a1f", "#d1495b", "#7b6fd0"]
-SHAPES = ["triangle-up", "square", "cross", "triangle-down", "triangle-right", "triangle-left", "stroke"]
+COLOURS = ["#d36a00", "#0a9c74", "#b55fa0", "#8a8a1f", "#d1495b", "#7b6fd0", "#4d9a2d", "#a0785a", "#2f9fb5", "#c2408c"]
+SHAPES = ["triangle-up", "square", "cross", "triangle-down", "triangle-right", "triangle-left"]
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,14 @@ class Measured:
     @cached_property
     def networks(self) -> dict[str, str]:
         """Network -> its name in figures: the title of its row without a teacher, or of its only row, or its key."""
-        names = {}
+        names: dict[str, str] = {}
         for network in dict.fromkeys(row.network for row in self.rows):
             own = [row for row in self.rows if row.network == network]
             untaught = [row for row in own if row.kind != "distil"] or own
-            names[network] = untaught[0].title if len({row.kind for row in untaught}) == 1 == len(untaught) else network
+            name = untaught[0].title if len(untaught) == 1 else network
+            while name in names.values():  # a title may be the key of another network
+                name = f"{name} ({network})"
+            names[network] = name
         return names
 
     @cached_property

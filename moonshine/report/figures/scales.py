@@ -4,6 +4,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MOST_TICKS = 9
+"""Labels on a logarithmic axis."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -44,11 +47,21 @@ class Scale:
         return self.low + (self.high - self.low) * pixel / self.length
 
     def ticks(self, fewest: int = 3) -> list[float]:
-        """Round values for the labels of a logarithmic axis: as few as possible, but at least `fewest`."""
+        """Round values for the labels of a logarithmic axis: `fewest` or a few more."""
         for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
             ticks = [tick for tick in ticks if self.low <= tick <= self.high]
             if len(ticks) >= fewest:
-                break
-        return ticks
+                return ticks[:: -(-len(ticks) // MOST_TICKS)]
+        return self._linear_ticks(fewest)
+
+    def _linear_ticks(self, fewest: int) -> list[float]:
+        largest = math.floor(math.log10((self.high - self.low) / fewest)) + 1
+        for decade in (largest, largest - 1):
+            for digit in (5, 2, 1):
+                step = digit * 10.0**decade
+                first, last = math.ceil(self.low / step), math.floor(self.high / step)
+                if last - first + 1 >= fewest:
+                    return [float(f"{number * step:.9g}") for number in range(first, last + 1)]
+        return []
