@@ -1,4 +1,4 @@
-"""One look for every figure: a light and a dark theme, in Okabe and Ito's colour-blind-safe colours."""
+"""One look for every figure, in a light and a dark theme."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +20,6 @@ class Theme:
     ink: str
     muted: str
     grid: str
-    kinds: dict[str, str]
-    """Colours of fetch, train and distil rows."""
-    groups: tuple[str, ...]
-    """Colours of the groups of blocks, first to last."""
 
     @property
     def settings(self) -> Any:
@@ -58,8 +54,6 @@ LIGHT = Theme(
     ink="#1f2328",
     muted="#59636e",
     grid="#d8dee4",
-    kinds={"fetch": "#59636e", "train": "#0072b2", "distil": "#c04c00"},
-    groups=("#0072b2", "#009e73", "#c04c00", "#a0518a"),
 )
 DARK = Theme(
     suffix="-dark",
@@ -67,11 +61,7 @@ DARK = Theme(
     ink="#f0f6fc",
     muted="#9aa4af",
     grid="#30363d",
-    kinds={"fetch": "#9aa4af", "train": "#56b4e9", "distil": "#e69f00"},
-    groups=("#56b4e9", "#2fc69b", "#e69f00", "#d99bc4"),
 )
-MARKERS = {"fetch": "D", "train": "o", "distil": "^"}
-KIND_NAMES = {"fetch": "published weights", "train": "from scratch", "distil": "distilled"}
 
 
 def new_figure(**settings: Any) -> Figure:
