@@ -17,16 +17,16 @@ IS_MAIN = RANK == 0
 Value = TypeVar("Value")
 
 
-def largest(number: int) -> int:
-    """The largest number of all processes; does not wait for any device."""
+def largest(*numbers: int) -> tuple[int, ...]:
+    """The largest that any process has of each of the numbers; does not wait for any device."""
     if WORLD_SIZE == 1:
-        return number
+        return numbers
     import torch
     import torch.distributed as dist
 
-    tensor = torch.tensor([number])
+    tensor = torch.tensor(numbers)
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return int(tensor)
+    return tuple(tensor.tolist())
 
 
 def wait_for_all() -> None:

@@ -8,11 +8,15 @@ import gc
 import importlib
 import logging
 import os
+import re
 import sys
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from moonshine.runtime.cpus import processor
 
 VARIABLE = "GLIBC_TUNABLES"
 TUNABLES = ":".join(
@@ -56,8 +60,6 @@ def set_up() -> None:
     # Pillow then reuses its memory: having the kernel zero pages for every image takes a fifth of the decoding time.
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
     warnings.filterwarnings("ignore", module="PIL")  # about oddities in a file; `prepare` records them once
-    # from channels-last 1x1 convolutions, whose strides can be written in two ways
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 
 
 def import_compiler_when_used() -> None:
@@ -86,6 +88,15 @@ def leave_out_triton(wanted: str) -> None:
     sys.modules.setdefault(TRITON, None)  # type: ignore[arg-type]  # None makes Python refuse the import
     for logger in ("torch.utils.flop_counter", "torch.utils.cpp_extension"):  # they warn that it and CUDA are missing
         logging.getLogger(logger).setLevel(logging.ERROR)
+
+
+def keep_compiled_code(folder: Path) -> None:
+    """Have the compiler keep its code and Triton's in the folder, by kind of CPU, unless the user has named a place.
+
+    Code for one CPU may have instructions that another one with the same vector width lacks.
+    """
+    kind = re.sub(r"\W+", "-", processor()).strip("-").lower()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((folder / kind).absolute()))
 
 
 class _Promise(ModuleType):

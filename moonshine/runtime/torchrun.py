@@ -15,6 +15,9 @@ from moonshine.runtime.device import claim_gpus
 from moonshine.runtime.progress import say
 from moonshine.runtime.signals import STOP_SIGNALS
 
+SECONDS_TO_SAVE = 110
+"""Between a stop signal and SIGKILL; SLURM's profile asks for 120 s."""
+
 
 def run_processes(count: int, device: str) -> int:
     """Run this same command in `count` processes, each with its own GPU if the machine has any.
@@ -38,6 +41,7 @@ def run_processes(count: int, device: str) -> int:
         max_restarts=0,
         monitor_interval=0.1,
         signals_to_handle=",".join(stop.name for stop in STOP_SIGNALS),  # passed on to all of them
+        shutdown_timeout=SECONDS_TO_SAVE,
     )
     try:
         elastic_launch(config, sys.executable)("-m", "moonshine", *sys.argv[1:])

@@ -27,7 +27,8 @@ def distil_together(params: Params, students: Iterable[Row], seed: int) -> list[
     Each has the same bytes as if trained alone; its own stage then publishes it without torch, in a second.
     """
     runs = [RunFolder.open(params, student, seed) for student in students]
-    if unfinished := [run for run in runs if not run.finished()]:
+    # several processes must ask together, and do so in training
+    if unfinished := [run for run in runs if distributed.WORLD_SIZE > 1 or not run.finished()]:
         _train(params, unfinished)
     return runs
 

@@ -22,6 +22,8 @@ from moonshine.training.replicas import share_statistics
 from moonshine.training.state import TrainingState
 
 SECONDS_BETWEEN_NOTES = 1.0
+SECONDS_BETWEEN_EXCHANGES, MOST_BATCHES_BETWEEN_EXCHANGES = 0.25, 10
+"""Between processes that tell each other of signals and of checkpoints that are due, for which hosts must wait."""
 STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
 """For a non-finite loss. A check makes the CPU wait for a GPU; nothing is updated after the first such step anyway."""
 
@@ -54,13 +56,14 @@ class TrainingLoop:
             for state, folder in self.states.items()
         }
         self._failures: list[DivergedError] = []
+        self._exchange_every = self._until_exchange = 1
 
     def run(self) -> list[DivergedError]:
         """Trains until every network has finished or diverged; returns the errors of those that diverged.
 
         Raises Interrupted after saving. Afterwards `states` holds those that finished.
         """
-        self._last_save = self._last_note = time.monotonic()
+        self._last_save = self._last_note = self._last_exchange = time.monotonic()
         start, batch = min((state.epoch, state.batch) for state in self.states)
         total = self.recipe.epochs * len(self.train)
         done = (start - 1) * len(self.train) + batch * self.recipe.batch_size
@@ -77,7 +80,7 @@ class TrainingLoop:
     def _train_epoch(self, epoch: int, first: int, progress: Progress) -> None:
         batches = self.train.training_batches(self.recipe.augmentation, self.seed, epoch, self.recipe.batch_size, first)
         for batch, (images, labels) in enumerate(batches, start=first):
-            self._stop_if_asked()
+            self._stay_safe()
             if not self.states:
                 return
             size = min(self.recipe.batch_size, len(self.train) - batch * self.recipe.batch_size)
@@ -89,7 +92,8 @@ class TrainingLoop:
                 self._drop_diverged()
             progress.update(size, self._note(epoch))
             self._beat_if_due()
-            self._save_if_due(epoch, batch + 1)
+            if self.checkpoint_steps and self._step(epoch, batch + 1) % self.checkpoint_steps == 0:
+                self._save_all()
         self._drop_diverged()
 
     def _validate(self, epoch: int) -> None:
@@ -143,24 +147,29 @@ class TrainingLoop:
         means = " ".join(f"{name} {value:.3g}" for name, value in state.training_means().items())
         return f"epoch {epoch} {means}"
 
-    def _stop_if_asked(self) -> None:
-        if stopped := distributed.largest(signals.received()):
+    def _stay_safe(self) -> None:
+        """Stop if a process was asked to, and save if it is time. Called before each batch, also of a validation.
+
+        Several processes exchange this at the same batches, not at all of them: how many later comes with it.
+        """
+        self._until_exchange -= 1
+        if self._until_exchange:
+            return
+        late = time.monotonic() - self._last_save >= self.checkpoint_seconds
+        stopped, save, self._exchange_every = distributed.largest(signals.received(), late, self._next_exchange())
+        self._until_exchange = self._exchange_every
+        if stopped or save:
             self._save_all()
+        if stopped:
             raise signals.stop_now("a checkpoint is saved, the same command resumes from it", stopped)
 
-    def _save_if_due(self, epoch: int, batch: int) -> None:
-        if self.checkpoint_steps and self._step(epoch, batch) % self.checkpoint_steps == 0:
-            self._save_all()
-        self._save_if_time()
-
-    def _save_if_time(self) -> None:
-        if distributed.largest(time.monotonic() - self._last_save >= self.checkpoint_seconds):
-            self._save_all()
-
-    def _stay_safe(self) -> None:
-        """Called between the batches of a validation, which may take longer than `checkpoint_seconds`."""
-        self._stop_if_asked()
-        self._save_if_time()
+    def _next_exchange(self) -> int:
+        """After how many batches, at the speed of those since the last exchange."""
+        now = time.monotonic()
+        seconds, self._last_exchange = (now - self._last_exchange) / self._exchange_every, now
+        if distributed.WORLD_SIZE == 1:
+            return 1
+        return max(1, min(int(SECONDS_BETWEEN_EXCHANGES / (seconds + 1e-9)), MOST_BATCHES_BETWEEN_EXCHANGES))
 
     def _save_all(self) -> None:
         """Save every network except diverged ones, whose last good checkpoints stay."""

@@ -6,12 +6,16 @@ first process's are validated, saved and published.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from torch import nn
 
 from moonshine.errors import DivergedError, Interrupted, MachineError
 from moonshine.runtime import distributed, signals
+
+LONGEST_WAIT = timedelta(minutes=10)
+"""For another process, which may be writing a checkpoint; a machine that lost power never answers."""
 
 
 @contextmanager
@@ -26,7 +30,10 @@ def joined(device: torch.device) -> Iterator[None]:
     import torch.distributed as dist
 
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        if device.type == "cuda":
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=LONGEST_WAIT, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=LONGEST_WAIT)
         signals.install_handlers()
         yield
     except RuntimeError as error:
@@ -41,13 +48,27 @@ def joined(device: torch.device) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def replicated(network: nn.Module) -> nn.Module:
-    """The network, or a wrapper around it whose backward pass averages the gradients of all processes."""
-    if distributed.WORLD_SIZE == 1:
-        return network
-    from torch.nn.parallel import DistributedDataParallel
+def average_gradients(network: nn.Module) -> None:
+    """Replace the gradients by their mean over all processes, the same bytes in each.
 
-    return DistributedDataParallel(network, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    They are summed as one vector, in the order of the parameters. Where a number is in that vector decides in which
+    order the processes' values are added, and so its last bit if there are more than two. DistributedDataParallel
+    sorts its vectors anew after the first step of a process, which a resumed training has elsewhere.
+    """
+    if distributed.WORLD_SIZE == 1:
+        return
+    import torch.distributed as dist
+
+    gradients = [_flat(parameter.grad) for parameter in network.parameters() if parameter.grad is not None]
+    joint = torch.cat(gradients).div_(distributed.WORLD_SIZE)
+    dist.all_reduce(joint)
+    for gradient, mean in zip(gradients, joint.split([len(gradient) for gradient in gradients])):
+        gradient.copy_(mean)
+
+
+def _flat(gradient: torch.Tensor) -> torch.Tensor:
+    """A view of its numbers in the order in which they are in memory, channels first or last."""
+    return gradient.as_strided((gradient.numel(),), (1,))
 
 
 def share_statistics(network: nn.Module) -> None:

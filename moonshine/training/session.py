@@ -1,14 +1,13 @@
 """Train the unfinished runs of one seed together and leave them finished in their folders."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
 from moonshine.data.loading import Images, open_images
-from moonshine.errors import CheckpointError, MachineError, ParamsError
+from moonshine.errors import CheckpointError, ParamsError
 from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.model_file import model_bytes, model_description
 from moonshine.models.networks import build_network
@@ -16,10 +15,11 @@ from moonshine.params import Params, Recipe
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, model_name
 from moonshine.runs.checkpoints import load_newest_checkpoint, require_room_for
-from moonshine.runs.provenance import provenance
+from moonshine.runs.provenance import processor_of, provenance
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import distributed
 from moonshine.runtime.device import choose_device
+from moonshine.runtime.device_errors import explain_device_error
 from moonshine.runtime.progress import say
 from moonshine.training.loop import TrainingLoop
 from moonshine.training.memory import batches_of_students, free_memory, measure_need
@@ -35,25 +35,17 @@ MakeTeacher = Callable[[torch.device], Forward]
 def train_runs(
     params: Params, runs: Sequence[RunFolder], make_objective: MakeObjective, make_teacher: MakeTeacher | None
 ) -> None:
-    """Train unfinished runs, all of one seed, to completion.
+    """Train those of the runs, all of one seed, that are unfinished, to completion.
 
     `make_objective` gets a row, `make_teacher` the device.
     """
     device = choose_device(params.machine.device)
-    make_deterministic(params.recipe.threads)
-    with joined(device), _lack_of_memory_explained():
-        _train_on(device, params, runs, make_objective, make_teacher)
-
-
-@contextmanager
-def _lack_of_memory_explained() -> Iterator[None]:
-    """Raise MachineError (exit code 5) if torch runs out of memory, which it reports differently from Python."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        raise MachineError("out of memory; lower recipe.batch_size, or run where there is more") from None
+    make_deterministic(params.recipe.threads, tf32=params.recipe.precision == "tf32")
+    with joined(device):
+        # the first process says which: on a network file system, others may see its latest files later
+        finished = distributed.broadcast_from_main([distributed.IS_MAIN and bool(run.finished()) for run in runs])
+        if unfinished := [run for run, done in zip(runs, finished) if not done]:
+            _train_on(device, params, unfinished, make_objective, make_teacher)
 
 
 def _train_on(
@@ -84,7 +76,8 @@ def _train_on(
             if distributed.IS_MAIN:
                 name = model_name(state.row, state.seed)
                 model = model_bytes(state.network, model_description(name, state.architecture, train.manifest))
-                states[state].finish(model, {"history": state.history, **provenance(device, started)})
+                made = {"history": state.history, **provenance(device, started), "trained_on": state.trained_on}
+                states[state].finish(model, made)
     if failures:
         raise failures[0]
 
@@ -126,9 +119,10 @@ def _batches_of_students(
         return [list(runs)]
     images, labels = next(train.training_batches(recipe.augmentation, runs[0].seed, 1, recipe.batch_size))
     of_teacher = teacher(images) if teacher else None
+    eager = recipe.model_copy(update={"compile": False})  # which needs no less memory, and no minutes to compile
     needs = []
     for run in runs:
-        state = TrainingState(run.row, run.identity["network"], make_objective(run.row), recipe, run.seed, train.device)
+        state = TrainingState(run.row, run.identity["network"], make_objective(run.row), eager, run.seed, train.device)
         needs.append(measure_need(state, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
         del state
@@ -141,12 +135,23 @@ def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.
     state = TrainingState(run.row, run.identity["network"], objective, recipe, run.seed, device)
     if saved := distributed.broadcast_from_main(load_newest_checkpoint(run.path) if distributed.IS_MAIN else None):
         try:
-            with _lack_of_memory_explained():
-                state.load_checkpoint(saved)
+            state.load_checkpoint(saved)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and (explained := explain_device_error(error)):
+                raise explained from None
             raise CheckpointError(f"{run.path}: its checkpoint does not fit: {error}; delete this folder") from None
         say(f"{run.path}: resuming from epoch {state.epoch}, batch {state.batch}")
+    _note_processor(state, run, processor_of(device))
     return state
+
+
+def _note_processor(state: TrainingState, run: RunFolder, here: str) -> None:
+    """Add this machine's to those that have trained the network: its bytes are that processor's, or of none alone."""
+    if here not in state.trained_on:
+        if state.trained_on:
+            before = ", ".join(state.trained_on)
+            say(f"warning: {run.path}: trained on {before} so far, from now on on {here}, which rounds differently")
+        state.trained_on.append(here)
 
 
 def _announce(params: Params, states: Iterable[TrainingState], device: torch.device) -> None:

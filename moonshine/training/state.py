@@ -14,10 +14,15 @@ from moonshine.project.records import Architecture
 from moonshine.project.rows import Row
 from moonshine.runtime import distributed
 from moonshine.training.objective import Objective
-from moonshine.training.replicas import replicated
+from moonshine.training.replicas import average_gradients
 from moonshine.training.schedule import learning_rate
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {
+    "float32": torch.float32,
+    "tf32": torch.float32,  # models.arithmetic.make_deterministic sets the rest
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 SMALLEST_SCALE = 2.0**-14
 """float16 gradients that overflow even at this loss scale are not caused by the scale."""
 
@@ -25,7 +30,8 @@ SMALLEST_SCALE = 2.0**-14
 class TrainingState:
     """A network, its objective and its optimiser, advanced batch by batch.
 
-    `epoch` (from 1) and `batch` (from 0) tell which batch comes next; `history` has one dict per finished epoch.
+    `epoch` (from 1) and `batch` (from 0) tell which batch comes next; `history` has one dict per finished epoch;
+    `trained_on` names the processors that have taken steps.
     """
 
     def __init__(
@@ -42,8 +48,7 @@ class TrainingState:
         network = initialise(architecture, derived_seed("initialisation", seed))
         self.network = place(network, device).train()
         objective.attach(self.network)
-        replica = replicated(self.network)
-        self._forward = compile_network(replica) if recipe.compile else replica
+        self._forward = compile_network(self.network) if recipe.compile else self.network
         self._optimizer = torch.optim.SGD(
             self.network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=True
         )
@@ -53,6 +58,7 @@ class TrainingState:
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
         self.epoch, self.batch = 1, 0
         self.history: list[dict[str, float]] = []
+        self.trained_on: list[str] = []
         # the first step whose loss or gradient was not finite: its number (from 1), the loss and its parts
         self._fault = torch.zeros(len(objective.parts) + 2, dtype=torch.float64, device=device)
         self._start_epoch()
@@ -74,6 +80,7 @@ class TrainingState:
             logits = self._forward(images)
         loss, parts = self.objective(logits, labels, teacher, self.epoch)
         self._scaler.scale(loss if weight == 1 else loss * weight).backward()
+        average_gradients(self.network)
         means = torch.stack([loss.detach().double(), *(part.detach().double() for part in parts)])
         sums = self._summed(means, logits.detach(), labels)
         if self._scaler.is_enabled():  # float16 may overflow; the scaler skips the step, and so do the means
@@ -176,6 +183,7 @@ class TrainingState:
             "batch": self.batch,
             "sums": self._sums,
             "history": self.history,
+            "trained_on": self.trained_on,
         }
 
     def load_checkpoint(self, content: dict[str, Any]) -> None:
@@ -184,3 +192,4 @@ class TrainingState:
         self._scaler.load_state_dict(content["scaler"])
         self.epoch, self.batch, self.history = content["epoch"], content["batch"], content["history"]
         self._sums = content["sums"].to(self.device)
+        self.trained_on = content.get("trained_on", [])  # not in older checkpoints, which `adopt` brings

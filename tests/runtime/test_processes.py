@@ -22,8 +22,12 @@ MODEL = "models/toy/train/teacher/seed0.safetensors"
 
 
 def params_of_two() -> dict[str, Any]:
+    return params_of(2)
+
+
+def params_of(processes: int) -> dict[str, Any]:
     params = toy_params()
-    params["recipe"].update(processes=2, batch_size=100)  # 1,197 images: the last batch of 97 splits unevenly
+    params["recipe"].update(processes=processes, batch_size=100)  # 1,197 images: the last batch of 97 splits unevenly
     return params
 
 
@@ -43,10 +47,10 @@ def trained(data: Path) -> tuple[Path, str]:
     return project, run_moonshine("train", "teacher", "--seed", "0", cwd=project).stderr
 
 
-def run_torchrun(*command: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run_torchrun(*command: str, cwd: Path, processes: int = 2) -> subprocess.CompletedProcess[str]:
     return run(
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command,
-        cwd=cwd, check=check,
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), *command,
+        cwd=cwd,
     )  # fmt: skip
 
 
@@ -169,17 +173,26 @@ def children(parent: int) -> dict[int, int]:
     return found
 
 
+def test_three_processes_resume_to_the_same_bytes(tmp_path: Path) -> None:
+    """From three on, the order in which they add their gradients shows: a sum of two has only one."""
+    run_torchrun(str(ROOT / "tests/support/resumed_in_processes.py"), str(tmp_path), cwd=ROOT, processes=3)
+    ended = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(ended) == [f"{name}-{rank}" for name in ("resumed", "whole") for rank in range(3)]
+    assert len(set(ended.values())) == 1, ended
+
+
 @contextmanager
-def held_at_end_of_epoch(project: Path) -> Iterator[subprocess.Popen[str]]:
+def held_at_end_of_epoch(project: Path, processes: int) -> Iterator[subprocess.Popen[str]]:
     command = (sys.executable, "-m", "moonshine", "train", "teacher", "--seed", "0")
-    training = start_until_paused(*command, cwd=project, phase="end of epoch", processes=2)
+    training = start_until_paused(*command, cwd=project, phase="end of epoch", processes=processes)
     with held(project):
         yield training
 
 
 @pytest.mark.slow
-def test_killed_and_stopped_processes_end_the_job_and_it_resumes(data: Path, tmp_path: Path) -> None:
-    params = params_of_two()
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_killed_and_stopped_processes_end_the_job_and_it_resumes(processes: int, data: Path, tmp_path: Path) -> None:
+    params = params_of(processes)
     params["recipe"].update(epochs=6, lr_steps=[3])
     params["machine"] = {"device": "cpu", "checkpoint_steps": 3}
     unharmed, project = (shutil.copytree(data, tmp_path / name) for name in ("unharmed", "project"))
@@ -188,14 +201,14 @@ def test_killed_and_stopped_processes_end_the_job_and_it_resumes(data: Path, tmp
     run_moonshine("train", "teacher", "--seed", "0", cwd=unharmed)
 
     for rank in (1, 0):
-        with held_at_end_of_epoch(project) as training:
+        with held_at_end_of_epoch(project, processes) as training:
             os.kill(children(training.pid)[rank], signal.SIGKILL)
         _, said = training.communicate()
         assert training.returncode == 137
         assert "error: a process was killed by SIGKILL; the same command resumes from the last checkpoint" in said
         assert "Traceback" not in said
     for number in (signal.SIGTERM, signal.SIGUSR1):
-        with held_at_end_of_epoch(project) as training:
+        with held_at_end_of_epoch(project, processes) as training:
             training.send_signal(number)
         _, said = training.communicate()
         assert training.returncode == 128 + number
