@@ -3,6 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from moonshine.models.architecture import architecture_of
+from moonshine.models.networks import build_network
 from moonshine.params import Params
 
 
@@ -19,11 +24,25 @@ def likely_mistakes(params: Params) -> Iterator[str]:
     for name, checkpoint in params.fetch.items():
         if "://" not in checkpoint.url and not Path(checkpoint.url).expanduser().is_file():
             yield f"fetch.{name}.url: no file {checkpoint.url} on this machine"
-    if params.machine.device == "cuda" and not _has_gpu():
-        yield "machine.device: cuda, but PyTorch finds no GPU on this machine"
+    if params.machine.device == "cuda":
+        if not torch.cuda.is_available():
+            yield "machine.device: cuda, but PyTorch finds no GPU on this machine"
+        yield from _nondeterministic_networks(params)
 
 
-def _has_gpu() -> bool:
-    import torch
+def _nondeterministic_networks(params: Params) -> Iterator[str]:
+    """Networks whose backward pass on a GPU adds in an order that varies, by PyTorch's notes on reproducibility.
 
-    return torch.cuda.is_available()
+    A mean over whole maps, as most networks have it before the classifier, is no such operation.
+    """
+    for name in dict.fromkeys(row.network for row in params.seeded_rows):
+        network = build_network(architecture_of(params.networks[name], params.dataset.classes, params.dataset.channels))
+        for layer in network.modules():
+            if isinstance(layer, nn.MultiheadAttention) or (
+                isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1))
+            ):
+                yield (
+                    f"networks.{name}: on a GPU the gradient of its {type(layer).__name__} differs from run to run, "
+                    "so a resumed training may end with other bytes"
+                )
+                break

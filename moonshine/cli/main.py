@@ -21,6 +21,7 @@ from moonshine.errors import (
     WriteError,
 )
 from moonshine.runtime import distributed, progress, startup
+from moonshine.runtime.device_errors import explain_device_error
 from moonshine.runtime.files import explain
 
 
@@ -86,6 +87,10 @@ def main(arguments: Sequence[str], own_process: bool = False) -> int:
         return _fail(MachineError(f"{error.name} is not installed; pip install 'moonshine[pipeline]'"))
     except MemoryError:
         return _fail(MachineError("out of memory; lower recipe.batch_size, or run where there is more"))
+    except RuntimeError as error:
+        if (explained := explain_device_error(error)) is None:
+            raise
+        return _fail(explained)
     except KeyboardInterrupt:  # before or outside the commands that stop on request
         return _fail(Interrupted(signal.SIGINT, "stopped by SIGINT"))
     return 0

@@ -118,6 +118,7 @@ def _in_processes(params: "Params") -> None:
 def _prepare_to_compile(params: "Params") -> None:
     if params.recipe.compile:
         startup.leave_out_triton(params.machine.device)
+        startup.keep_compiled_code(artefacts.COMPILED)
 
 
 def _row(parser: argparse.ArgumentParser) -> None:

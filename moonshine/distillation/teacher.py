@@ -51,6 +51,7 @@ class Teacher:
         network, description = load_model(path, name)
         layers = attention_points(description["architecture"])
         fold_batch_norms(network, keep=layers)
+        _cast(network, precision)
         return cls(place(network, device), layers, precision, compiled), description
 
     def __call__(self, images: torch.Tensor) -> TeacherOutputs:
@@ -102,6 +103,13 @@ def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
         if isinstance(modules[source.target], nn.Conv2d):
             network.set_submodule(source.target, fuse_conv_bn_eval(modules[source.target], modules[node.target]))
             network.set_submodule(node.target, nn.Identity())
+
+
+def _cast(network: nn.Module, precision: torch.dtype) -> None:
+    """Cast, in place and once, the weights that autocast would cast in each forward pass, to the same bytes."""
+    for layer in network.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.to(precision)
 
 
 def _within(module: str, path: str) -> bool:

@@ -93,7 +93,12 @@ def compile_network(network: nn.Module) -> Any:
 
     Kernels are compiled per batch size: ones for any size depend on which size came first, which resuming changes.
     They are also per network: one must not run another's, which give other features, or use up a shared limit.
+    For a GPU, the compiler must not choose among kernels by timing them: another process could choose another.
     """
+    if next(network.parameters()).is_cuda:
+        from torch._inductor import config
+
+        config.deterministic = True
     return torch.compile(network, dynamic=False, isolate_recompiles=True)  # type: ignore[call-overload]
 
 

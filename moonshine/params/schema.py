@@ -238,8 +238,10 @@ class Recipe(Section):
     """Weight decay of PyTorch's SGD."""
     augmentation: Augmentation
     """Random changes to the training images."""
-    precision: Literal["float32", "bfloat16", "float16"]
-    """Precision of the forward and backward pass. `float16` uses loss scaling; a batch whose loss overflows is skipped
+    precision: Literal["float32", "tf32", "bfloat16", "float16"]
+    """Precision of the forward and backward pass. `float32` has 23 bits of mantissa everywhere; `tf32` lets GPUs of
+    NVIDIA's Ampere generation or later round the factors in convolutions and matrix products to 10 bits, which is
+    faster, and is `float32` on a CPU. `float16` uses loss scaling; a batch whose loss overflows is skipped
     and left out of the epoch's means. Attention maps are always computed in float32."""
     compile: bool
     """Compile the networks, including the teacher, with torch.compile. Compiling takes a minute or two per training

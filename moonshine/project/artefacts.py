@@ -10,6 +10,8 @@ RUNTIME_LOCK = Path("requirements", "runtime.lock")
 PARAMS_CHECKED = Path("data", "params-checked.txt")
 """What the stage `check` writes, always the same; every other stage of dvc.yaml depends on it."""
 RUNS = Path("runs")
+COMPILED = Path(".compiled")
+"""torch.compile's cache, here because containers and cluster nodes lose what they have in /tmp and at home."""
 MANIFEST = "manifest.json"
 SNAKEMAKE_TIMESTAMP = ".snakemake_timestamp"
 """A file in declared output folders, whose modification time Snakemake takes for the folder's."""

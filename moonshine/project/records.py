@@ -83,6 +83,8 @@ class RunRecord(TypedDict):
     image: str | None
     packages: str | None
     machine: dict[str, str | None]
+    trained_on: NotRequired[list[str]]
+    """Processors that took the training's steps, in order."""
     adopted: NotRequired[dict[str, Any]]
 
 

@@ -3,7 +3,6 @@
 import os
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from moonshine.errors import MachineError
 from moonshine.project.artefacts import RUNTIME_LOCK
 from moonshine.project.git import git
 from moonshine.project.graph import PACKAGE
+from moonshine.runtime.cpus import processor
 from moonshine.runtime.files import sha256
 from moonshine.runtime.progress import say
 
@@ -35,11 +35,18 @@ def provenance(device: torch.device, started: float) -> dict[str, Any]:
         "packages": sha256(PACKAGES) if PACKAGES.exists() else None,
         "machine": {
             "device": str(device),
-            "processor": _processor(),
+            "processor": processor(),
             "accelerator": accelerator,
             "python": platform.python_version(),
         },
     }
+
+
+def processor_of(device: torch.device) -> str:
+    """The name of the GPU, with the version of cuDNN, or of the CPU: another one rounds differently."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (cuDNN {torch.backends.cudnn.version()})"
+    return processor()
 
 
 def _commit() -> str | None:
@@ -50,11 +57,3 @@ def _commit() -> str | None:
         say(f"warning: the record will not name the commit: {error}")
         return None
     return described.decode().strip() if described else None
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open() as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
-    except OSError:
-        return platform.processor() or "unknown"

@@ -40,8 +40,8 @@ def published(folder: Path, architecture: dict[str, object]) -> Path:
     return path
 
 
-def teacher_of(path: Path) -> Teacher:
-    return Teacher.load(path, "train/teacher/seed0", torch.device("cpu"), torch.float32)[0]
+def teacher_of(path: Path, precision: torch.dtype = torch.float32) -> Teacher:
+    return Teacher.load(path, "train/teacher/seed0", torch.device("cpu"), precision)[0]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
@@ -100,3 +100,21 @@ def test_what_it_says_of_an_image_does_not_depend_on_the_batch(tmp_path: Path) -
     teacher = teacher_of(published(tmp_path, ARCHITECTURES["wide resnet"]))
     images = torch.randn(8, 3, 32, 32)
     torch.testing.assert_close(teacher(images).logits[:2], teacher(images[:2]).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=ARCHITECTURES)
+def test_weights_cast_once_give_the_bytes_of_weights_cast_in_each_pass(
+    architecture: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, images = published(tmp_path, architecture), torch.randn(4, 3, 32, 32)
+    once = teacher_of(path, torch.bfloat16)
+    assert {layer.weight.dtype for layer in once.network.modules() if isinstance(layer, torch.nn.Conv2d)} == {
+        torch.bfloat16
+    }
+    monkeypatch.setattr("moonshine.distillation.teacher._cast", lambda network, precision: None)
+    each_time = teacher_of(path, torch.bfloat16)
+    assert all(parameter.dtype == torch.float32 for parameter in each_time.network.parameters())
+    cast, autocast = once(images), each_time(images)
+    assert torch.equal(cast.logits, autocast.logits)
+    for map_, expected in zip(cast.maps, autocast.maps, strict=True):
+        assert torch.equal(map_, expected)

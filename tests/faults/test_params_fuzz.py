@@ -77,7 +77,7 @@ def valid(draw: st.DrawFn) -> dict[str, Any]:
         lr=draw(st.floats(1e-9, 1e9)),
         momentum=draw(st.floats(0, 0.999)),
         weight_decay=draw(st.floats(0, 1)),
-        precision=draw(st.sampled_from(["float32", "bfloat16", "float16"])),
+        precision=draw(st.sampled_from(["float32", "tf32", "bfloat16", "float16"])),
     )
     params["seeds"] = draw(st.lists(st.integers(1, 2**31 - 1), max_size=4, unique=True))
     params["seeds"].append(0)

@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import torch
 
 from benchmarks.separate_project import environment
+from moonshine.runs.provenance import processor_of
 from moonshine.runtime.files import sha256
 from moonshine.training.objective import CrossEntropy
+from moonshine.training.state import TrainingState
+from tests.faults.checkpoints import stop_at
 from tests.faults.experiment import STAGES, TRAIN, Experiment, Injections, artefact_hashes, tiny_params
 from tests.faults.forked import command
 from tests.support.project import copy_project, run, run_moonshine
@@ -64,6 +68,59 @@ def run_out_of_gpu_memory() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     CrossEntropy.__call__ = call  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    "message", ["CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors ...", "cuDNN error: CUDNN_STATUS"]
+)
+def test_a_gpu_that_fails_is_said_in_one_line(message: str, untrained: Path) -> None:
+    result = command(untrained, *TRAIN, prepare=partial(fail, "CrossEntropy.__call__", message))
+    assert result.code == 5, result.output
+    assert f"error: the GPU failed ({message.splitlines()[0]}); the same command resumes from the last" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_gpu_that_fails_on_resuming_does_not_blame_the_checkpoint(experiment: Experiment, untrained: Path) -> None:
+    stop_at(untrained, 3)
+    result = command(untrained, *TRAIN, prepare=partial(fail, "TrainingState.load_checkpoint", "CUDA error: ..."))
+    assert result.code == 5, result.output
+    assert "the GPU failed (CUDA error: ...)" in result.output
+    assert "delete" not in result.output
+    assert command(untrained, *TRAIN).code == 0
+    assert experiment.unharmed(untrained)
+
+
+def fail(name: str, message: str) -> None:
+    """From now on this method raises what torch raises if a GPU fails."""
+    owner, _, method = name.partition(".")
+
+    def call(*arguments: object) -> Any:
+        raise torch.AcceleratorError(message) if message.startswith("CUDA") else RuntimeError(message)
+
+    setattr({"CrossEntropy": CrossEntropy, "TrainingState": TrainingState}[owner], method, call)
+
+
+def test_going_on_on_another_processor_is_told_and_recorded(experiment: Experiment, untrained: Path) -> None:
+    import json
+
+    stop_at(untrained, 3)
+    result = command(untrained, *TRAIN, prepare=be_another_processor)
+    assert result.code == 0, result.output
+    (folder,) = untrained.glob("runs/toy/train/teacher/seed0/*/")
+    here = processor_of(torch.device("cpu"))
+    assert f"warning: {folder.relative_to(untrained)}: trained on {here} so far, from now on on a Z80" in result.output
+    record, untouched = (
+        json.loads((project / "models/toy/records/train/teacher/seed0.json").read_text())
+        for project in (untrained, experiment.folder)
+    )
+    assert record["trained_on"] == [here, "a Z80"]
+    assert untouched["trained_on"] == [here]
+
+
+def be_another_processor() -> None:
+    import moonshine.training.session
+
+    moonshine.training.session.processor_of = lambda device: "a Z80"
 
 
 def test_read_only_data(experiment: Experiment, untrained: Path, injected: Injections) -> None:

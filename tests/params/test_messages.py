@@ -26,7 +26,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("recipe.lr", True, "recipe.lr: must be a number, found true"),
     ("recipe.lr", 0, "recipe.lr: must be above 0, found 0"),
     ("recipe.lr", math.inf, "recipe.lr: must be a finite number, found inf"),
-    ("recipe.precision", "fp16", "recipe.precision: must be one of float32, bfloat16, float16, found 'fp16'"),
+    ("recipe.precision", "fp16", "recipe.precision: must be one of float32, tf32, bfloat16, float16, found 'fp16'"),
     ("recipe.compile", "yes", "recipe.compile: must be true or false, found 'yes'"),
     ("networks", ["a"], "networks: must be a mapping of keys to values, found ['a']"),
     (NETWORKS, 5, f"{NETWORKS}: must be a mapping of keys to values, found 5"),
@@ -113,6 +113,23 @@ def test_check_warns_of_what_was_probably_not_meant(tmp_path: Path) -> None:
         "warning: params.yaml: tables: train/resnet34-b2 is in no table",
         "warning: params.yaml: fetch.published.url: no file gone.pth on this machine",
     ]
+
+
+def test_check_warns_of_networks_that_a_gpu_does_not_train_to_the_same_bytes(tmp_path: Path) -> None:
+    params = load_params_dict(ROOT / "experiments" / "imagenette.yaml")
+    params["networks"]["vgg"], params["networks"]["vit"] = {"arch": "vgg11"}, {"arch": "vit_b_32"}
+    params["dataset"] |= {"size": 224, "evaluation": {"resize": 256}}  # which the transformer takes
+    params["train"] += ["vgg", "vit"]
+    params["tables"][0]["rows"] += ["train/vgg", "train/vit"]
+    assert warnings_of(params, tmp_path) == []
+    params["machine"] = {"device": "cuda"}
+    varies = "differs from run to run, so a resumed training may end with other bytes"
+    assert set(warnings_of(params, tmp_path)) - {
+        "warning: params.yaml: machine.device: cuda, but PyTorch finds no GPU on this machine"
+    } == {
+        f"warning: params.yaml: networks.vgg: on a GPU the gradient of its AdaptiveAvgPool2d {varies}",
+        f"warning: params.yaml: networks.vit: on a GPU the gradient of its MultiheadAttention {varies}",
+    }
 
 
 @pytest.mark.parametrize("experiment", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)

@@ -1,6 +1,8 @@
 """Mixed precision and torch.compile, as far as a CPU goes: what they change, and that attention stays float32."""
 
+import importlib
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from moonshine.distillation import objective as objectives
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
 from moonshine.models.architecture import architecture_of
+from moonshine.models.arithmetic import make_deterministic
+from moonshine.models.networks import compile_network
 from moonshine.params import Params
 from moonshine.params.schema import Method
 from moonshine.project.rows import Row
@@ -68,6 +72,33 @@ def test_mixed_precision_rounds_and_keeps_attention_in_float32(
         # of the layer nearest to the loss: batch norms make rounding grow from layer to layer
         rounded, last = (direction({"fc.weight": found["fc.weight"]}) for found in (gradients, exact))
         assert float(rounded @ last) > 0.98
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("float32", False), ("tf32", True)])
+def test_only_tf32_lets_a_gpu_round_float32(precision: str, rounded: bool) -> None:
+    """Said to PyTorch explicitly, whose default is neither; on a CPU both are the same."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        make_deterministic(torch.get_num_threads(), tf32=precision == "tf32")
+        assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is rounded
+        gradients, means = one_step(precision=precision)
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+    exact, exact_means = one_step(precision="float32")
+    assert means == exact_means
+    assert all(torch.equal(gradient, exact[name]) for name, gradient in gradients.items())
+
+
+def test_for_a_gpu_the_compiler_does_not_choose_kernels_by_timing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = importlib.import_module("torch._inductor.config")
+    monkeypatch.setattr(config, "deterministic", False)
+    monkeypatch.setattr(torch, "compile", lambda network, **options: network)
+    network = torch.nn.Linear(1, 1)
+    compile_network(network)
+    assert not config.deterministic
+    monkeypatch.setattr(network, "parameters", lambda: iter([SimpleNamespace(is_cuda=True)]))
+    compile_network(network)
+    assert config.deterministic
 
 
 @pytest.mark.slow
