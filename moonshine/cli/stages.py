@@ -183,10 +183,7 @@ def _costs(params: "Params", networks: list[str]) -> "dict[str, Costs]":
     """Costs for rows that have not run; only a page with such rows needs PyTorch, which takes seconds to load."""
     from moonshine.costs.experiment import network_costs
 
-    return {
-        name: {"parameters": cost.parameters, "learnable": cost.trainable, "macs": cost.macs}
-        for name, cost in network_costs(params, networks).items()
-    }
+    return {name: cost.as_metrics() for name, cost in network_costs(params, networks).items()}
 
 
 COMMANDS = (

@@ -22,6 +22,10 @@ class Cost:
     trainable: int
     macs: int
 
+    def as_metrics(self) -> dict[str, int]:
+        """Under the names that metrics and tables have for them."""
+        return {"parameters": self.parameters, "learnable": self.trainable, "macs": self.macs}
+
 
 def network_cost(architecture: Architecture, height: int, width: int) -> Cost:
     """Cost of an architecture for one image; nothing is allocated."""

@@ -20,7 +20,7 @@ Count = Literal["parameters", "learnable", "macs"]
 ERRORS: tuple[Error, ...] = ("top1", "top5")
 MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
 COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
-Costs = dict[Count, int]
+Costs = dict[str, int]
 CostsOf = Callable[[list[str]], dict[str, Costs]]
 """Names of networks -> the costs of each, which need no data. This folder does not import the networks."""
 
@@ -89,7 +89,7 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
     rows = {}
     for row, path in paths.items():
         metrics = None if row in absent else _checked(params, row, path)
-        costs = {key: metrics[key] for key in COSTS} if metrics else computed[row.network]
+        costs: Costs = {key: metrics[key] for key in COSTS} if metrics else computed[row.network]
         rows[row.name] = ResultRow(row, params.title(row), metrics, costs)
     protocols = {(m["dataset"]["sha256"], m["n"]) for each in rows.values() if (m := each.metrics)}
     if len(protocols) > 1:

@@ -43,7 +43,7 @@ def evaluate(params: Params, row: Row) -> None:
         which = row if seed is None else f"{row} seed {seed}"
         say(f"{which}: top-1 error {measured['top1']:.2f} %, top-5 error {measured['top5']:.2f} %")
     cost = network_cost(description["architecture"], *description["input"][1:])
-    size = {"parameters": cost.parameters, "learnable": cost.trainable, "macs": cost.macs}
+    size = cost.as_metrics()
     errors = {key: _spread([measured[key] for measured in networks]) for key in MEASURED}
     split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
     file = {key: networks[0][key] for key in ("model_sha256", "model_bytes")}
