@@ -428,6 +428,9 @@ class Job(Section):
     """Time limit, in minutes. A training that needs more is submitted again and resumes."""
     memory_mb: Count | None = None
     """Memory, in MB."""
+    cpus: Count | None = None
+    """CPUs. If left out, `recipe.threads` for each process; with JPEG images and `device: cuda`, at least 12 for each
+    GPU of a training, evaluation or drawing of attention maps, because CPUs decode the images."""
 
 
 class Machine(Section):

@@ -11,6 +11,7 @@ from moonshine.engines.live import require_nothing_read_by_dvc
 from moonshine.engines.snakemake_plan import make_mismatches_stale
 from moonshine.errors import LockedError, ParamsError
 from moonshine.params import read_params
+from moonshine.params.schema import JPEG_SOURCES
 from moonshine.project.artefacts import PARAMS as PARAMS_FILE
 from moonshine.project.artefacts import RUNTIME_LOCK
 from moonshine.project.graph import CODE, PLANNED, SOURCES, code_files
@@ -56,6 +57,8 @@ EXPERIMENT = PARAMS.experiment
 DATASET = PARAMS.dataset.name
 SEEDS = PARAMS.seeds
 PROCESSES = PARAMS.recipe.processes or 1
+ON_GPU = ("train", "distil", "evaluate", "attention_maps")
+CPUS_PER_GPU = 12  # which decode JPEG images, or the GPU waits for them
 LOCK = str(RUNTIME_LOCK)
 DATA = [
     f"data/{DATASET}/{name}" for name in ("manifest.json", "train.arrow", "val.arrow")
@@ -112,14 +115,18 @@ def resources_of(stage):
     names = {
         "minutes": "runtime",
         "memory_mb": "mem_mb",
+        "cpus": "cpus_per_task",
         "partition": "slurm_partition",
         "account": "slurm_account",
     }
     settings = job.model_dump(exclude_none=True) if job else {}
     reserved = {names[key]: value for key, value in settings.items()}
-    if PARAMS.machine.device == "cuda" and stage not in ("prepare", "report"):
-        training = stage in ("train", "distil")
-        reserved["gpu"] = PROCESSES if training else 1
+    if PARAMS.machine.device == "cuda" and stage in ON_GPU:
+        gpus = PROCESSES if stage in ("train", "distil") else 1
+        reserved["gpu"] = gpus
+        if PARAMS.dataset.source in JPEG_SOURCES:
+            loading = max(CPUS_PER_GPU, PARAMS.recipe.threads) * gpus
+            reserved.setdefault("cpus_per_task", loading)
     return reserved
 
 
