@@ -22,6 +22,7 @@ from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
 from moonshine.project.records import Manifest
 from moonshine.runtime import distributed
+from moonshine.runtime.loading_workers import BATCHES_AHEAD, loading_workers
 from moonshine.runtime.signals import STOP_SIGNALS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -36,9 +37,11 @@ class JpegImages:
     """A split of JPEG bytes that stays on disk; the same batches as SmallImages gives, whatever the number of workers.
 
     Workers only decode and crop. Memory does not grow over an epoch: images are read, not mapped.
+
+    `workers` is their number; None: as many as the machine allows.
     """
 
-    def __init__(self, folder: Path, split: str, device: torch.device, workers: int):
+    def __init__(self, folder: Path, split: str, device: torch.device, workers: int | None):
         self._source = Split(folder, split)
         self.manifest: Manifest = self._source.manifest
         self.device, self._workers = device, workers
@@ -77,15 +80,19 @@ class JpegImages:
             yield self._normalisation.channels_last(on_device), self.labels[to_device(indices, self.device)]
 
     def _load(self, view: "_View", batches: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        on_gpu = self.device.type == "cuda"
+        largest = max(map(len, batches), default=0)
+        workers = loading_workers(self._workers, on_gpu, max(1, largest) * view.image_bytes)
         loader = DataLoader(
             view,
             batch_sampler=[batch.tolist() for batch in batches],
-            num_workers=self._workers,
+            num_workers=workers,
+            prefetch_factor=BATCHES_AHEAD if workers else None,
             collate_fn=_as_it_is,
             worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # its own, because training uses the global one
-            pin_memory=self.device.type == "cuda",
-            timeout=SECONDS_BETWEEN_LOOKS if self._workers else 0,
+            pin_memory=on_gpu,
+            timeout=SECONDS_BETWEEN_LOOKS if workers else 0,
         )
         return _raise_worker_errors(loader)
 
@@ -100,6 +107,7 @@ class _View(Dataset[torch.Tensor]):
     def __init__(self, source: Split):
         self._source = source
         self._size: int = source.manifest["shape"][1]
+        self.image_bytes = self._size * self._size * 3
 
     def __getitems__(self, indices: list[int]) -> torch.Tensor | DataError:
         batch = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)

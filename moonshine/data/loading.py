@@ -14,7 +14,6 @@ from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
 from moonshine.project.records import Manifest
 from moonshine.runtime import distributed
-from moonshine.runtime.cpus import usable_cpus
 
 
 class SmallImages:
@@ -57,12 +56,7 @@ Images = SmallImages | JpegImages
 
 
 def open_images(folder: Path, split: str, device: torch.device, workers: int | None) -> Images:
-    """A prepared split, by the manifest's encoding; `workers` processes load JPEG images (None: one per CPU).
-
-    The processes of one training run divide the CPUs among them.
-    """
+    """A prepared split, by the manifest's encoding; JPEG images are loaded by `workers` processes (None: as can be)."""
     if read_manifest(folder)["encoding"] == "raw":
         return SmallImages(folder, split, device)
-    return JpegImages(
-        folder, split, device, max(1, usable_cpus() // distributed.WORLD_SIZE) if workers is None else workers
-    )
+    return JpegImages(folder, split, device, workers)

@@ -450,7 +450,9 @@ class Machine(Section):
     download_seconds: Annotated[float, Field(gt=0)] = 30.0
     """Time, in seconds, after which a silent server counts as unreachable."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that decode JPEG images; one per CPU if left out."""
+    """Processes that decode JPEG images. If left out, one per usable CPU in `prepare`; otherwise one per CPU in this
+    process's share, at most 16, and no more than fit into `/dev/shm`
+    ([CPUs that load images](gpu-workstation.md#cpus-that-load-images))."""
     jobs: dict[Literal["prepare", "fetch", "train", "distil", "evaluate", "attention_maps", "report"], Job] = {}
     """Stage -> what a cluster reserves for each of its jobs."""
     folders: list[FilePath] = []

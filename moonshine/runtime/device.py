@@ -10,7 +10,7 @@ from moonshine.runtime import distributed
 from moonshine.runtime.gpu_claims import claim_free_gpus, claim_gpu, share_gpu
 
 CLAIMED = "MOONSHINE_GPUS_CLAIMED"
-"""Set in the processes of a training run whose parent has claimed the GPUs that they see."""
+"""Set in the processes of a training run whose parent has claimed the GPUs that they see, to how many it saw itself."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -51,7 +51,12 @@ def claim_gpus(wanted: str, count: int) -> None:
     names = [str(index) for index in range(len(uuids))] if given is None else given.split(",")
     indices = claim_free_gpus(uuids, count)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[index].strip() for index in indices)
-    os.environ[CLAIMED] = "1"
+    os.environ[CLAIMED] = str(len(uuids))
+
+
+def gpus_in_reach() -> int:
+    """Number of GPUs that this job sees, also the ones that other jobs have claimed."""
+    return int(os.environ.get(CLAIMED, 0)) or torch.cuda.device_count()
 
 
 @functools.cache

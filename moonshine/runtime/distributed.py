@@ -11,6 +11,8 @@ WORLD_SIZE = int(_torchrun.get("WORLD_SIZE", 1))
 RANK = int(_torchrun.get("RANK", 0))
 LOCAL_RANK = int(_torchrun["LOCAL_RANK"]) if _torchrun else None
 """Rank among the processes of this machine; None if torchrun started none."""
+LOCAL_WORLD_SIZE = int(_torchrun.get("LOCAL_WORLD_SIZE", 1))
+"""Number of the processes of this machine."""
 IS_MAIN = RANK == 0
 """Whether this is the process that writes files and messages."""
 

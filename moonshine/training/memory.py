@@ -8,12 +8,17 @@ from typing import Any
 
 import torch
 
+from moonshine.runtime.control_groups import control_groups
 from moonshine.training.state import TrainingState
 
 SHARE = 0.9
 """Share of the free memory to use; the rest is for what the allocator leaves unused."""
 
-CONTROL_GROUPS, MEMBERSHIPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+CONTROL_GROUP_FILES = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""Version of control groups -> the files with the limit and the usage, and the line of memory.stat with the cache."""
 
 
 @dataclass(frozen=True)
@@ -64,20 +69,9 @@ def _available() -> int:
 
 
 def _left_by_control_groups() -> Iterator[int]:
-    """What is left in each group with a limit, from this process's own up to the root, in cgroup v2 or v1."""
-    for line in MEMBERSHIPS.read_text().splitlines() if MEMBERSHIPS.exists() else []:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            root, names = CONTROL_GROUPS, ("memory.max", "memory.current", "inactive_file")
-        elif controllers == "memory":
-            root = CONTROL_GROUPS / "memory"
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        own = Path(path.lstrip("/"))
-        for group in (own, *own.parents):
-            with contextlib.suppress(OSError, ValueError):  # no such group in this container, or no limit: "max"
-                yield _left(root / group, *names)
+    for version, group in control_groups("memory"):
+        with contextlib.suppress(OSError, ValueError):  # no such group in this container, or no limit: "max"
+            yield _left(group, *CONTROL_GROUP_FILES[version])
 
 
 def _left(group: Path, limit: str, usage: str, cache: str) -> int:

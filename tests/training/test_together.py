@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.separate_project import write_params
+from moonshine.runtime import control_groups
 from moonshine.runtime.files import sha256
 from moonshine.training import memory
 from moonshine.training.memory import Need, batches_of_students
@@ -134,8 +135,8 @@ def test_control_groups_limit_what_is_free(
         memory_stat="inactive_file 1\ntotal_inactive_file 200",
     )
     (tmp_path / "memberships").write_text(membership)
-    monkeypatch.setattr(memory, "CONTROL_GROUPS", root)
-    monkeypatch.setattr(memory, "MEMBERSHIPS", tmp_path / "memberships")
+    monkeypatch.setattr(control_groups, "CONTROL_GROUPS", root)
+    monkeypatch.setattr(control_groups, "MEMBERSHIPS", tmp_path / "memberships")
     monkeypatch.setattr(memory, "_available", lambda: 10**6)
     assert memory.free_memory(torch.device("cpu")) == free
 
