@@ -88,6 +88,7 @@ class JpegImages:
             batch_sampler=[batch.tolist() for batch in batches],
             num_workers=workers,
             prefetch_factor=BATCHES_AHEAD if workers else None,
+            multiprocessing_context="fork" if workers else None,  # others would copy the view, with all of the data
             collate_fn=_as_it_is,
             worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # its own, because training uses the global one

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import Process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +191,9 @@ def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
     injected: Injections,
 ) -> None:
-    started: list[Process] = []
+    started: list[BaseProcess] = []
 
-    def start_and_harm(process: Process) -> None:
+    def start_and_harm(process: BaseProcess) -> None:
         begin(process)
         assert process.pid is not None
         started.append(process)
@@ -201,8 +201,8 @@ def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
             os.kill(process.pid, harm)
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
 
-    begin = Process.start
-    monkeypatch.setattr(Process, "start", start_and_harm)
+    begin = BaseProcess.start
+    monkeypatch.setattr(BaseProcess, "start", start_and_harm)
     monkeypatch.setattr(jpeg_images, "SECONDS_BETWEEN_LOOKS", 0.5)
     monkeypatch.setattr(jpeg_images, "SECONDS_FOR_A_BATCH", seconds)
     with injected(f"{harm.name} of a loading worker before the others have started"):

@@ -2,9 +2,11 @@
 
 import io
 import json
+import multiprocessing
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from benchmarks.separate_project import write_params
-from moonshine.data import crops
+from moonshine.data import crops, jpeg_images
 from moonshine.data.jpeg_images import JpegImages
 from moonshine.data.order import epoch_order
 from moonshine.errors import DataError
@@ -285,6 +287,22 @@ def test_batches_depend_on_seed_epoch_and_index_alone(workers: int, imagenet: Pa
         assert torch.equal(images, again)
     other_epoch = torch.cat([images for images, _ in reference.training_batches(CROPS, 3, 3, 10)])
     assert not torch.equal(other_epoch.sort(0).values, other_sizes.sort(0).values)
+
+
+def test_workers_inherit_the_data_whatever_python_starts_processes_with(
+    imagenet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.14 starts them from a server, to which it would send the mapped file."""
+
+    def refuse(view: Any, protocol: int) -> Any:
+        raise AssertionError("the data are copied")
+
+    monkeypatch.setattr(
+        multiprocessing.context._default_context, "_actual_context", multiprocessing.get_context("spawn")
+    )
+    monkeypatch.setattr(jpeg_images._View, "__reduce_ex__", refuse)
+    batches = JpegImages(imagenet, "train", CPU, 1).training_batches(CROPS, 0, 1, 20)
+    assert sum(len(labels) for _, labels in batches) == 48
 
 
 def test_loading_leaves_the_global_randomness_alone(imagenet: Path) -> None:
