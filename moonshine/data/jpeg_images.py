@@ -1,9 +1,12 @@
 """Batches of JPEG images, decoded and cropped by worker processes, normalised on the training device."""
 
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import active_children
 from pathlib import Path
+from threading import Thread
 from traceback import clear_frames
 from typing import Any
 
@@ -174,21 +177,48 @@ def _raise_worker_errors(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Ten
 
 
 def _poll_loader(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """The workers' output; torch checks that they are alive only when its timeout ends, so the timeout is short."""
+    """The workers' output.
+
+    torch checks that its workers are alive only when its timeout ends, so the timeout is short; and with a timeout, it
+    never checks the thread that pins their output.
+    """
     batches, waited = iter(loader), 0.0
-    while waited < SECONDS_FOR_A_BATCH:
-        try:
-            made = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader timed out" not in str(error):
-                raise
-            waited += SECONDS_BETWEEN_LOOKS
-        else:
-            waited = 0.0
-            yield made
+    pinning: Thread | None = getattr(batches, "_pin_memory_thread", None)
+    with _failures_of(pinning) as failures:
+        while waited < SECONDS_FOR_A_BATCH:
+            try:
+                made = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader timed out" not in str(error):
+                    raise
+                waited += SECONDS_BETWEEN_LOOKS
+            else:
+                waited = 0.0
+                yield made
+            if waited and pinning and not pinning.is_alive():
+                raise RuntimeError(f"DataLoader's pinning thread ended: {failures}")
     raise RuntimeError(f"DataLoader made nothing for {waited:.0f} seconds")
+
+
+@contextmanager
+def _failures_of(thread: Thread | None) -> Iterator[list[BaseException | None]]:
+    """A list for the error that ends this thread, whose traceback is then not printed."""
+    failures: list[BaseException | None] = []
+    print_traceback = threading.excepthook
+
+    def note(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is thread:
+            failures.append(failure.exc_value)
+        else:
+            print_traceback(failure)
+
+    threading.excepthook = note
+    try:
+        yield failures
+    finally:
+        threading.excepthook = print_traceback
 
 
 def _as_it_is(batch: Any) -> Any:

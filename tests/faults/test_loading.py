@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data._utils import pin_memory
 
 from benchmarks.separate_project import environment, write_params
 from moonshine.data import jpeg_images
@@ -212,6 +213,32 @@ def test_a_worker_that_dies_or_hangs_before_the_others_have_started_is_noticed(
         assert len(started) == 2
         for process in started:
             process.join()  # as the end of the run does
+
+
+def test_the_end_of_the_thread_that_pins_batches_is_told(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], injected: Injections
+) -> None:
+    """torch starts it with a GPU alone; here it copies nothing, and ends as it does if a batch cannot be received."""
+
+    def receive_two(received: Any, pinned: Any, *_: Any) -> None:
+        for _ in range(2):
+            pinned.put(received.get())
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(pin_memory, "_pin_memory_loop", receive_two)
+    monkeypatch.setattr(jpeg_images, "SECONDS_BETWEEN_LOOKS", 0.5)
+    data = JpegImages(prepared / "data/imagenet", "val", torch.device("cpu"), workers=1)
+    data.device = torch.device("cuda")
+    crops = Augmentation(crop_scale=[0.08, 1.0], flip=True)
+    batches = data.training_pixels(crops, 0, 1, torch.arange(len(data)).split(10))
+    with injected("the end of the thread that pins batches"):
+        made = [len(next(batches)) for _ in range(2)]
+        with pytest.raises(MachineError, match=r"pinning thread ended: .*Connection reset by peer.*reduce"):
+            next(batches)
+    assert made == [10, 10]
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [0, 1])
