@@ -34,6 +34,17 @@ def small_scale(params: dict[str, Any], raw: Path, addresses: dict[str, str], di
         published |= {"url": f"{addresses[name]}/truncate/fine/{name}.pth", "sha256": digests[name]}
 
 
+def test_the_experiment_for_gpus_differs_in_precision_and_machine_alone() -> None:
+    original, for_gpus = (
+        yaml.safe_load((ROOT / f"experiments/{name}.yaml").read_text()) for name in ("imagenet", "imagenet-bf16")
+    )
+    assert for_gpus["machine"]["device"] == "cuda"
+    assert for_gpus["machine"]["raw_data"] == original["machine"]["raw_data"]
+    recipe = {**original["recipe"], "precision": "bfloat16"}
+    expected = {**original, "experiment": "imagenet-bf16", "recipe": recipe, "machine": for_gpus["machine"]}
+    assert for_gpus == expected
+
+
 @pytest.mark.slow
 def test_every_row_of_the_imagenet_experiment_by_either_engine(tmp_path: Path) -> None:
     params = yaml.safe_load((ROOT / "experiments/imagenet.yaml").read_text())
