@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 from moonshine.data.normalisation import Normalisation
 from moonshine.distillation.objective import Distillation
-from moonshine.distillation.teacher import Teacher, fold_batch_norms
+from moonshine.distillation.teacher import Teacher, cast_weights, fold_batch_norms
 from moonshine.models.architecture import architecture_of
 from moonshine.models.attention_points import attention_points
 from moonshine.models.networks import build_network, place
@@ -143,6 +143,7 @@ def _teacher(architecture: Architecture) -> Teacher:
     """As `Teacher.load` makes it, without weights."""
     network, points = build_network(architecture).to_empty(device=CPU).eval(), attention_points(architecture)
     fold_batch_norms(network, keep=points)
+    cast_weights(network, torch.bfloat16)
     return Teacher(place(network, CPU), points, torch.bfloat16)
 
 

@@ -51,7 +51,7 @@ class Teacher:
         network, description = load_model(path, name)
         layers = attention_points(description["architecture"])
         fold_batch_norms(network, keep=layers)
-        _cast(network, precision)
+        cast_weights(network, precision)
         return cls(place(network, device), layers, precision, compiled), description
 
     def __call__(self, images: torch.Tensor) -> TeacherOutputs:
@@ -105,13 +105,13 @@ def fold_batch_norms(network: nn.Module, keep: Collection[str] = ()) -> None:
             network.set_submodule(node.target, nn.Identity())
 
 
-def _cast(network: nn.Module, precision: torch.dtype) -> None:
+def _within(module: str, path: str) -> bool:
+    """Whether the module is the one at the path or a part of it, such as the last convolution of a cheap one."""
+    return f"{module}.".startswith(f"{path}.")
+
+
+def cast_weights(network: nn.Module, precision: torch.dtype) -> None:
     """Cast, in place and once, the weights that autocast would cast in each forward pass, to the same bytes."""
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             layer.to(precision)
-
-
-def _within(module: str, path: str) -> bool:
-    """Whether the module is the one at the path or a part of it, such as the last convolution of a cheap one."""
-    return f"{module}.".startswith(f"{path}.")

@@ -111,7 +111,7 @@ def test_weights_cast_once_give_the_bytes_of_weights_cast_in_each_pass(
     assert {layer.weight.dtype for layer in once.network.modules() if isinstance(layer, torch.nn.Conv2d)} == {
         torch.bfloat16
     }
-    monkeypatch.setattr("moonshine.distillation.teacher._cast", lambda network, precision: None)
+    monkeypatch.setattr("moonshine.distillation.teacher.cast_weights", lambda network, precision: None)
     each_time = teacher_of(path, torch.bfloat16)
     assert all(parameter.dtype == torch.float32 for parameter in each_time.network.parameters())
     cast, autocast = once(images), each_time(images)
