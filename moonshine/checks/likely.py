@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from moonshine.models.architecture import architecture_of
 from moonshine.models.networks import build_network
 from moonshine.params import Params
+from moonshine.runtime.device import missing_gpu
 
 
 def likely_mistakes(params: Params) -> Iterator[str]:
@@ -24,9 +24,9 @@ def likely_mistakes(params: Params) -> Iterator[str]:
     for name, checkpoint in params.fetch.items():
         if "://" not in checkpoint.url and not Path(checkpoint.url).expanduser().is_file():
             yield f"fetch.{name}.url: no file {checkpoint.url} on this machine"
+    if problem := missing_gpu(params.machine.device):
+        yield problem
     if params.machine.device == "cuda":
-        if not torch.cuda.is_available():
-            yield "machine.device: cuda, but PyTorch finds no GPU on this machine"
         yield from _nondeterministic_networks(params)
 
 

@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 from moonshine.errors import MachineError, MoonshineError, ParamsError
 from moonshine.project.artefacts import GPU_CLAIMS, RUNS
+from moonshine.runtime import nvidia
 
 IMAGE, SIF = "moonshine", Path("containers/moonshine.sif")
-GPU = Path("/dev/nvidiactl")
 PASSED_ON = ("CUDA_VISIBLE_DEVICES", "GLIBC_TUNABLES", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
 """Variables passed on to Docker; Apptainer passes on the whole environment."""
 NOT_THE_HOSTS = ("--env", "PYTHONPATH=,PYTHONHOME=,PYTHONNOUSERSITE=1")
@@ -76,7 +76,7 @@ def _docker(command: Sequence[str]) -> list[str]:
     # the caller's user, with a name, which torch.compile needs; room for DataLoader workers to share tensors
     words = ["docker", "run", "--rm", "--init", "--user", f"{os.getuid()}:{os.getgid()}", "--shm-size", "8g"]
     words += ["--env", "USER=moonshine", "--env", "HOME=/tmp", "--workdir", here]
-    if GPU.exists():
+    if nvidia.CONTROL.exists():
         GPU_CLAIMS.mkdir(mode=0o1777, exist_ok=True)
         words += ["--gpus", "all", "--volume", f"{GPU_CLAIMS}:{GPU_CLAIMS}"]
     _require_mountable(here)

@@ -437,7 +437,7 @@ class Machine(Section):
     """Settings that differ between machines and change no result; no stage declares them."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU if there is one; `cuda` requires one."""
+    """`auto` takes a GPU if there is one, and refuses to run if torch cannot use it; `cuda` requires one."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Time between checkpoints, in seconds: the most work that a kill can cost."""
     checkpoint_steps: Count | None = None

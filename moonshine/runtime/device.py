@@ -6,36 +6,67 @@ import os
 import torch
 
 from moonshine.errors import MachineError
-from moonshine.runtime import distributed
+from moonshine.runtime import distributed, nvidia
 from moonshine.runtime.gpu_claims import claim_free_gpus, claim_gpu, share_gpu
 
 CLAIMED = "MOONSHINE_GPUS_CLAIMED"
 """Set in the processes of a training run whose parent has claimed the GPUs that they see, to how many it saw itself."""
+NO_GPUS = ("", "-1", "NoDevFiles")
+"""Values of CUDA_VISIBLE_DEVICES that hide all GPUs: the user's, and what SLURM has set for jobs without any."""
 
 
 def choose_device(wanted: str) -> torch.device:
     """The device that `machine.device` asks for.
 
-    `auto` takes a GPU if there is one; `cuda` requires one: MachineError (exit code 5), never a silent CPU fallback.
-
-    `auto` fails too if a cluster or the user granted a GPU that this process cannot see, for example in a container
-    started without its driver.
+    `auto` takes a GPU if there is one; `cuda` requires one. MachineError (exit code 5) if `missing_gpu` has an answer,
+    never a silent CPU fallback.
     """
     if wanted == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
         return torch.device("cuda", _claimed_gpu())
-    cause = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
-    if wanted == "cuda":
-        raise MachineError(f"machine.device: cuda, but {cause}; set it to auto or cpu, or run where a GPU is")
-    if granted := _granted_gpus():
-        raise MachineError(f"{granted}, but {cause}; in a container, start it with --nv or --gpus, or set it empty")
+    if problem := missing_gpu(wanted):
+        raise MachineError(problem)
     return torch.device("cpu")
 
 
-def _granted_gpus() -> str | None:
-    devices = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return f"CUDA_VISIBLE_DEVICES is {devices}" if devices not in ("", "-1", "NoDevFiles") else None
+def missing_gpu(wanted: str) -> str | None:
+    """Which GPU was asked for or is there but cannot be used, why, and what to do; None if nothing is wrong.
+
+    `wanted` is `machine.device`. With `auto` too, the driver of a GPU or a CUDA_VISIBLE_DEVICES that names some means
+    that one is expected, for example in a container started without it.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted == "cpu" or torch.cuda.is_available():
+        return None
+    if wanted == "cuda":
+        expected, otherwise = "machine.device: cuda", "set it to cpu"
+    elif visible in NO_GPUS:
+        return None
+    elif visible is not None:
+        expected, otherwise = f"CUDA_VISIBLE_DEVICES is {visible}", "set it empty"
+    elif nvidia.CONTROL.exists():
+        expected, otherwise = f"machine.device: {wanted} and {nvidia.CONTROL} exists", "set machine.device: cpu"
+    else:
+        return None
+    cause, remedy = _unusable_gpu()
+    return f"{expected}, but {cause}; {remedy}, or {otherwise}"
+
+
+def _unusable_gpu() -> tuple[str, str]:
+    """Why torch finds no GPU, and what to do."""
+    cuda, driver = torch.version.cuda, nvidia.driver_version()
+    if cuda is None:
+        return "this torch was built without CUDA", "install one with CUDA"
+    needed = nvidia.OLDEST_DRIVER.get(cuda.split(".")[0])
+    if driver and needed and int(driver.split(".")[0]) < needed:
+        return f"the driver is {driver} and CUDA {cuda} of this torch needs {needed} or newer", "update the driver"
+    if not nvidia.CONTROL.exists():
+        return "torch finds no GPU", "run where one is (a container needs --nv or --gpus)"
+    return (
+        f"torch finds no GPU (driver {driver or 'unknown'}, CUDA {cuda})",
+        "see why with `python -c 'import torch; torch.cuda.init()'` (a container needs --nv or --gpus)",
+    )
 
 
 def claim_gpus(wanted: str, count: int) -> None:

@@ -60,6 +60,7 @@ def set_up() -> None:
     # Pillow then reuses its memory: having the kernel zero pages for every image takes a fifth of the decoding time.
     os.environ.setdefault("PILLOW_BLOCKS_MAX", "8")
     warnings.filterwarnings("ignore", module="PIL")  # about oddities in a file; `prepare` records them once
+    warnings.filterwarnings("ignore", message="CUDA initialization: ")  # runtime/device.py reports it in one line
 
 
 def import_compiler_when_used() -> None:

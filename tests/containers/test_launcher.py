@@ -14,6 +14,7 @@ import pytest
 from benchmarks.separate_project import ROOT, environment, write_params
 from moonshine.containers import launcher
 from moonshine.errors import ParamsError
+from moonshine.runtime import nvidia
 from tests.support.project import run, run_moonshine, toy_params
 
 LOCK = "requirements/runtime.lock"
@@ -113,7 +114,7 @@ def test_docker_gets_the_project_the_users_id_and_the_data_disks(project: Path, 
     assert words[words.index("--workdir") + 1] == str(project)
     assert "CUDA_VISIBLE_DEVICES" in words
     assert words[-6:] == ["--entrypoint", "python", "moonshine", "-m", "moonshine", "prepare"]
-    assert ("--gpus" in words) == launcher.GPU.exists()
+    assert ("--gpus" in words) == nvidia.CONTROL.exists()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_docker_gets_the_gpus_where_there_are_some(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(launcher, "_require", lambda program: None)
     monkeypatch.setattr(launcher, "_answers", lambda *command: True)
     monkeypatch.setattr(launcher, "GPU_CLAIMS", tmp_path / "claims")
-    monkeypatch.setattr(launcher, "GPU", tmp_path)  # something that exists
+    monkeypatch.setattr(nvidia, "CONTROL", tmp_path)  # something that exists
     words = launcher.LAUNCHERS["docker"](["python"])
     assert words[words.index("--gpus") + 1] == "all"
     assert f"{tmp_path / 'claims'}:{tmp_path / 'claims'}" in words  # so that containers see each other's claims
