@@ -110,7 +110,7 @@ def _in_processes(params: "Params") -> None:
     if distributed.LOCAL_RANK is None and count > 1:
         from moonshine.runtime.torchrun import run_processes
 
-        sys.exit(run_processes(count, params.machine.device))
+        sys.exit(run_processes(count, params.machine.device, params.machine.trainings_per_gpu))
     if count != distributed.WORLD_SIZE:
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {distributed.WORLD_SIZE}; make them equal")
 

@@ -438,6 +438,9 @@ class Machine(Section):
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU if there is one, and refuses to run if torch cannot use it; `cuda` requires one."""
+    trainings_per_gpu: Count = 1
+    """Jobs that may use one GPU at the same time; more than one is meant for small networks, which alone leave it idle
+    between kernels."""
     checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Time between checkpoints, in seconds: the most work that a kill can cost."""
     checkpoint_steps: Count | None = None

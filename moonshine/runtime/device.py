@@ -10,13 +10,15 @@ from moonshine.runtime import distributed, nvidia
 from moonshine.runtime.gpu_claims import claim_free_gpus, claim_gpu, share_gpu
 
 CLAIMED = "MOONSHINE_GPUS_CLAIMED"
-"""Set in the processes of a training run whose parent has claimed the GPUs that they see, to how many it saw itself."""
+"""The slots that a parent has claimed on the GPUs that its processes see, one for each, separated by commas."""
+IN_REACH = "MOONSHINE_GPUS_IN_REACH"
+"""How many GPUs the parent saw itself."""
 NO_GPUS = ("", "-1", "NoDevFiles")
 """Values of CUDA_VISIBLE_DEVICES that hide all GPUs: the user's, and what SLURM has set for jobs without any."""
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device that `machine.device` asks for.
+def choose_device(wanted: str, trainings_per_gpu: int) -> torch.device:
+    """The device that `machine.device` asks for, shared with as many jobs as `machine.trainings_per_gpu` allows.
 
     `auto` takes a GPU if there is one; `cuda` requires one. MachineError (exit code 5) if `missing_gpu` has an answer,
     never a silent CPU fallback.
@@ -24,7 +26,7 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda", _claimed_gpu())
+        return torch.device("cuda", _claimed_gpu(trainings_per_gpu))
     if problem := missing_gpu(wanted):
         raise MachineError(problem)
     return torch.device("cpu")
@@ -69,8 +71,8 @@ def _unusable_gpu() -> tuple[str, str]:
     )
 
 
-def claim_gpus(wanted: str, count: int) -> None:
-    """Claim one GPU for each of the `count` processes that this one starts, and let them see only those.
+def claim_gpus(wanted: str, count: int, trainings_per_gpu: int) -> None:
+    """Claim a different GPU for each of the `count` processes that this one starts, and let them see only those.
 
     Nothing is claimed if they compute on the CPU; if there is no GPU, they report that themselves.
     """
@@ -80,27 +82,28 @@ def claim_gpus(wanted: str, count: int) -> None:
     # CUDA numbers devices in the order of the variable; if it is unset, by indices that are the same in every process
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(index) for index in range(len(uuids))] if given is None else given.split(",")
-    indices = claim_free_gpus(uuids, count)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[index].strip() for index in indices)
-    os.environ[CLAIMED] = str(len(uuids))
+    claims = claim_free_gpus(uuids, count, trainings_per_gpu)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[claim.device].strip() for claim in claims)
+    os.environ[CLAIMED] = ",".join(claim.slot for claim in claims)
+    os.environ[IN_REACH] = str(len(uuids))
 
 
 def gpus_in_reach() -> int:
     """Number of GPUs that this job sees, also the ones that other jobs have claimed."""
-    return int(os.environ.get(CLAIMED, 0)) or torch.cuda.device_count()
+    return int(os.environ.get(IN_REACH, 0)) or torch.cuda.device_count()
 
 
 @functools.cache
-def _claimed_gpu() -> int:
+def _claimed_gpu(trainings_per_gpu: int) -> int:
     uuids = _visible_gpus()
     if distributed.LOCAL_RANK is None:
-        (index,) = claim_free_gpus(uuids, 1)
+        ((index, _),) = claim_free_gpus(uuids, 1, trainings_per_gpu)
     else:
         index = distributed.LOCAL_RANK
-        if CLAIMED in os.environ:
-            share_gpu(uuids[index])
+        if claimed := os.environ.get(CLAIMED):
+            share_gpu(uuids[index], claimed.split(",")[index])
         else:
-            claim_gpu(uuids, index)
+            claim_gpu(uuids, index, trainings_per_gpu)
     torch.cuda.set_device(index)
     return index
 

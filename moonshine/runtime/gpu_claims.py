@@ -1,7 +1,8 @@
 """Which of a machine's GPUs a job takes, because the engines assign no GPUs to their jobs.
 
-A job locks a device's file until the job ends, however it ends: the kernel releases the lock. Nothing here imports
-torch.
+Every job holds a shared lock on its device's file, which is named by the device's UUID, and a job that lets others use
+the device at the same time also holds the lock of a slot. The kernel releases locks when a process ends, however it
+ends. Nothing here imports torch.
 """
 
 import fcntl
@@ -9,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from moonshine.errors import MachineError
 from moonshine.project import artefacts
@@ -19,26 +21,32 @@ FOLDER = artefacts.GPU_CLAIMS
 SECONDS_BETWEEN_TRIES = 1.0
 
 
-def claim_free_gpus(uuids: Sequence[str], count: int) -> list[int]:
-    """The indices of the first `count` devices that no other job has; while fewer are free, waits and holds none.
+class Claim(NamedTuple):
+    """A device that this process holds until it ends."""
+
+    device: int
+    """Index of the device among those that this process sees."""
+    slot: str
+    """Name of the lock file: `<uuid>.<number>-of-<limit>`, or the UUID of a device that is shared with no job."""
+
+
+def claim_free_gpus(uuids: Sequence[str], count: int, limit: int) -> list[Claim]:
+    """Claim the `count` free devices that have the fewest jobs; while fewer are free, waits and holds none.
 
     `uuids` name the devices that this process sees: unlike indices, they mean the same in every job, whatever
     CUDA_VISIBLE_DEVICES or a cluster's cgroups make visible to it.
+
+    `limit` is how many jobs, including this one, may have a device at the same time. Jobs with different limits share
+    a device only within the lowest of them. One that wants a device alone waits until nobody has it.
     """
     _require(count, uuids)
     told = False
     while True:
         with _alone():
-            locks = {index: _lock(uuid, fcntl.LOCK_EX) for index, uuid in enumerate(uuids)}
-            free = {index: lock for index, lock in locks.items() if lock is not None}
-            taken = list(free)[:count] if len(free) >= count else []
-            for index, lock in free.items():
-                if index in taken:
-                    fcntl.flock(lock, fcntl.LOCK_SH)  # for `share_gpu`; no job can get in between: `_alone` is held
-                else:
-                    os.close(lock)
-        if taken:
-            return taken
+            jobs = {index: _jobs_to_join(uuid, limit) for index, uuid in enumerate(uuids)}
+            free = sorted((number, index) for index, number in jobs.items() if number is not None)
+            if len(free) >= count:
+                return [Claim(index, _take(uuids[index], limit)) for _, index in free[:count]]
         if not told:
             say(f"{len(free)} of {len(uuids)} GPUs are free and this job takes {count}; waiting for other jobs to end")
             told = True
@@ -46,20 +54,21 @@ def claim_free_gpus(uuids: Sequence[str], count: int) -> list[int]:
         time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def claim_gpu(uuids: Sequence[str], index: int) -> None:
-    """Take one device or raise MachineError (exit code 5): processes that wait for each other must not wait here."""
+def claim_gpu(uuids: Sequence[str], index: int, limit: int) -> None:
+    """Claim one device or raise MachineError (exit code 5): processes that wait for each other must not wait here."""
     _require(index + 1, uuids)
     with _alone():
-        claimed = _lock(uuids[index], fcntl.LOCK_EX) is not None
-    if not claimed:
-        raise MachineError(
-            f"GPU {index} is taken by another job; set CUDA_VISIBLE_DEVICES to free ones, or wait until it ends"
-        )
+        if _jobs_to_join(uuids[index], limit) is None:
+            raise MachineError(
+                f"GPU {index} is taken by another job; set CUDA_VISIBLE_DEVICES to free ones, or wait until it ends"
+            )
+        _take(uuids[index], limit)
 
 
-def share_gpu(uuid: str) -> None:
-    """Hold on to a device that the parent process claimed, so that it stays taken if only the parent is killed."""
-    _lock(uuid, fcntl.LOCK_SH)
+def share_gpu(uuid: str, slot: str) -> None:
+    """Hold on to what the parent process claimed, so that it stays taken if only the parent is killed."""
+    for name in dict.fromkeys((uuid, slot)):
+        _lock(name, fcntl.LOCK_SH)
 
 
 def _require(count: int, uuids: Sequence[str]) -> None:
@@ -69,7 +78,7 @@ def _require(count: int, uuids: Sequence[str]) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Lock out other jobs for a moment, so that none mistakes a device being tried for a claimed one."""
+    """Lock out other jobs for a moment, so that none mistakes a lock being tried for a claim."""
     try:
         FOLDER.mkdir(mode=0o777, exist_ok=True)
         FOLDER.chmod(0o1777)
@@ -83,9 +92,35 @@ def _alone() -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock(uuid: str, kind: int) -> int | None:
-    """A descriptor that holds the device's lock while open (at most until the process ends), or None if it is taken."""
-    path = FOLDER / uuid
+def _jobs_to_join(uuid: str, limit: int) -> int | None:
+    """How many jobs have the device, or None if no other may join them."""
+    slots = [path.name for path in FOLDER.glob(f"{uuid}.*")]
+    limits = [int(slot.rpartition("-")[2]) for slot in slots if not _is_free(slot)]
+    if not limits and not _is_free(uuid):  # a job that holds no slot shares the device with nobody
+        return None
+    return len(limits) if len(limits) < min([limit, *limits]) else None
+
+
+def _take(uuid: str, limit: int) -> str:
+    """Lock a device that `_jobs_to_join` let this job join, and return the slot."""
+    _lock(uuid, fcntl.LOCK_SH)
+    if limit == 1:
+        return uuid
+    slot = next(slot for slot in (f"{uuid}.{number}-of-{limit}" for number in range(limit)) if _is_free(slot))
+    _lock(slot, fcntl.LOCK_SH)
+    return slot
+
+
+def _is_free(name: str) -> bool:
+    lock = _lock(name, fcntl.LOCK_EX)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
+
+
+def _lock(name: str, kind: int) -> int | None:
+    """A descriptor that holds a file's lock while open (at most until the process ends), or None if it is taken."""
+    path = FOLDER / name
     try:
         # locking needs no write permission, and another user's file in a shared folder could not be opened for writing
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -19,12 +19,12 @@ SECONDS_TO_SAVE = 110
 """Between a stop signal and SIGKILL; SLURM's profile asks for 120 s."""
 
 
-def run_processes(count: int, device: str) -> int:
+def run_processes(count: int, device: str, trainings_per_gpu: int) -> int:
     """Run this same command in `count` processes, each with its own GPU if the machine has any.
 
     Returns the exit code of the process that failed first, or 0.
     """
-    _claim_gpus(device, count)
+    _claim_gpus(device, count, trainings_per_gpu)
     from torch.distributed.elastic.agent.server.api import SignalException  # type: ignore[attr-defined]
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -52,12 +52,12 @@ def run_processes(count: int, device: str) -> int:
     return 0
 
 
-def _claim_gpus(wanted: str, count: int) -> None:
+def _claim_gpus(wanted: str, count: int, trainings_per_gpu: int) -> None:
     """Claim here, not in the processes: they wait for each other, so they could not wait for other jobs' devices."""
     handlers = {stop: signal.getsignal(stop) for stop in STOP_SIGNALS}
     signals.install_handlers()
     try:
-        claim_gpus(wanted, count)
+        claim_gpus(wanted, count, trainings_per_gpu)
     finally:
         for stop, handler in handlers.items():  # torchrun sets its own once the processes run
             signal.signal(stop, handler)

@@ -31,7 +31,7 @@ def attention_maps(params: Params) -> None:
     The distance between two maps of one image is the squared L2 distance of the maps, each scaled to L2 norm 1: 0 if
     both networks look at the same places, at most 2 if they look at different ones.
     """
-    settings, device = params.attention_maps, choose_device(params.machine.device)
+    settings, device = params.attention_maps, choose_device(params.machine.device, params.machine.trainings_per_gpu)
     make_deterministic(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     check_images(params)

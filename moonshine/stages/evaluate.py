@@ -24,7 +24,7 @@ MEASURED = ("top1", "top5", "loss")
 
 def evaluate(params: Params, row: Row) -> None:
     """Write results/<experiment>/metrics/<row>.json, and only the numbers, flat, to .../scores/<row>.json."""
-    device = choose_device(params.machine.device)
+    device = choose_device(params.machine.device, params.machine.trainings_per_gpu)
     make_deterministic(params.recipe.threads)
     data = open_images(artefacts.data_folder(params.dataset.name), "val", device, params.machine.workers)
     networks: list[dict[str, Any]] = []

@@ -54,10 +54,16 @@ def measure_need(state: TrainingState, images: torch.Tensor, labels: torch.Tenso
     return Need(lasting, passing)
 
 
-def free_memory(device: torch.device) -> int:
-    """Memory that is available: the GPU's, or what the kernel and the control groups leave to this process."""
-    if device.type == "cuda":  # the GPU counts what the allocator has reserved as taken
-        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+def free_memory(device: torch.device, trainings_per_gpu: int) -> int:
+    """Memory that is available: of the GPU, or what the kernel and the control groups leave to this process.
+
+    Of a GPU that `trainings_per_gpu` jobs share, each may take an equal share, even if the others have not started.
+    """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info()
+        allocated = torch.cuda.memory_allocated()
+        # the GPU counts what the allocator has reserved as taken
+        return min(free + torch.cuda.memory_reserved(), total // trainings_per_gpu) - allocated
     return min([_available(), *_left_by_control_groups()])
 
 

@@ -39,7 +39,7 @@ def train_runs(
 
     `make_objective` gets a row, `make_teacher` the device.
     """
-    device = choose_device(params.machine.device)
+    device = choose_device(params.machine.device, params.machine.trainings_per_gpu)
     make_deterministic(params.recipe.threads, tf32=params.recipe.precision == "tf32")
     with joined(device):
         # the first process says which: on a network file system, others may see its latest files later
@@ -63,7 +63,7 @@ def _train_on(
         _require_statistics(run, train, params.recipe.batch_size)
     teacher = make_teacher(device) if make_teacher else None
     failures = []
-    for group in _batches_of_students(params.recipe, runs, make_objective, teacher, train):
+    for group in _batches_of_students(params, runs, make_objective, teacher, train):
         states = {_resume(params.recipe, run, make_objective(run.row), device): run for run in group}
         _announce(params, states, device)
         require_room_for(group[0].path, [state.checkpoint() for state in states])
@@ -108,7 +108,7 @@ def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
 
 
 def _batches_of_students(
-    recipe: Recipe,
+    params: Params,
     runs: Sequence[RunFolder],
     make_objective: MakeObjective,
     teacher: Forward | None,
@@ -117,6 +117,7 @@ def _batches_of_students(
     """The runs in groups that fit in memory together."""
     if len(runs) == 1:
         return [list(runs)]
+    recipe = params.recipe
     images, labels = next(train.training_batches(recipe.augmentation, runs[0].seed, 1, recipe.batch_size))
     of_teacher = teacher(images) if teacher else None
     eager = recipe.model_copy(update={"compile": False})  # which needs no less memory, and no minutes to compile
@@ -126,7 +127,8 @@ def _batches_of_students(
         needs.append(measure_need(state, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
         del state
-    groups = distributed.broadcast_from_main(batches_of_students(needs, free_memory(train.device)))
+    free = free_memory(train.device, params.machine.trainings_per_gpu)
+    groups = distributed.broadcast_from_main(batches_of_students(needs, free))
     return [[runs[index] for index in group] for group in groups]
 
 

@@ -50,6 +50,8 @@ WRONG: list[tuple[str, object, str]] = [
     ("experiment", "a" * 61, "experiment: must have at most 60 characters, found"),
     ("tables", 3, "tables: must be a list, found 3"),
     ("machine", {"device": "gpu"}, "machine.device: must be one of auto, cpu, cuda, found 'gpu'"),
+    ("machine", {"trainings_per_gpu": 0}, "machine.trainings_per_gpu: must be at least 1, found 0"),
+    ("machine", {"trainings_per_gpu": 1.5}, "machine.trainings_per_gpu: must be an integer, found 1.5"),
     ("machine", {"jobs": {"trian": {}}}, "machine.jobs.trian: must be one of prepare, fetch, train, distil, evaluate,"),
     ("attention_maps.images", list(range(13)), "attention_maps.images: must have at most 12 values, has 13"),
     ("train", ["resnet81"], 'train: unknown network "resnet81" (did you mean "resnet18"?)'),

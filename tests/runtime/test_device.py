@@ -40,7 +40,7 @@ def test_a_driver_without_a_version_is_no_error_in_itself(text: str | None, gpu:
         gpu.write_text(text)
     assert nvidia.driver_version() is None
     with pytest.raises(MachineError, match=r"torch finds no GPU \(driver unknown, CUDA 13\.0\); see why with"):
-        device.choose_device("auto")
+        device.choose_device("auto", 1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_gpu_that_torch_cannot_use_is_not_replaced_by_the_cpu(
     gpu.write_text(OPEN.format(driver))
     monkeypatch.setattr(torch.version, "cuda", cuda)
     with pytest.raises(MachineError) as refused:
-        device.choose_device("auto")
+        device.choose_device("auto", 1)
     message = str(refused.value)
     assert message.startswith(f"machine.device: auto and {nvidia.CONTROL} exists, but {cause}")
     assert message.endswith(", or set machine.device: cpu")
@@ -69,13 +69,13 @@ def test_a_gpu_that_torch_cannot_use_is_not_replaced_by_the_cpu(
 @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
 def test_who_hides_the_gpus_wants_the_cpu(hidden: str, gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    assert device.choose_device("auto") == torch.device("cpu")
-    assert device.choose_device("cpu") == torch.device("cpu")
+    assert device.choose_device("auto", 1) == torch.device("cpu")
+    assert device.choose_device("cpu", 1) == torch.device("cpu")
 
 
 def test_a_machine_without_a_gpu_computes_on_the_cpu(gpu: Path) -> None:
     nvidia.CONTROL.unlink()
-    assert device.choose_device("auto") == torch.device("cpu")
+    assert device.choose_device("auto", 1) == torch.device("cpu")
 
 
 COMMAND = """

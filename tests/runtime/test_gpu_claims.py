@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,30 +21,48 @@ from tests.support.project import run_moonshine, toy_params
 GPUS = [f"GPU-{number}" for number in range(8)]
 # what a job does, without torch: claim, tell, and compute until somebody stops it
 JOB = """
-import signal, sys
+import os, signal, sys
 from pathlib import Path
 from moonshine.runtime import gpu_claims
 gpu_claims.FOLDER, gpu_claims.SECONDS_BETWEEN_TRIES = Path(sys.argv[1]), 0.05
+if user := os.environ.get("AS_USER"):
+    os.setuid(int(user))
 uuids = sys.argv[3:]
-how, number = sys.argv[2].split()
+how, argument, limit = sys.argv[2].split()
 if how == "free":
-    indices = gpu_claims.claim_free_gpus(uuids, int(number))
+    taken = [claim.slot for claim in gpu_claims.claim_free_gpus(uuids, int(argument), int(limit))]
 elif how == "share":
-    gpu_claims.share_gpu(uuids[int(number)])
-    indices = [int(number)]
+    gpu_claims.share_gpu(uuids[0], argument)
+    taken = [argument]
 else:
-    gpu_claims.claim_gpu(uuids, int(number))
-    indices = [int(number)]
-print(*(uuids[index] for index in indices), flush=True)
+    gpu_claims.claim_gpu(uuids, int(argument), int(limit))
+    taken = [uuids[int(argument)]]
+print(*taken, flush=True)
+signal.pause()
+"""
+# what a checkout without machine.trainings_per_gpu does with the one file of a device, as a job or torchrun's process
+OLDER = """
+import fcntl, os, signal, sys
+from pathlib import Path
+path = Path(sys.argv[1], sys.argv[2])
+path.parent.mkdir(exist_ok=True)
+descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o444)
+try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit("taken")
+if sys.argv[3] == "job":
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+print(path.name, flush=True)
 signal.pause()
 """
 # eight devices that only torch.cuda knows of, of which CUDA_VISIBLE_DEVICES leaves some
 PRETENDED = """
-import os, sys, types
+import os, signal, sys, types
 from pathlib import Path
 import torch
 from moonshine.runtime import device, gpu_claims
-from moonshine.params.schema import Machine
+LIMIT = int(os.environ.get("LIMIT", 1))
 gpu_claims.FOLDER = Path(os.environ["CLAIMS"])
 visible = [int(index) for index in os.environ["CUDA_VISIBLE_DEVICES"].split(",")]
 torch.cuda.is_available = lambda: True
@@ -52,10 +71,10 @@ torch.cuda.get_device_properties = lambda index: types.SimpleNamespace(uuid=f"GP
 torch.cuda.set_device = lambda index: print("current device:", index)
 """
 STAGE = f"""{PRETENDED}
-print(device.choose_device("auto"), device.choose_device("auto"), device.choose_device("cpu"))
+print(device.choose_device("auto", 1), device.choose_device("auto", 1), device.choose_device("cpu", 1))
 """
 RANK = f"""{PRETENDED}
-print(os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], device.choose_device("auto"), sep="; ")
+print(os.environ["LOCAL_RANK"], os.environ["CUDA_VISIBLE_DEVICES"], device.choose_device("auto", LIMIT), sep="; ")
 """
 # what `moonshine train` does with recipe.processes: 2, but its processes only tell which device they compute on
 TRAINING = f"""{PRETENDED}
@@ -65,7 +84,7 @@ from moonshine.errors import Interrupted
 launch = api.elastic_launch
 api.elastic_launch = lambda config, program: lambda *command: launch(config, program)("-c", os.environ["RANK_DOES"])
 try:
-    sys.exit(torchrun.run_processes(2, "auto"))
+    sys.exit(torchrun.run_processes(2, "auto", LIMIT))
 except Interrupted as stopped:
     print(stopped)
     sys.exit(stopped.exit_code)
@@ -76,8 +95,11 @@ class Jobs:
     def __init__(self, folder: Path):
         self.folder, self.running = folder, []
 
-    def start(self, *uuids: str, how: str = "free 1") -> subprocess.Popen[str]:
-        return self.run(sys.executable, "-c", JOB, str(self.folder), how, *uuids)
+    def start(self, *uuids: str, how: str = "free 1", limit: int = 1, **extra: str) -> subprocess.Popen[str]:
+        return self.run(sys.executable, "-c", JOB, str(self.folder), f"{how} {limit}", *uuids, **extra)
+
+    def start_older(self, uuid: str, how: str) -> subprocess.Popen[str]:
+        return self.run(sys.executable, "-c", OLDER, str(self.folder), uuid, how)
 
     def run(self, *command: str, **extra: str) -> subprocess.Popen[str]:
         job = subprocess.Popen(
@@ -104,6 +126,12 @@ def waits(job: subprocess.Popen[str]) -> str:
     said = job.stderr.readline()
     assert "waiting for other jobs to end" in said
     return said
+
+
+def refuses(older: subprocess.Popen[str]) -> None:
+    """A job of an older checkout finds its device taken."""
+    assert device_of(older) == ""
+    assert older.communicate()[1] == "taken\n"
 
 
 def next_with_devices(started: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
@@ -190,7 +218,7 @@ def test_more_processes_than_devices_is_an_error(jobs: Jobs) -> None:
 def test_a_device_stays_taken_while_a_process_of_the_training_lives(jobs: Jobs) -> None:
     parent = jobs.start("GPU-0", "GPU-1", how="free 2")
     device_of(parent)
-    process = jobs.start("GPU-0", "GPU-1", how="share 1")
+    process = jobs.start("GPU-1", how="share GPU-1")
     assert device_of(process) == "GPU-1"
     parent.kill()
     parent.wait()
@@ -199,6 +227,110 @@ def test_a_device_stays_taken_while_a_process_of_the_training_lives(jobs: Jobs) 
     waits(waiting)
     process.kill()
     assert device_of(waiting) == "GPU-1"
+
+
+def test_two_jobs_share_a_device_and_a_third_waits_for_a_slot(jobs: Jobs) -> None:
+    first, second = (jobs.start("GPU-0", limit=2) for _ in range(2))
+    slots = [device_of(first), device_of(second)]
+    assert sorted(slots) == ["GPU-0.0-of-2", "GPU-0.1-of-2"]
+    third = jobs.start("GPU-0", limit=2)
+    assert "0 of 1 GPUs are free and this job takes 1; waiting" in waits(third)
+    first.kill()
+    assert device_of(third) == slots[0]
+
+
+def test_jobs_spread_over_devices_before_they_share_one(jobs: Jobs) -> None:
+    slots = [device_of(jobs.start("GPU-0", "GPU-1", limit=2)) for _ in range(4)]
+    assert slots == ["GPU-0.0-of-2", "GPU-1.0-of-2", "GPU-0.1-of-2", "GPU-1.1-of-2"]
+
+
+def test_a_job_that_shares_with_nobody_gets_a_device_of_its_own(jobs: Jobs) -> None:
+    sharing = jobs.start("GPU-0", limit=2)
+    device_of(sharing)
+    assert device_of(jobs.start("GPU-0", "GPU-1")) == "GPU-1"
+    alone = jobs.start("GPU-0")
+    waits(alone)
+    sharing.kill()
+    assert device_of(alone) == "GPU-0"
+    waits(jobs.start("GPU-0", limit=2))
+
+
+def test_the_lowest_limit_holds_for_all_jobs_of_a_device(jobs: Jobs) -> None:
+    device_of(jobs.start("GPU-0", limit=3))
+    second = jobs.start("GPU-0", limit=2)
+    assert device_of(second) == "GPU-0.0-of-2"
+    for limit in (2, 3, 9):
+        waits(jobs.start("GPU-0", limit=limit))
+    second.kill()
+
+
+def test_no_device_ever_has_more_jobs_than_any_of_them_allows(jobs: Jobs) -> None:
+    """All start at once; one ends whenever both devices are in use."""
+    limits = [1, 2, 2, 3, 2, 1, 3, 3, 2, 1, 2, 3]
+    waiting = {jobs.start("GPU-0", "GPU-1", limit=limit): limit for limit in limits}
+    running: list[tuple[subprocess.Popen[str], str, int]] = []
+    while waiting or running:
+        while waiting and (len(running) < 2 or select.select([job.stdout for job in waiting], [], [], 0)[0]):
+            job = next_with_devices(list(waiting))
+            running.append((job, device_of(job).partition(".")[0], waiting.pop(job)))
+        for device_name in ("GPU-0", "GPU-1"):
+            there = [limit for _, name, limit in running if name == device_name]
+            assert len(there) <= min(there, default=0), running
+        ended, *_ = running.pop(0)
+        ended.kill()
+        ended.wait()
+
+
+def test_processes_of_one_training_take_a_slot_each_on_different_devices(jobs: Jobs) -> None:
+    two = GPUS[:2]
+    assert device_of(jobs.start(*two, how="free 2", limit=2)) == "GPU-0.0-of-2 GPU-1.0-of-2"
+    assert device_of(jobs.start(*two, how="this 1", limit=2)) == "GPU-1"
+    third = jobs.start(*two, how="free 2", limit=2)
+    assert "1 of 2 GPUs are free and this job takes 2; waiting" in waits(third)
+    taken = jobs.start(*two, how="this 1", limit=2)
+    assert "MachineError: GPU 1 is taken by another job" in taken.communicate()[1]
+    too_many = jobs.start(*two, how="free 3", limit=2)
+    assert "MachineError: 3 processes on this machine, but 2 GPUs" in too_many.communicate()[1]
+
+
+def test_a_slot_stays_taken_while_a_process_of_the_training_lives(jobs: Jobs) -> None:
+    parent = jobs.start("GPU-0", limit=2)
+    slot = device_of(parent)
+    process = jobs.start("GPU-0", how=f"share {slot}")
+    device_of(process)
+    parent.kill()
+    parent.wait()
+    refuses(jobs.start_older("GPU-0", "job"))
+    assert device_of(jobs.start("GPU-0", limit=2)) == "GPU-0.1-of-2"
+    waiting = jobs.start("GPU-0", limit=2)
+    waits(waiting)
+    process.kill()
+    assert device_of(waiting) == slot
+
+
+@pytest.mark.parametrize("how", ["job", "process"])
+def test_an_older_checkout_has_its_device_to_itself(how: str, jobs: Jobs) -> None:
+    older = jobs.start_older("GPU-0", how)
+    device_of(older)
+    sharing = jobs.start("GPU-0", limit=2)
+    waits(sharing)
+    older.kill()
+    assert device_of(sharing) == "GPU-0.0-of-2"
+    refuses(jobs.start_older("GPU-0", how))
+
+
+def test_jobs_of_different_users_share_a_device(jobs: Jobs) -> None:
+    """Each locks files that the other has made and it cannot write. Only root can start jobs as another user."""
+    another = {"AS_USER": "65534"} if os.getuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o1777)  # as /tmp is
+        jobs.folder = Path(folder, "gpus")
+        for uuid, extra in (("GPU-0", {}), ("GPU-1", another)):
+            assert device_of(jobs.start(uuid, limit=2, **extra)) == f"{uuid}.0-of-2"
+        assert {path.stat().st_mode & 0o777 for path in jobs.folder.iterdir()} == {0o444}
+        for uuid, extra in (("GPU-0", another), ("GPU-1", {})):
+            assert device_of(jobs.start(uuid, limit=2, **extra)) == f"{uuid}.1-of-2"
+            waits(jobs.start(uuid, **extra))
 
 
 def test_a_stage_computes_on_the_device_that_it_claimed(jobs: Jobs) -> None:
@@ -227,9 +359,10 @@ def test_processes_see_free_ones_of_the_devices_that_were_given(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(listed))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=f"GPU-{listed[index]}"))
     monkeypatch.setattr(os, "environ", seen)
-    device.claim_gpus(wanted, 2)
+    device.claim_gpus(wanted, 2, 1)
     assert seen["CUDA_VISIBLE_DEVICES"] == left
-    assert (device.CLAIMED in seen) == (wanted != "cpu")
+    slots = ",".join(f"GPU-{name.removeprefix('GPU-')}" for name in left.split(","))
+    assert seen.get(device.CLAIMED) == (None if wanted == "cpu" else slots)
 
 
 @pytest.mark.slow
@@ -243,6 +376,22 @@ def test_processes_compute_on_the_devices_that_their_parent_claimed(jobs: Jobs) 
         "current device: 0",
         "current device: 1",
     ]
+
+
+def test_a_process_holds_the_slot_that_its_parent_claimed_for_it(jobs: Jobs) -> None:
+    parent = jobs.start("GPU-0", "GPU-1", how="free 2", limit=2)
+    slots = device_of(parent).split()
+    started = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}
+    claimed = {device.CLAIMED: ",".join(slots), "CUDA_VISIBLE_DEVICES": "0,1", "LIMIT": "2"}
+    rank = jobs.run(sys.executable, "-c", f"{RANK}\nsys.stdout.flush(); signal.pause()", **started, **claimed)
+    assert device_of(rank) == "current device: 1"
+    parent.kill()
+    parent.wait()
+    assert device_of(jobs.start("GPU-1", limit=2)) == "GPU-1.1-of-2"
+    waiting = jobs.start("GPU-1", limit=2)
+    waits(waiting)
+    rank.kill()
+    assert device_of(waiting) == slots[1]
 
 
 @pytest.mark.slow

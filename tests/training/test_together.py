@@ -138,14 +138,25 @@ def test_control_groups_limit_what_is_free(
     monkeypatch.setattr(control_groups, "CONTROL_GROUPS", root)
     monkeypatch.setattr(control_groups, "MEMBERSHIPS", tmp_path / "memberships")
     monkeypatch.setattr(memory, "_available", lambda: 10**6)
-    assert memory.free_memory(torch.device("cpu")) == free
+    assert memory.free_memory(torch.device("cpu"), 4) == free
 
 
 def test_what_the_allocator_keeps_on_a_gpu_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 9000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 300)
-    assert memory.free_memory(torch.device("cuda")) == 1200
+    assert memory.free_memory(torch.device("cuda"), 1) == 1200
+
+
+def test_a_job_plans_with_its_share_of_a_gpu_that_others_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if it is alone there as yet; and with no more than is free."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 300)
+    free = [memory.free_memory(torch.device("cuda"), trainings_per_gpu) for trainings_per_gpu in (1, 2, 3)]
+    assert free == [8200, 4200, 2700]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 9000))
+    assert memory.free_memory(torch.device("cuda"), 2) == 1200
 
 
 def test_several_students_need_the_word_together(project: Path) -> None:
