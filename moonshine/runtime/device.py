@@ -88,13 +88,18 @@ def claim_gpus(wanted: str, count: int, trainings_per_gpu: int) -> None:
     os.environ[IN_REACH] = str(len(uuids))
 
 
-def gpus_in_reach() -> int:
-    """Number of GPUs that this job sees, also the ones that other jobs have claimed."""
-    return int(os.environ.get(IN_REACH, 0)) or torch.cuda.device_count()
+def slots_in_reach() -> int:
+    """How many trainings the GPUs that this job sees could take, whether or not other jobs have claimed some."""
+    return _jobs_per_gpu * (int(os.environ.get(IN_REACH, 0)) or torch.cuda.device_count())
+
+
+_jobs_per_gpu = 1
 
 
 @functools.cache
 def _claimed_gpu(trainings_per_gpu: int) -> int:
+    global _jobs_per_gpu
+    _jobs_per_gpu = trainings_per_gpu
     uuids = _visible_gpus()
     if distributed.LOCAL_RANK is None:
         ((index, _),) = claim_free_gpus(uuids, 1, trainings_per_gpu)

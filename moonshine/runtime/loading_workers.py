@@ -5,7 +5,7 @@ import os
 
 from moonshine.runtime import distributed
 from moonshine.runtime.cpus import usable_cpus
-from moonshine.runtime.device import gpus_in_reach
+from moonshine.runtime.device import slots_in_reach
 from moonshine.runtime.progress import say
 
 MOST = 16
@@ -15,7 +15,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 (only measured)
 SHARE = 0.5
 """Share of the free shared memory to use; the rest is for batches in use and for other jobs."""
 FEW_CPUS = 4
-"""With fewer per GPU, a warning says that the GPU will wait."""
+"""With fewer per training, a warning says that its GPU will wait."""
 
 _say_once = functools.cache(say)
 
@@ -23,14 +23,14 @@ _say_once = functools.cache(say)
 def loading_workers(wanted: int | None, on_gpu: bool, batch_bytes: int) -> int:
     """`wanted`, which is `machine.workers`, if it is set; otherwise as many as the CPUs and the shared memory allow.
 
-    The processes of a training share the CPUs. On a GPU, all GPUs in reach share them, because other jobs may use the
-    rest. `batch_bytes` is the size of this process's largest batch.
+    The processes of a training share the CPUs. On a GPU, all trainings that the GPUs in reach could take share them,
+    because other jobs may use the rest. `batch_bytes` is the size of this process's largest batch.
     """
-    cpus = usable_cpus() / max(distributed.LOCAL_WORLD_SIZE, gpus_in_reach() if on_gpu else 1)
+    cpus = usable_cpus() / max(distributed.LOCAL_WORLD_SIZE, slots_in_reach() if on_gpu else 1)
     if on_gpu and cpus < FEW_CPUS:
         _say_once(
-            f"warning: CPUs per GPU: {cpus:.3g}; the GPU will wait for images to be decoded; provide more, "
-            "on a cluster with machine.jobs.<stage>.cpus"
+            f"warning: CPUs per training on a GPU: {cpus:.3g}; the GPU will wait for images to be decoded; provide "
+            "more, on a cluster with machine.jobs.<stage>.cpus"
         )
     if wanted is not None:
         return wanted

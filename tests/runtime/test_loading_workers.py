@@ -71,7 +71,7 @@ class Machine:
         batch_bytes: int = BATCH,
     ) -> int:
         self._patch.setattr(loading_workers, "usable_cpus", lambda: cpus)
-        self._patch.setattr(loading_workers, "gpus_in_reach", lambda: gpus)
+        self._patch.setattr(loading_workers, "slots_in_reach", lambda: gpus)
         self._patch.setattr(loading_workers, "_free_shared_memory", lambda: shared_memory)
         self._patch.setattr(distributed, "LOCAL_WORLD_SIZE", processes)
         return loading_workers.loading_workers(wanted, gpus > 0, batch_bytes)
@@ -103,8 +103,8 @@ def test_gpus_with_few_cpus_are_warned_of(machine: Machine) -> None:
     assert machine.workers(cpus=1, gpus=1) == 1
     assert machine.workers(cpus=28, gpus=8, wanted=12) == 12
     assert [message.partition(";")[0] for message in machine.messages] == [
-        "warning: CPUs per GPU: 1",
-        "warning: CPUs per GPU: 3.5",
+        "warning: CPUs per training on a GPU: 1",
+        "warning: CPUs per training on a GPU: 3.5",
     ]
 
 
@@ -134,6 +134,8 @@ def test_the_free_shared_memory_is_that_of_an_ordinary_user(monkeypatch: pytest.
 
 def test_gpus_that_the_parent_left_to_others_are_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device.torch.cuda, "device_count", lambda: 2)
-    assert device.gpus_in_reach() == 2
-    monkeypatch.setenv(device.CLAIMED, "8")
-    assert device.gpus_in_reach() == 8
+    assert device.slots_in_reach() == 2
+    monkeypatch.setenv(device.IN_REACH, "8")
+    assert device.slots_in_reach() == 8
+    monkeypatch.setattr(device, "_jobs_per_gpu", 3)
+    assert device.slots_in_reach() == 24
