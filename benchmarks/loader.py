@@ -23,6 +23,7 @@ from benchmarks.worker import Round
 from moonshine.data.jpeg_images import JpegImages
 from moonshine.data.order import epoch_order
 from moonshine.params.schema import Augmentation
+from moonshine.runtime import startup
 
 IMAGES, PASSES, BATCH = 512, 3, 64
 """Several passes are one epoch here, so that starting its worker counts for as little as in a long one."""
@@ -68,6 +69,8 @@ def prepare(folder: Path, photographs: Path, resize: int | None) -> Path:
 
 def ours(data: str) -> Round:
     """An epoch of the prepared photographs in `data`: uint8 batches, for the training device normalises."""
+    startup.set_up()  # before the restart, because Pillow reads its setting when it is imported
+    startup.restart_with_tunables()
     images = JpegImages(Path(data), "train", torch.device("cpu"), workers=1)
     crops = Augmentation(crop_scale=[0.08, 1.0], flip=True)
 
