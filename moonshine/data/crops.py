@@ -10,7 +10,7 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, features
 
 from moonshine.images.decoding import decode, resize_shorter_side
 
@@ -24,6 +24,8 @@ BEFORE_FRAME = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
 """Markers of segments that may come first: tables, comments and what applications add."""
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 0
 """Larger images are left to Pillow: a corrupted size could take all memory."""
+DECODED = "RGBX" if features.check("libjpeg_turbo") else "RGB"
+"""How the JPEG library writes pixels: as Pillow stores RGB if it can, because Pillow converts any other layout."""
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom."""
@@ -104,11 +106,14 @@ def _upper_rows(encoded: bytes, name: str, frame: _Frame, rows: int) -> Image.Im
     """At least the first `rows` of an image, decoded with a header that says it ends there."""
     # one more row, because half-resolution colour is interpolated with the colour row below
     height = min(rows + 1, frame.height)
-    cut = encoded[: frame.at] + struct.pack(">H", height) + encoded[frame.at + 2 :]
+    cut = bytearray(encoded)
+    struct.pack_into(">H", cut, frame.at, height)
+    image = Image.new("RGB", (frame.width, height), None)  # not blackened first, as by Image.frombytes
     try:
-        return Image.frombytes("RGB", (frame.width, height), cut, "jpeg", "RGB", "")
+        image.frombytes(cut, "jpeg", DECODED, "")
     except ValueError:
         return decode(encoded, name)  # which reports what is wrong
+    return image
 
 
 def evaluation_pixels(image: Image.Image, name: str, size: int, shorter_side: int) -> np.ndarray:

@@ -107,6 +107,13 @@ def test_upper_rows_are_decoded_as_in_the_whole_image(kind: str, height: int) ->
         assert np.array_equal(np.asarray(upper)[:rows], whole[:rows])
 
 
+def test_pixels_are_the_same_if_the_jpeg_library_cannot_write_pillows_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    several = [jpeg(3, kind=kind) for kind in ("RGB", "4:4:4", "RGB in three components")]
+    expected = [random_crop(encoded, 0) for encoded in several]
+    monkeypatch.setattr(crops, "DECODED", "RGB")
+    assert np.array_equal([random_crop(encoded, 0) for encoded in several], expected)
+
+
 def test_only_what_is_decoded_from_top_to_bottom_is_decoded_in_part() -> None:
     whole = {kind for kind in (*KINDS, *ENCODINGS) if crops._frame(jpeg(1, kind=kind)) is None}
     assert whole == {"grey", "CMYK", "PNG", "progressive"}
