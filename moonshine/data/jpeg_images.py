@@ -198,7 +198,7 @@ def _poll_loader(loader: DataLoader[torch.Tensor]) -> Iterator[torch.Tensor]:
                 waited = 0.0
                 yield made
             if waited and pinning and not pinning.is_alive():
-                raise RuntimeError(f"DataLoader's pinning thread ended: {failures}")
+                raise RuntimeError(f"DataLoader's pinning thread ended: {', '.join(map(repr, failures))}")
     raise RuntimeError(f"DataLoader made nothing for {waited:.0f} seconds")
 
 

@@ -39,8 +39,8 @@ def loading_workers(wanted: int | None, on_gpu: bool, batch_bytes: int) -> int:
     fitting = max(1, room // (BATCHES_AHEAD * batch_bytes))
     if fitting < workers:
         _say_once(
-            f"warning: {SHARED_MEMORY} has room for the batches of {fitting} loading workers, not of {workers}; "
-            "provide more, in a container with docker run --shm-size"
+            f"warning: loading workers: {fitting} instead of {workers}, for lack of room for their batches in "
+            f"{SHARED_MEMORY}; provide more, in a container with docker run --shm-size"
         )
     return min(workers, fitting)
 

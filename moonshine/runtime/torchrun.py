@@ -66,8 +66,8 @@ def _claim_gpus(wanted: str, count: int, trainings_per_gpu: int) -> None:
 
 def _exit_code(codes: Iterable[int]) -> int:
     """Exit code of the process that failed first; its peers then end with MachineError or by the agent's SIGTERM."""
-    consequences = (MachineError.exit_code, -signal.SIGTERM)
-    code = min(codes, key=lambda code: (code in consequences, code))
+    consequences = (MachineError.exit_code, -signal.SIGTERM)  # the first may also be the cause, and says so
+    code = min(codes, key=lambda code: (consequences.index(code) + 1 if code in consequences else 0, code))
     if code >= 0:
         return code
     name = signal.Signals(-code).name

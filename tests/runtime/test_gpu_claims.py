@@ -363,6 +363,7 @@ def test_processes_see_free_ones_of_the_devices_that_were_given(
     assert seen["CUDA_VISIBLE_DEVICES"] == left
     slots = ",".join(f"GPU-{name.removeprefix('GPU-')}" for name in left.split(","))
     assert seen.get(device.CLAIMED) == (None if wanted == "cpu" else slots)
+    assert device.slots_in_reach() == len(listed)
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_workers_leave_room_in_shared_memory(machine: Machine) -> None:
     assert machine.workers(cpus=16, shared_memory=64 * 2**20, batch_bytes=20 * 2**10) == 16
     assert machine.workers(cpus=16, shared_memory=64 * 2**20, wanted=16) == 16
     assert len(machine.messages) == 3
-    assert "has room for the batches of 5 loading workers, not of 16" in machine.messages[0]
+    assert machine.messages[0].startswith("warning: loading workers: 5 instead of 16, for lack of room")
 
 
 def test_a_message_is_printed_once_for_all_epochs(capsys: pytest.CaptureFixture[str]) -> None:

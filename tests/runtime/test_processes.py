@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from benchmarks.separate_project import ROOT, write_params
+from moonshine.runtime import torchrun
 from moonshine.runtime.files import sha256
 from tests.support.project import held, run, run_moonshine, start_until_paused, toy_params
 
@@ -171,6 +172,14 @@ def children(parent: int) -> dict[int, int]:
         except (OSError, KeyError):
             continue
     return found
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((5, -15), 5), ((5, 7, -15), 7), ((-9, 5, 5), 137), ((-15, -15), 143), ((1, 5), 1)]
+)
+def test_the_exit_code_is_that_of_the_cause_not_of_its_consequences(codes: tuple[int, ...], expected: int) -> None:
+    """Where a process ends, its peers end with 5, or with the SIGTERM that torchrun sends them."""
+    assert torchrun._exit_code(codes) == expected
 
 
 def test_three_processes_resume_to_the_same_bytes(tmp_path: Path) -> None:

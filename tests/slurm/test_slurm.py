@@ -8,7 +8,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.distributed import TCPStore
 
-from benchmarks.separate_project import write_params
+from benchmarks.separate_project import ROOT, environment, write_params
 from moonshine.runtime.files import sha256
 from tests.support.project import copy_project, is_stopped, pausing, run, run_moonshine, stages_in, toy_params
 
@@ -56,6 +57,26 @@ def hashes(project: Path) -> dict[str, str]:
     return {str(path.relative_to(project)): sha256(path) for path in project.glob("models/**/*.safetensors")}
 
 
+class Job:
+    """A job, which can be waited for as a process can."""
+
+    def __init__(self, number: str):
+        self.number = number
+
+    def described(self) -> dict[str, str]:
+        said = subprocess.run(["scontrol", "show", "job", self.number], capture_output=True, text=True, check=True)
+        return dict(re.findall(r"(\w+)=(\S+)", said.stdout))
+
+    def poll(self) -> int | None:
+        codes = {"COMPLETED": 0} | dict.fromkeys(("CANCELLED", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"), 1)
+        return codes.get(self.described()["JobState"])
+
+    def wait(self) -> int:
+        while (code := self.poll()) is None:
+            time.sleep(0.2)
+        return code
+
+
 def test_the_whole_experiment_runs_as_jobs_of_the_cluster(tmp_path: Path) -> None:
     params = toy_params()
     params["machine"] = {"device": "cpu", "jobs": {"train": {"minutes": 33, "memory_mb": 1500}}}
@@ -72,6 +93,16 @@ def test_the_whole_experiment_runs_as_jobs_of_the_cluster(tmp_path: Path) -> Non
     for command in ("prepare", "train teacher --seed 0", "distil at/student --seed 0"):
         run_moonshine(*command.split(), cwd=local)
     assert hashes(project) == hashes(local) != {}
+
+
+def test_a_job_reserves_the_cpus_that_params_say(tmp_path: Path) -> None:
+    params = toy_params()
+    params["machine"] = {"jobs": {"prepare": {"cpus": 2}}}
+    project = copy_project(tmp_path / "project", params)
+    output = run("snakemake", *HERE, "--", "data/digits/manifest.json", cwd=project).stderr
+    (number,) = re.findall(r"submitted with SLURM jobid (\d+)", output)
+    described = Job(number).described()
+    assert (described["NumCPUs"], described["Task"]) == ("2", "2")  # CPUs/Task
 
 
 def params_of_training(**job: Any) -> dict[str, Any]:
@@ -100,13 +131,13 @@ def submitted(project: Path) -> list[str]:
     return re.findall(r"submitted with SLURM jobid (\d+)", (project.parent / "snakemake.log").read_text())
 
 
-def wait_until(condition: Callable[[], Any], engine: "subprocess.Popen[str]") -> None:
+def wait_until(condition: Callable[[], Any], engine: subprocess.Popen[str] | Job) -> None:
     while not condition():
         assert engine.poll() is None, "it ended before its training was interrupted"
         time.sleep(0.2)
 
 
-def stopped_training(project: Path, after: int, engine: "subprocess.Popen[str]") -> tuple[int, str]:
+def stopped_training(project: Path, after: int, engine: subprocess.Popen[str] | Job) -> tuple[int, str]:
     """The training's process, stopped after the checkpoint of this number, and its job."""
     wait_until((project.parent / f"paused-after-{after}").exists, engine)
     wait_until(lambda: any(map(is_stopped, stages_in(project))), engine)
@@ -129,6 +160,14 @@ def was_told_to_stop(training: int) -> bool:
 def go_on(training: int) -> None:
     with suppress(ProcessLookupError):  # SLURM may have woken it up itself
         os.kill(training, signal.SIGCONT)
+
+
+def start_soon(requeued: str, project: Path) -> None:
+    """It would wait for two minutes, which may be over already.
+
+    In the same second as it was requeued, the node would still refuse it ("Job credential revoked").
+    """
+    run("scontrol", "update", f"JobId={requeued}", "StartTime=now+5seconds", cwd=project, check=False)
 
 
 def require_end_as_unharmed(project: Path, engine: "subprocess.Popen[str]") -> None:
@@ -163,8 +202,7 @@ def test_signals_and_requeues_cost_no_byte(tmp_path: Path) -> None:
         wait_until(lambda: was_told_to_stop(training), engine)
         go_on(training)
         wait_until(lambda: "Restarts=1" in run("scontrol", "show", "job", requeued, cwd=project).stdout, engine)
-        # it would wait for two minutes; that may be over already
-        run("scontrol", "update", f"JobId={requeued}", "StartTime=now", cwd=project, check=False)
+        start_soon(requeued, project)
         require_end_as_unharmed(project, engine)
 
 
@@ -178,19 +216,71 @@ def test_a_time_limit_shorter_than_the_training_costs_no_byte(tmp_path: Path) ->
     assert len(set(submitted(project))) >= 3, "the data's, and at least two of the training"
 
 
-def test_torchrun_meets_across_tasks(tmp_path: Path) -> None:
-    """As across nodes, with the two tasks of a job on this one; the place to meet is at a port that is free."""
-    params = toy_params()
-    params["recipe"]["processes"] = 2
-    write_params(tmp_path, params)
-    run_moonshine("prepare", cwd=tmp_path)
-    alone = shutil.copytree(tmp_path, tmp_path / "alone")
+def recipe_for_nodes(tasks: int) -> str:
+    """The script of docs/slurm.md with a task of one process, on this node, for each of its nodes."""
+    (script,) = re.findall(r"^    #!/bin/bash\n(?:    .*\n)+", (ROOT / "docs/slurm.md").read_text(), re.MULTILINE)
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    for line, of_one_node in (
+        ("--nodes=2 --ntasks-per-node=1 --gpus-per-node=8 --cpus-per-task=96", f"--ntasks={tasks} --overcommit"),
+        ("--time=24:00:00", "--time=10"),
+        ("--cpus-per-task=$SLURM_CPUS_PER_TASK", "--overcommit"),
+        ("--nproc-per-node 8", "--nproc-per-node 1"),
+        (":29500", f":{port}"),
+        ("train resnet34", "train teacher"),
+    ):
+        assert script.count(line) == 1, line
+        script = script.replace(line, of_one_node)
+    return textwrap.dedent(script)
+
+
+@contextmanager
+def job_of_docs(folder: Path, tasks: int, variables: dict[str, str]) -> Iterator[Job]:
+    """The job of this script, which ends with the test."""
+    (folder / "train.sbatch").write_text(recipe_for_nodes(tasks))
+    command = ("sbatch", "--parsable", "--output", "job.log", "train.sbatch")
+    submitted = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=True)
+    job = Job(submitted.stdout.strip())
+    try:
+        yield job
+    finally:
+        run("scancel", job.number, cwd=folder, check=False)
+
+
+def trained_on_one_machine(params: dict[str, Any], folder: Path) -> Path:
+    """The same training in a folder of its own, with the data, and one in which only the data are prepared."""
+    alone = folder / "alone"
+    alone.mkdir()
+    write_params(alone, params)
+    run_moonshine("prepare", cwd=alone)
+    shutil.copytree(alone, folder / "project")
     run_moonshine("train", "teacher", "--seed", "0", cwd=alone)
-    meeting = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    command = (
-        "srun", "--ntasks", "2", "torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d",
-        "--rdzv-endpoint", f"localhost:{meeting.port}", "--rdzv-conf", "is_host=false",
-        "-m", "moonshine", "train", "teacher", "--seed", "0",
-    )  # fmt: skip
-    run(*command, cwd=tmp_path)
-    assert sha256(tmp_path / TEACHER) == sha256(alone / TEACHER)
+    return alone
+
+
+def test_processes_meet_across_tasks_and_train_as_on_one_machine(tmp_path: Path) -> None:
+    """As across nodes, with the three tasks of a job on this one."""
+    params = toy_params()
+    params["recipe"]["processes"] = 3
+    alone, project = trained_on_one_machine(params, tmp_path), tmp_path / "project"
+    with job_of_docs(project, 3, environment()) as job:
+        assert job.wait() == 0, (project / "job.log").read_text()
+    assert sha256(project / TEACHER) == sha256(alone / TEACHER)
+
+
+def test_a_job_of_several_tasks_that_is_stopped_submits_itself_again(tmp_path: Path) -> None:
+    """By the signal that SLURM sends before the time limit."""
+    params = params_of_training()
+    params["recipe"].update(processes=2, epochs=10, lr_steps=[5])
+    alone, project = trained_on_one_machine(params, tmp_path), tmp_path / "project"
+    with job_of_docs(project, 2, pausing(project, PAUSE_AFTER="20")) as job:
+        training, _ = stopped_training(project, 20, job)
+        run("scancel", f"--signal={signal.SIGTERM.name[3:]}", job.number, cwd=project)
+        wait_until(lambda: was_told_to_stop(training), job)
+        go_on(training)
+        wait_until(lambda: job.described()["Restarts"] == "1", job)
+        start_soon(job.number, project)
+        assert job.wait() == 0, (project / "job.log").read_text()
+    assert "resuming from epoch" in (project / "job.log").read_text()
+    assert sha256(project / TEACHER) == sha256(alone / TEACHER)
