@@ -1,5 +1,6 @@
 """A copy of this project with an experiment of its own, and commands run in it as a user runs them."""
 
+import copy
 import json
 import os
 import shutil
@@ -36,6 +37,38 @@ Runner = Callable[..., subprocess.CompletedProcess[str]]
 
 def load_params_dict(path: Path = ROOT / "params.yaml") -> dict[str, Any]:
     return yaml.safe_load(path.read_text())
+
+
+def toy_params() -> dict[str, Any]:
+    """The digits experiment at toy size: two rows, one seed, two epochs of thin networks; some seconds a row."""
+    params = copy.deepcopy(load_params_dict())
+    thin = {"arch": "resnet18", "stem": "3x3", "channels": [4, 4, 8, 8]}
+    params.update(
+        experiment="toy",
+        seeds=[0],
+        networks={"teacher": thin, "student": {**thin, "conv": "G(N)"}},
+        teacher="train/teacher/seed0",
+        methods={"at": {"beta": 30.0, "groups": [1, 2, 3, 4]}},
+        train=["teacher"],
+        distil={"networks": ["student"], "methods": ["at"]},
+        titles={"train/teacher": "Teacher", "distil/at/student": "Student"},
+        tables=[
+            {
+                "name": "all",
+                "title": "All",
+                "caption": "A teacher and its student.",
+                "rows": ["train/teacher", "distil/at/student"],
+                "columns": ["parameters", "top1", "top5"],
+            }
+        ],
+    )
+    params["attention_maps"] = {
+        "scratch": "train/teacher/seed0",
+        "distilled": "distil/at/student/seed0",
+        "images": [0, 7],
+    }
+    params["recipe"].update(epochs=2, lr_steps=[1], batch_size=128)
+    return params
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """What the tests share: the project's root, commands run as a user runs them, small experiments."""
 
-import copy
 import os
 import shutil
 import signal
@@ -20,44 +19,11 @@ from benchmarks.separate_project import (
     checked_result,
     copy_this_project,
     environment,
-    load_params_dict,
     start_and_run,
+    toy_params,  # noqa: F401 (from here for the tests)
 )
 from moonshine.runtime.files import sha256
 from tests.support.warm import PROGRAMS, run_warm
-
-
-def toy_params() -> dict[str, Any]:
-    """The digits experiment at toy size: two rows, one seed, two epochs of thin networks; some seconds a row."""
-    params = copy.deepcopy(load_params_dict())
-    thin = {"arch": "resnet18", "stem": "3x3", "channels": [4, 4, 8, 8]}
-    params.update(
-        experiment="toy",
-        seeds=[0],
-        networks={"teacher": thin, "student": {**thin, "conv": "G(N)"}},
-        teacher="train/teacher/seed0",
-        methods={"at": {"beta": 30.0, "groups": [1, 2, 3, 4]}},
-        train=["teacher"],
-        distil={"networks": ["student"], "methods": ["at"]},
-        titles={"train/teacher": "Teacher", "distil/at/student": "Student"},
-        tables=[
-            {
-                "name": "all",
-                "title": "All",
-                "caption": "A teacher and its student.",
-                "rows": ["train/teacher", "distil/at/student"],
-                "columns": ["parameters", "top1", "top5"],
-            }
-        ],
-    )
-    params["attention_maps"] = {
-        "scratch": "train/teacher/seed0",
-        "distilled": "distil/at/student/seed0",
-        "images": [0, 7],
-    }
-    params["recipe"].update(epochs=2, lr_steps=[1], batch_size=128)
-    return params
-
 
 READ_BY_COMMANDS = {"CUDA_VISIBLE_DEVICES", "MOONSHINE_PLANNED_PARAMS"}
 """Variables that commands read themselves, not Python or a library when it starts."""
