@@ -2,6 +2,7 @@
 # Both first make .venv with the locked packages.
 PYTHON ?= python3
 CORES ?= all
+DEVICE ?= cuda
 VENV := .venv
 INSTALLED := $(VENV)/installed
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PEER := .venv-peer
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-slow test-all test-oldest faults bench lint format docs lock hooks image sif test-containers test-slurm
+.PHONY: demo test test-slow test-all test-oldest faults bench gpu-check lint format docs lock hooks image sif test-containers test-slurm
 
 demo: $(INSTALLED)
 	python -m moonshine sync
@@ -52,6 +53,10 @@ test-slurm: $(INSTALLED)
 
 bench: $(INSTALLED) $(PEER)/installed
 	python -m benchmarks --peer $(PEER)/bin/python
+
+# Whether a GPU computes what is promised, and how fast; `make gpu-check DEVICE=cpu TINY=1` rehearses it without one.
+gpu-check: $(INSTALLED)
+	python -m benchmarks.gpu --device $(DEVICE) $(if $(TINY),--tiny)
 
 lint: $(INSTALLED)
 	ruff check .

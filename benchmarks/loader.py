@@ -31,10 +31,10 @@ WIDTH, HEIGHT, BYTES = 500, 375, 110_000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def write_jpeg_images(folder: Path) -> None:
+def write_jpeg_images(folder: Path, images: int = IMAGES) -> None:
     """Crops of scikit-learn's two photographs at ImageNet's usual size and number of bytes, as a folder a class."""
     originals = sorted((Path(sklearn.__file__).parent / "datasets" / "images").glob("*.jpg"))
-    for number in range(IMAGES):
+    for number in range(images):
         photograph = Image.open(originals[number % 2]).convert("RGB")
         left, top = number % 60, number // 3 % 40
         view = photograph.crop((left, top, left + 560, top + 380)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)

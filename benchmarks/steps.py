@@ -17,6 +17,7 @@ from benchmarks.worker import Round
 from moonshine.params.schema import Augmentation
 from moonshine.runtime import startup
 
+CPU = torch.device("cpu")
 AUGMENTATION = Augmentation(pad=1, flip=True)
 BATCH = {"224": 16, "28": 128, "14": 128}
 STEPS = {"224": 1, "28": 4, "14": 16}
@@ -87,7 +88,7 @@ def make_teacher(pixels: str, compiled: bool = False) -> Any:
         # by a process of its own, whose memory is not counted here
         code = f"from benchmarks.steps import write_teacher; write_teacher({pixels!r}, {str(path)!r})"
         subprocess.run([sys.executable, "-c", code], check=True)
-        return Teacher.load(path, "teacher", torch.device("cpu"), torch.float32, compiled)[0]
+        return Teacher.load(path, "teacher", CPU, torch.float32, compiled)[0]
 
 
 def make_state(pixels: str, student: str, compiled: bool = False) -> Any:
@@ -112,7 +113,7 @@ def make_state(pixels: str, student: str, compiled: bool = False) -> Any:
         threads=torch.get_num_threads(),
     )
     objective = Distillation(attention_points(architecture), beta=750.0, groups=[1, 2, 3, 4])
-    return TrainingState(Row("distil", student, "at"), architecture, objective, recipe, 0, torch.device("cpu"))
+    return TrainingState(Row("distil", student, "at"), architecture, objective, recipe, 0, CPU)
 
 
 def ours(pixels: str, *students: str, compiled: bool = False) -> Round:
@@ -154,7 +155,7 @@ def our_epoch(pixels: str, folder: str, student: str, compiled: bool = False) ->
 
     start_as_the_command_does()
     teacher, state = make_teacher(pixels, compiled), make_state(pixels, student, compiled)
-    data = SmallImages(Path(folder), "train", torch.device("cpu"))
+    data = SmallImages(Path(folder), "train", CPU)
     epochs = itertools.count(1)
 
     def run_round() -> None:
@@ -170,7 +171,7 @@ def our_epoch_compiled(pixels: str, folder: str, student: str) -> Round:
     return our_epoch(pixels, folder, student, compiled=True)
 
 
-def make_box(pixels: str, student: str) -> Any:
+def make_box(pixels: str, student: str, device: torch.device = CPU) -> Any:
     """torchdistill 1.1.5, configured as its documentation has ATLoss and labels; the networks are equal to ours."""
     from torchdistill.core.distillation import get_distillation_box
 
@@ -193,9 +194,8 @@ def make_box(pixels: str, student: str) -> Any:
         "optimizer": {"key": "SGD", "kwargs": {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}},
         "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"ce": label_loss, "at": attention}}},
     }
-    box = get_distillation_box(
-        network("resnet34", pixels), network(student, pixels), {}, config, torch.device("cpu"), None, False, 1
-    )
+    teacher_model, student_model = (network(name, pixels).to(device) for name in ("resnet34", student))
+    box = get_distillation_box(teacher_model, student_model, {}, config, device, None, False, 1)
     box.teacher_model.eval()
     box.student_model.train()
     return box
