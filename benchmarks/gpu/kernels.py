@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from benchmarks.gpu.machine import Context
+from benchmarks.gpu.roofline import measured_ceilings
 from benchmarks.gpu.speeds import CLASSES, COMPARED, TEACHER
 from benchmarks.gpu.subjects import BFLOAT16, batches, make_state, make_teacher
 from benchmarks.gpu.timing import WARM_UP, laps_and_rounds, memory_permitting, speed_scale, time_calls
@@ -22,16 +23,10 @@ SHOWN_KERNELS = 15
 
 def ceilings(context: Context) -> None:
     """What this device can do at best: copying, a matrix product, and dense 3x3 convolutions."""
-    numbers, side = (2**20, 256) if context.tiny else (2**28, 8192)
-    source = torch.empty(numbers, device=context.device).normal_()
-    target = torch.empty_like(source)
-    seconds = time_calls(context, lambda: target.copy_(source)).seconds
-    rate = 2 * source.nbytes / seconds
-    context.report.speed("ceiling, copying", f"{rate / 1e9:.0f} GB/s", bytes_per_second=rate)
-    matrix = torch.randn(side, side, dtype=torch.bfloat16, device=context.device)
-    seconds = time_calls(context, lambda: matrix @ matrix).seconds
-    rate = 2 * side**3 / seconds
-    context.report.speed("ceiling, matrix product, bfloat16", f"{rate / 1e12:.1f} TFLOP/s", flops=rate)
+    best = measured_ceilings(context)
+    context.report.speed("ceiling, copying", f"{best.bandwidth / 1e9:.0f} GB/s", bytes_per_second=best.bandwidth)
+    name = "ceiling, matrix product, bfloat16"
+    context.report.speed(name, f"{best.flops / 1e12:.1f} TFLOP/s", flops=best.flops)
     for channels, height in CONVOLUTIONS:
         features, weight = _features_and_weight(context, channels, height, 1, torch.channels_last)
         seconds = time_calls(context, lambda: conv2d(features, weight, padding=1)).seconds  # noqa: B023 (called here)

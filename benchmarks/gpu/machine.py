@@ -13,6 +13,7 @@ import torch
 from benchmarks.gpu.report import Report
 from benchmarks.separate_project import ROOT
 from moonshine.errors import MachineError
+from moonshine.runtime.device import why_no_gpu
 
 UNKNOWN = "unknown"
 
@@ -39,8 +40,8 @@ def usable_device(kind: str) -> torch.device:
     if kind == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        cause = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
-        raise MachineError(f"gpu-check: {cause}; without one, make gpu-check DEVICE=cpu TINY=1 rehearses it")
+        cause, remedy = why_no_gpu()
+        raise MachineError(f"gpu-check: {cause}; {remedy}; without one, make gpu-check DEVICE=cpu TINY=1 rehearses it")
     torch.cuda.set_device(0)
     return torch.device("cuda", 0)
 

@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.gpu.machine import Context
+from benchmarks.gpu.roofline import share_of_limits
 from benchmarks.gpu.subjects import (
     BFLOAT16,
-    PRECISION,
     TF32,
     arithmetic,
     batches,
@@ -68,6 +68,15 @@ def _report_step(
     with memory_permitting(context, f"step {how}"):
         timing = _time_step(context, name, kind, attention, compiled, by_measuring)
         timing.report(context, f"step {how}", speed_scale(context)[1])
+        if kind == BFLOAT16 and not compiled and (context.on_gpu or name == STUDENTS[0]):
+            _report_shares(context, how, name, attention, timing.seconds)
+
+
+def _report_shares(context: Context, how: str, name: str, attention: bool, seconds: float) -> None:
+    student, teacher = (make_architecture(each, CLASSES) for each in (name, TEACHER))
+    shares = share_of_limits(context, student, teacher if attention else None, seconds)
+    text = f"{shares['share_of_limit']:.2f} of the limit, {shares['share_of_eager_floor']:.2f} of the eager floor"
+    context.report.speed(f"step {how}, compared with docs/performance.md's table on paper", text, **shares)
 
 
 def _time_step(
@@ -161,7 +170,7 @@ def peers(context: Context) -> None:
 
 
 def _autocast(context: Context, kind: str) -> Any:
-    return nullcontext() if kind == TF32 else torch.autocast(context.device.type, PRECISIONS[PRECISION[kind]])
+    return nullcontext() if kind == TF32 else torch.autocast(context.device.type, PRECISIONS[kind])
 
 
 def _time_plain_step(context: Context, name: str, kind: str) -> Timing:

@@ -1,7 +1,4 @@
-"""What is checked and measured: networks, their training states, teachers and batches, built as the stages do.
-
-How the project names its precisions is in this module alone.
-"""
+"""What is checked and measured: networks, their training states, teachers and batches, built as the stages do."""
 
 import hashlib
 import tempfile
@@ -49,10 +46,8 @@ CHECKED = (
 CROPS = Augmentation(crop_scale=[0.08, 1.0], flip=True)
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
-IEEE, TF32, BFLOAT16, FLOAT16 = "float32", "float32 with TF32", "bfloat16", "float16"
-"""The kinds of arithmetic to tell apart; see `arithmetic`."""
-PRECISION = {IEEE: "float32", TF32: "float32", BFLOAT16: "bfloat16", FLOAT16: "float16"}
-"""Kind of arithmetic -> `recipe.precision`."""
+IEEE, TF32, BFLOAT16, FLOAT16 = "float32", "tf32", "bfloat16", "float16"
+"""Values of `recipe.precision`."""
 
 FLOAT16_SCALE = 16.0
 """Loss scale at the start. With PyTorch's 65,536, gradients would overflow and the few steps here would be skipped."""
@@ -97,7 +92,7 @@ def make_state(
         momentum=0.9,
         weight_decay=weight_decay,
         augmentation=CROPS,
-        precision=PRECISION[kind],  # type: ignore[arg-type]
+        precision=kind,  # type: ignore[arg-type]
         compile=compiled,
         threads=torch.get_num_threads(),
     )
@@ -129,7 +124,7 @@ def make_teacher(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.safetensors"
         path.write_bytes(model_bytes(initialise(architecture, 7), described))
-        return Teacher.load(path, "teacher", device, PRECISIONS[PRECISION[kind]], compiled)[0]
+        return Teacher.load(path, "teacher", device, PRECISIONS[kind], compiled)[0]
 
 
 def batches(

@@ -51,12 +51,12 @@ def missing_gpu(wanted: str) -> str | None:
         expected, otherwise = f"machine.device: {wanted} and {nvidia.CONTROL} exists", "set machine.device: cpu"
     else:
         return None
-    cause, remedy = _unusable_gpu()
+    cause, remedy = why_no_gpu()
     return f"{expected}, but {cause}; {remedy}, or {otherwise}"
 
 
-def _unusable_gpu() -> tuple[str, str]:
-    """Why torch finds no GPU, and what to do."""
+def why_no_gpu() -> tuple[str, str]:
+    """The reason that torch finds none, and what to do."""
     cuda, driver = torch.version.cuda, nvidia.driver_version()
     if cuda is None:
         return "this torch was built without CUDA", "install one with CUDA"
