@@ -93,7 +93,7 @@ def make_teacher(pixels: str, compiled: bool = False) -> Any:
 
 def make_state(pixels: str, student: str, compiled: bool = False) -> Any:
     from moonshine.distillation.objective import Distillation
-    from moonshine.models.attention_points import attention_points
+    from moonshine.models.attention_layers import attention_layers_of
     from moonshine.params.schema import Recipe
     from moonshine.project.rows import Row
     from moonshine.training.state import TrainingState
@@ -112,7 +112,7 @@ def make_state(pixels: str, student: str, compiled: bool = False) -> Any:
         compile=compiled,
         threads=torch.get_num_threads(),
     )
-    objective = Distillation(attention_points(architecture), beta=750.0, groups=[1, 2, 3, 4])
+    objective = Distillation(attention_layers_of(architecture), beta=750.0, groups=[1, 2, 3, 4])
     return TrainingState(Row("distil", student, "at"), architecture, objective, recipe, 0, CPU)
 
 

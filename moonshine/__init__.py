@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from moonshine.deployment.onnx_file import export_onnx
     from moonshine.distillation.attention_transfer import attention_loss, attention_map
     from moonshine.distillation.knowledge_distillation import knowledge_loss
-    from moonshine.models.attention_points import attention_layers
+    from moonshine.models.attention_layers import attention_layers
     from moonshine.models.model_file import load_model
 
 _HOMES = {
     "Cost": "costs.counts",
     "Distiller": "api",
-    "attention_layers": "models.attention_points",
+    "attention_layers": "models.attention_layers",
     "attention_loss": "distillation.attention_transfer",
     "attention_map": "distillation.attention_transfer",
     "cheapen": "api",

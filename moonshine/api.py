@@ -12,7 +12,7 @@ from torch import nn
 from moonshine.distillation.attention_transfer import MEAN_SQUARE
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import Teacher, described
-from moonshine.models.attention_points import attention_layers
+from moonshine.models.attention_layers import attention_layers
 from moonshine.models.conv_spec import KNOWN
 from moonshine.models.convolutions import reasons_to_keep, substitute
 from moonshine.models.networks import without_wrappers

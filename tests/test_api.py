@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import densenet121, resnet18, swin_t, vgg11
 
 import moonshine
-from moonshine.models.attention_points import attention_layers, attention_points
+from moonshine.models.attention_layers import attention_layers, attention_layers_of
 from moonshine.models.convolutions import substitute
 from moonshine.models.names import TORCHVISION
 from moonshine.models.networks import build_network
@@ -175,7 +175,7 @@ FAMILIES = (
 )
 def test_the_layers_of_a_network_are_those_of_its_architecture(arch: str) -> None:
     network = build_network({"arch": arch, "classes": 10, "in_channels": 3})
-    assert attention_layers(network) == attention_points({"arch": arch})
+    assert attention_layers(network) == attention_layers_of({"arch": arch})
 
 
 def test_the_layers_of_a_cheap_network_are_those_of_the_original() -> None:

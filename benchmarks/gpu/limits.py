@@ -25,7 +25,7 @@ from moonshine.data.normalisation import Normalisation
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import Teacher, cast_weights, fold_batch_norms
 from moonshine.models.architecture import architecture_of
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.networks import build_network, place
 from moonshine.params import Params, read_params
 from moonshine.params.schema import Augmentation, Recipe
@@ -88,10 +88,10 @@ class Operation:
 def limit(student: Architecture, teacher: Architecture | None, size: int, batch: int, ceilings: Ceilings) -> Limits:
     """Limits of training the student on images of `size` x `size` pixels in batches of `batch` images.
 
-    With a teacher, by attention transfer at all attention points; without one, from the labels.
+    With a teacher, by attention transfer at all attention layers; without one, from the labels.
     """
-    points = attention_points(student)
-    objective = Distillation(points, beta=1.0, groups=range(1, len(points) + 1)) if teacher else CrossEntropy()
+    layers = attention_layers_of(student)
+    objective = Distillation(layers, beta=1.0, groups=range(1, len(layers) + 1)) if teacher else CrossEntropy()
     return limits(training_step(student, objective, teacher, size, batch), batch, ceilings)
 
 
@@ -141,10 +141,10 @@ def _recipe(batch: int) -> Recipe:
 
 def _teacher(architecture: Architecture) -> Teacher:
     """As `Teacher.load` makes it, without weights."""
-    network, points = build_network(architecture).to_empty(device=CPU).eval(), attention_points(architecture)
-    fold_batch_norms(network, keep=points)
+    network, layers = build_network(architecture).to_empty(device=CPU).eval(), attention_layers_of(architecture)
+    fold_batch_norms(network, keep=layers)
     cast_weights(network, torch.bfloat16)
-    return Teacher(place(network, CPU), points, torch.bfloat16)
+    return Teacher(place(network, CPU), layers, torch.bfloat16)
 
 
 POINTWISE = {aten._to_copy.default, aten.masked_fill_.Scalar}
@@ -313,7 +313,7 @@ def _step_of(params: Params, row: Row) -> list[Operation]:
         return training_step(student, CrossEntropy(), None, size, batch)
     method = params.methods[row.method].model_dump(exclude_none=True)
     teacher = _architecture(params, parse_model(params.teacher)[0].network)
-    return training_step(student, Distillation(attention_points(student), **method), teacher, size, batch)
+    return training_step(student, Distillation(attention_layers_of(student), **method), teacher, size, batch)
 
 
 def _architecture(params: Params, network: str) -> Architecture:

@@ -12,7 +12,7 @@ import torch
 from benchmarks.gpu.machine import Context
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import Teacher
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.model_file import model_bytes
 from moonshine.models.networks import initialise
 from moonshine.params.schema import Augmentation, Recipe
@@ -98,7 +98,7 @@ def make_state(
     )
     objective: Objective = CrossEntropy()
     if attention:
-        layers = attention_points(architecture)
+        layers = attention_layers_of(architecture)
         objective = Distillation(layers, beta=50.0, groups=range(1, min(len(layers), 4) + 1))
     row = Row("distil", name, "at") if attention else Row("train", name)
     state = TrainingState(row, architecture, objective, recipe, 0, device)

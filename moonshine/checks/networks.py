@@ -9,7 +9,7 @@ from torch import nn
 
 from moonshine.errors import ParamsError
 from moonshine.models.architecture import architecture_of
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
 from moonshine.params import Params
@@ -65,7 +65,7 @@ def _mistakes(architecture: Architecture, size: int, learns: bool) -> Iterator[s
     except IMPOSSIBLE as error:
         yield f"cannot be built: {_first_line(error)}"
         return
-    points = attention_points(architecture)
+    points = attention_layers_of(architecture)
     paths = {path for path, _ in network.named_modules() if path}
     if (conv := architecture.get("conv", "S")) != "S" and _substitutes_nothing(architecture):
         why = f'`moonshine describe --arch {architecture["arch"]} --conv "{conv}"` shows why'

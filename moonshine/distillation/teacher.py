@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from moonshine.distillation.attention_transfer import attention_map
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import compile_network, place
@@ -49,7 +49,7 @@ class Teacher:
     ) -> tuple["Teacher", ModelDescription]:
         """A published model, with batch norms folded into its convolutions, and its description."""
         network, description = load_model(path, name)
-        layers = attention_points(description["architecture"])
+        layers = attention_layers_of(description["architecture"])
         fold_batch_norms(network, keep=layers)
         cast_weights(network, precision)
         return cls(place(network, device), layers, precision, compiled), description

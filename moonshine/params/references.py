@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.params.schema import JPEG_SOURCES, Params
 from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
@@ -122,7 +122,7 @@ def _attention(params: Params) -> Iterator[str]:
     names = [name for name in dict.fromkeys([teacher, *params.attention_students, *others]) if name in params.networks]
     if teacher not in names:
         return
-    counts = {name: len(attention_points(params.networks[name].model_dump())) for name in names}
+    counts = {name: len(attention_layers_of(params.networks[name].model_dump())) for name in names}
     unnamed = [name for name, count in counts.items() if not count]
     for name in unnamed:
         yield f"networks.{name}.points: missing; {params.networks[name].arch} has no default points; list them"

@@ -10,7 +10,7 @@ from moonshine.drawing.attention_figure import ROLES, Example, attention_figure
 from moonshine.errors import DataError, ParamsError
 from moonshine.evaluation.measure import BATCH_SIZE
 from moonshine.models.arithmetic import make_deterministic
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import place
@@ -37,7 +37,7 @@ def attention_maps(params: Params) -> None:
     check_images(params)
     models = params.shown_models
     probes = {role: AttentionProbe(params.experiment, model, data, device) for role, model in models.items()}
-    if len({len(probe.points) for probe in probes.values()}) > 1:
+    if len({len(probe.layers) for probe in probes.values()}) > 1:
         raise ParamsError("attention_maps: the networks differ in their number of groups")
     examples, means = _compare(probes, data, settings.images)
     folder = artefacts.attention_maps(params.experiment)
@@ -71,9 +71,9 @@ class AttentionProbe:
         if description["input"] != data.manifest["shape"]:
             raise DataError(f"{path}: made for other images than data/{data.manifest['name']}; make it again")
         self.row, self.sha256 = parse_model(model)[0], sha256(path)
-        self.points = attention_points(description["architecture"])
+        self.layers = attention_layers_of(description["architecture"])
         self._network = place(network, device)
-        self._tap = FeatureTap(self._network, self.points, attention_map)
+        self._tap = FeatureTap(self._network, self.layers, attention_map)
 
     def __call__(self, images: torch.Tensor) -> Maps:
         """The attention map of each group, shape (batch, height, width)."""
@@ -85,7 +85,7 @@ def _compare(
     probes: dict[str, AttentionProbe], data: Images, chosen: list[int]
 ) -> tuple[list[Example], dict[str, list[float]]]:
     """The chosen images as examples, and for each student the mean distance of each group over all images."""
-    groups = len(probes["teacher"].points)
+    groups = len(probes["teacher"].layers)
     totals = {role: torch.zeros(groups, dtype=torch.float64) for role in ROLES[1:]}
     examples: dict[int, Example] = {}
     first = 0

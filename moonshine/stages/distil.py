@@ -39,12 +39,12 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     from moonshine.checks.networks import check_networks
     from moonshine.distillation.objective import Distillation
     from moonshine.distillation.teacher import Teacher
-    from moonshine.models.attention_points import attention_points
+    from moonshine.models.attention_layers import attention_layers_of
     from moonshine.training.session import train_runs
     from moonshine.training.state import PRECISIONS
 
     check_networks(params, dict.fromkeys(run.row.network for run in runs))
-    layers = {run.row: attention_points(run.identity["network"]) for run in runs}
+    layers = {run.row: attention_layers_of(run.identity["network"]) for run in runs}
 
     def make_objective(row: Row) -> Distillation:
         return Distillation(layers[row], **_method(params, row).model_dump(exclude_none=True))

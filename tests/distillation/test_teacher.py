@@ -7,7 +7,7 @@ import torch
 
 from moonshine.distillation.attention_transfer import attention_map
 from moonshine.distillation.teacher import Teacher
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model, model_bytes, model_description
 from moonshine.models.networks import initialise
@@ -48,7 +48,7 @@ def teacher_of(path: Path, precision: torch.dtype = torch.float32) -> Teacher:
 def test_it_says_what_the_published_model_says_in_eval_mode(architecture: dict[str, object], tmp_path: Path) -> None:
     path = published(tmp_path, architecture)
     network, description = load_model(path)
-    tap = FeatureTap(network, attention_points(description["architecture"]), attention_map)
+    tap = FeatureTap(network, attention_layers_of(description["architecture"]), attention_map)
     images = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         logits = network(images)

@@ -15,7 +15,7 @@ from benchmarks.separate_project import ROOT, write_params
 from moonshine.checks.networks import check_networks
 from moonshine.costs.counts import network_cost
 from moonshine.models.architecture import architecture_of
-from moonshine.models.attention_points import attention_points
+from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import cheap_convolution
 from moonshine.models.features import FeatureTap
@@ -59,10 +59,10 @@ def test_parameters_of_the_paper(size: str, conv: str, count: str) -> None:
 
 
 @pytest.mark.parametrize("conv", ["S", "S-2x2", "G(4)", "G(N)", "B(2)", "BG(2,M)"])
-def test_shapes_of_wide_resnets_and_their_attention_points(conv: str) -> None:
+def test_shapes_of_wide_resnets_and_their_attention_layers(conv: str) -> None:
     architecture = wide("10-1", conv)
     network = initialise(architecture, 0)
-    tap = FeatureTap(network, attention_points(architecture), lambda features: features)
+    tap = FeatureTap(network, attention_layers_of(architecture), lambda features: features)
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
     assert [tuple(t.shape) for t in tap.take()] == [(2, 16, 32, 32), (2, 32, 16, 16), (2, 64, 8, 8)]
 
@@ -155,7 +155,7 @@ def test_any_torchvision_network_is_substituted_counted_and_read(arch: str) -> N
     side = 299 if arch == "inception_v3" else 224
     architecture = architecture_of(Network(arch=arch, conv="G(N)"), 10, 1)
     network = build_network(architecture).eval()
-    tap = FeatureTap(network, attention_points(architecture), lambda features: features)
+    tap = FeatureTap(network, attention_layers_of(architecture), lambda features: features)
     with torch.inference_mode():
         assert network(torch.empty(2, 1, side, side, device="meta")).shape == (2, 10)
     assert all(features.dim() == 4 for features in tap.take())
@@ -169,7 +169,7 @@ def test_vggs_points_are_the_relus_before_its_poolings(arch: str) -> None:
     architecture = architecture_of(Network(arch=arch), 10, 3)
     layers = list(build_network(architecture).get_submodule("features").children())
     before_poolings = [i - 1 for i, layer in enumerate(layers) if isinstance(layer, torch.nn.MaxPool2d)]
-    assert attention_points(architecture) == tuple(f"features.{i}" for i in before_poolings)
+    assert attention_layers_of(architecture) == tuple(f"features.{i}" for i in before_poolings)
     assert all(isinstance(layers[i], torch.nn.ReLU) for i in before_poolings)
 
 
@@ -262,7 +262,7 @@ def test_describe_refuses_unknown_names(arguments: tuple[str, ...], line: str) -
     assert (result.returncode, result.stderr) == (2, line)
 
 
-def test_the_example_of_named_attention_points_fits(tmp_path: Path) -> None:
+def test_the_example_of_named_attention_layers_fits(tmp_path: Path) -> None:
     """The networks of docs/networks.md, for attention transfer from one to the other."""
     text = (ROOT / "docs/networks.md").read_text()
     params = toy_params()

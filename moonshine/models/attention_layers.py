@@ -25,7 +25,7 @@ _FAMILIES = {
 """Network class -> pattern of its architecture names, ends of its stages."""
 
 
-def attention_points(architecture: Mapping[str, Any]) -> tuple[str, ...]:
+def attention_layers_of(architecture: Mapping[str, Any]) -> tuple[str, ...]:
     """Paths of the modules whose outputs' attention is compared, from the image to the classifier.
 
     The description's `points` if it has any, else the ends of the family's stages; empty for a family without them.
@@ -36,7 +36,7 @@ def attention_points(architecture: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def attention_layers(network: "nn.Module") -> tuple[str, ...]:
-    """Like `attention_points`, from a built network of torchvision's families or with a ResNet's layer1 to layer4.
+    """Like `attention_layers_of`, from a built network of torchvision's families or with a ResNet's layer1 to layer4.
 
     Empty for any other.
     """
