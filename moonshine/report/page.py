@@ -75,11 +75,12 @@ def protocol(params: Params, rows: dict[str, ResultRow]) -> str:
     steps = ", ".join(map(str, recipe.lr_steps))
     after = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
     lowered = f", multiplied by {recipe.lr_factor:g} after {after} {steps}" if steps else ""
+    precision = "" if recipe.precision == "float32" else f" in {recipe.precision}"
     trained = "Networks without published weights" if params.fetch else "All networks"
     seeds = ", ".join(map(str, params.seeds))
     return (
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
-        f"for {_plural(recipe.epochs, 'epoch')} with batch size {recipe.batch_size}, weight decay "
+        f"for {_plural(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}, weight decay "
         f"{recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}. No. Params includes the running means "
         "and variances of batch norm, Trainable does not; MACs are multiply-accumulates per image. The best value of "
         "each column is bold."

@@ -290,6 +290,17 @@ def test_a_recipe_without_steps_is_told_without_them(project: Path, run_in_proce
     assert "a learning rate of 0.05. No. Params" in read_page(project)
 
 
+@pytest.mark.parametrize(("precision", "told"), [("bfloat16", "epochs in bfloat16 with"), ("float32", "epochs with")])
+def test_a_precision_other_than_float32_is_told(
+    precision: str, told: str, project: Path, run_in_process: RunInProcess
+) -> None:
+    params = measured_params()
+    params["recipe"]["precision"] = precision
+    write_params(project, params)
+    run_in_process("report", cwd=project)
+    assert told in read_page(project)
+
+
 def test_a_network_may_be_called_seed_something(project: Path, run_in_process: RunInProcess) -> None:
     text = (project / "params.yaml").read_text().replace("teacher/", "seedling/").replace("- teacher", "- seedling")
     text = text.replace("train/teacher", "train/seedling").replace("  teacher:", "  seedling:")
