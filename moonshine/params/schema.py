@@ -434,7 +434,7 @@ class Job(Section):
 
 
 class Machine(Section):
-    """Settings that differ between machines and change no result; no stage declares them."""
+    """Settings that differ between machines; no stage declares them, so a change makes nothing stale."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU if there is one, and refuses to run if torch cannot use it; `cuda` requires one."""
@@ -494,7 +494,7 @@ class Params(Section):
     attention_maps: AttentionMaps
     """The figure of where networks look."""
     machine: Machine = Machine()
-    """Settings that differ between machines and change no result."""
+    """Settings that differ between machines. A change makes nothing stale."""
 
     @property
     def rows(self) -> list[Row]:
