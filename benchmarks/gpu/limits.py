@@ -322,7 +322,13 @@ def _architecture(params: Params, network: str) -> Architecture:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.limits", description=__doc__)
-    parser.add_argument("experiment", nargs="?", type=Path, default=Path("experiments/imagenet-bf16.yaml"))
+    parser.add_argument(
+        "experiment",
+        nargs="?",
+        type=Path,
+        default=Path("experiments/imagenet-bf16.yaml"),
+        help="an ImageNet experiment, whose recipe.precision is ignored (default: %(default)s)",
+    )
     path = parser.parse_args(arguments).experiment
     params = read_params(path)
     if params.dataset.source != "imagenet":
