@@ -1,4 +1,4 @@
-"""`make gpu-check`: whether a GPU computes what this project promises, and how fast, in under 20 minutes.
+"""`make gpu-check`: whether a GPU computes what this project promises, and how fast; meant to take under 20 minutes.
 
 Prints a line for each finding: ok, FAIL, note or speed, its name, and what was found; the same goes to a file as lines
 of JSON. The exit code is 1 if anything failed, 5 if there is no usable GPU.
@@ -25,7 +25,9 @@ LOG = ROOT / "logs/gpu-check.jsonl"
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"what to run (default: all): {', '.join(PARTS)}")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument(
+        "--device", default="cuda", choices=("cuda", "cpu"), help="cpu only with --tiny (default: cuda)"
+    )
     parser.add_argument("--tiny", action="store_true", help="rehearse with small networks, batches and images")
     parser.add_argument("--log", type=Path, default=LOG, help="where to write the lines of JSON (default: %(default)s)")
     options = parser.parse_args(arguments)
