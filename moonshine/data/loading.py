@@ -56,7 +56,7 @@ Images = SmallImages | JpegImages
 
 
 def open_images(folder: Path, split: str, device: torch.device, workers: int | None) -> Images:
-    """A prepared split, by the manifest's encoding; JPEG images are loaded by `workers` processes (None: as can be)."""
+    """A prepared split by its encoding. `workers` processes load JPEG images; None: as many as the machine allows."""
     if read_manifest(folder)["encoding"] == "raw":
         return SmallImages(folder, split, device)
     return JpegImages(folder, split, device, workers)

@@ -23,7 +23,7 @@ from moonshine.training.state import TrainingState
 
 SECONDS_BETWEEN_NOTES = 1.0
 SECONDS_BETWEEN_EXCHANGES, MOST_BATCHES_BETWEEN_EXCHANGES = 0.25, 10
-"""Between processes that tell each other of signals and of checkpoints that are due, for which hosts must wait."""
+"""Of signals and due checkpoints between processes, for which their hosts must wait."""
 STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 50}
 """For a non-finite loss. A check makes the CPU wait for a GPU; nothing is updated after the first such step anyway."""
 
@@ -150,7 +150,7 @@ class TrainingLoop:
     def _stay_safe(self) -> None:
         """Stop if a process was asked to, and save if it is time. Called before each batch, also of a validation.
 
-        Several processes exchange this at the same batches, not at all of them: how many later comes with it.
+        Several processes exchange this, but not at every batch: with it they agree on the batch of the next exchange.
         """
         self._until_exchange -= 1
         if self._until_exchange:

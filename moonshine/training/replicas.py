@@ -51,9 +51,9 @@ def joined(device: torch.device) -> Iterator[None]:
 def average_gradients(network: nn.Module) -> None:
     """Replace the gradients by their mean over all processes, the same bytes in each.
 
-    They are summed as one vector, in the order of the parameters. Where a number is in that vector decides in which
+    They are summed as one vector, in the order of the parameters. The place of a number in that vector decides in which
     order the processes' values are added, and so its last bit if there are more than two. DistributedDataParallel
-    sorts its vectors anew after the first step of a process, which a resumed training has elsewhere.
+    rearranges its vectors after the first step of a process, which in a resumed training is another step.
     """
     if distributed.WORLD_SIZE == 1:
         return

@@ -35,7 +35,7 @@ MakeTeacher = Callable[[torch.device], Forward]
 def train_runs(
     params: Params, runs: Sequence[RunFolder], make_objective: MakeObjective, make_teacher: MakeTeacher | None
 ) -> None:
-    """Train those of the runs, all of one seed, that are unfinished, to completion.
+    """Train the unfinished ones of the runs, all of one seed, to completion.
 
     `make_objective` gets a row, `make_teacher` the device.
     """
@@ -148,7 +148,7 @@ def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.
 
 
 def _note_processor(state: TrainingState, run: RunFolder, here: str) -> None:
-    """Add this machine's to those that have trained the network: its bytes are that processor's, or of none alone."""
+    """Add this machine's processor to those that have trained the network, because its bytes depend on all of them."""
     if here not in state.trained_on:
         if state.trained_on:
             before = ", ".join(state.trained_on)
