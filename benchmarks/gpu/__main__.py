@@ -6,6 +6,7 @@ of JSON. The exit code is 1 if anything failed, 5 if there is no usable GPU.
 
 import argparse
 import json
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,10 +17,11 @@ from benchmarks.gpu.machine import Context, describe_machine, usable_device
 from benchmarks.gpu.parts import PARTS
 from benchmarks.gpu.report import FAIL, Report
 from benchmarks.separate_project import ROOT
-from moonshine.errors import MachineError
+from moonshine.errors import MachineError, WriteError
 from moonshine.models.arithmetic import make_deterministic
 
-LOG = ROOT / "logs/gpu-check.jsonl"
+LOG, LOG_OF_PARTS = ROOT / "logs/gpu-check.jsonl", ROOT / "logs/gpu-check-parts.jsonl"
+"""Of a whole check on a GPU, for others to read; and of rehearsals and of some parts."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,23 +31,32 @@ def main(arguments: Sequence[str]) -> int:
         "--device", default="cuda", choices=("cuda", "cpu"), help="cpu only with --tiny (default: cuda)"
     )
     parser.add_argument("--tiny", action="store_true", help="rehearse with small networks, batches and images")
-    parser.add_argument("--log", type=Path, default=LOG, help="where to write the lines of JSON (default: %(default)s)")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        help=f"where to write the lines of JSON (default: {LOG.relative_to(ROOT)}; of a rehearsal or of some parts "
+        f"{LOG_OF_PARTS.relative_to(ROOT)})",
+    )
     options = parser.parse_args(arguments)
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"unknown part {', '.join(sorted(unknown))}; must be one of {', '.join(PARTS)}")
     if options.device == "cpu" and not options.tiny:
         parser.error("--device cpu needs --tiny; at full size, a CPU would take hours")
     names = options.parts or list(PARTS)
+    log = options.log or (LOG_OF_PARTS if options.parts or options.tiny else LOG)
     try:
         device = usable_device(options.device)
+        machine = describe_machine(device, options.tiny, names)
+        report = Report(log, machine)
     except MachineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {log}: cannot be written ({error.strerror}); name another file with --log", file=sys.stderr)
+        return WriteError.exit_code
     make_deterministic(1)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than CPUs, to check them
-    machine = describe_machine(device, options.tiny, names)
     print(json.dumps(machine), flush=True)
-    report = Report(options.log, machine)
     context = Context(device, options.tiny, report)
     for name in names:
         with report.part(name):
@@ -69,4 +80,8 @@ def _show_row(context: Context, is_whole: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        print("stopped by SIGINT", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

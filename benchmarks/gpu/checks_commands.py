@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +29,9 @@ def commands(context: Context) -> None:
         shutil.copytree(undisturbed.folder / "data", disturbed.folder / "data")
         _stops_and_resumes(context, disturbed, undisturbed)
         _together(context, disturbed, undisturbed)
-        _two_jobs_and_one_gpu(context, undisturbed, Path(root))
+        of_jobs = context, undisturbed, Path(root)
+        _two_jobs_and_one_gpu(*of_jobs, "two jobs and one GPU, one waits", 1)
+        _two_jobs_and_one_gpu(*of_jobs, "two jobs share a GPU, none waits", 0, trainings_per_gpu=2)
         shutil.rmtree(disturbed.folder / "models")
         shutil.rmtree(disturbed.folder / "runs")
         wanting = Experiment(context, disturbed.folder, device="cuda")
@@ -75,21 +78,23 @@ def _together(context: Context, experiment: Experiment, alone: Experiment) -> No
     context.report.require(is_same, "distil --together = alone", f"{found}, alone {expected}; {needs}")
 
 
-def _two_jobs_and_one_gpu(context: Context, trained: Experiment, root: Path) -> None:
-    name = "two jobs and one GPU: one waits"
+def _two_jobs_and_one_gpu(
+    context: Context, trained: Experiment, root: Path, name: str, waiting: int, **machine: Any
+) -> None:
+    """Two trainings started together, of which so many must wait, and both have the bytes of one alone."""
     if not context.on_gpu:
         context.report.leave_out(name, "needs a GPU")
         return
     jobs = []
     for number in (1, 2):
-        experiment = Experiment(context, root / f"job{number}")
+        experiment = Experiment(context, root / f"{name}, {number}", **machine)
         shutil.copytree(trained.folder / "data", experiment.folder / "data")
         jobs.append((experiment, experiment.start(*TRAIN)))
     ended = [finish(process) for _, process in jobs]
     waited = sum("waiting for other jobs" in errors for _, errors in ended)
     is_same = all(experiment.hash(MODEL) == trained.hash(MODEL) for experiment, _ in jobs)
     text = f"exit {[code for code, _ in ended]}, {waited} waited"
-    context.report.require(is_same and waited == 1 and all(code == 0 for code, _ in ended), name, text)
+    context.report.require(is_same and waited == waiting and all(code == 0 for code, _ in ended), name, text)
 
 
 def processes(context: Context) -> None:

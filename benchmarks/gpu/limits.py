@@ -24,6 +24,7 @@ from torch.utils.flop_counter import flop_registry
 from moonshine.data.normalisation import Normalisation
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import Teacher, cast_weights, fold_batch_norms
+from moonshine.errors import MoonshineError
 from moonshine.models.architecture import architecture_of
 from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.networks import build_network, place
@@ -327,10 +328,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="?",
         type=Path,
         default=Path("experiments/imagenet-bf16.yaml"),
-        help="an ImageNet experiment, whose recipe.precision is ignored (default: %(default)s)",
+        help="an ImageNet experiment in bfloat16 (default: %(default)s)",
     )
     path = parser.parse_args(arguments).experiment
-    params = read_params(path)
+    try:
+        params = read_params(path)
+    except MoonshineError as error:
+        parser.error(str(error))
+    if params.recipe.precision != "bfloat16":
+        parser.error(f"{path}: recipe.precision is {params.recipe.precision}; the speeds are those of bfloat16")
     if params.dataset.source != "imagenet":
         parser.error(f"{path}: the hours are those of ImageNet; choose an experiment with dataset.source: imagenet")
     print(table(params, H100), end="")

@@ -3,6 +3,7 @@
 `make gpu-check` does so itself on a GPU; this is for a file that the owner of another machine has sent.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -30,16 +31,17 @@ def read_report(path: Path) -> Lines:
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         machine, end = lines[0], lines[-1]
-        kinds = machine["kind"], end["kind"]
+        kinds, is_rehearsal = (machine["kind"], end["kind"]), machine["device"] != "cuda" or machine["tiny"]
+        missing = set(PARTS) - set(machine["parts"])
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; make gpu-check writes it") from None
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(f"{path}: not a report of make gpu-check") from None
     if kinds != (MACHINE, END):
         raise DataError(f"{path}: the check that wrote it was stopped; run make gpu-check again")
-    if machine["device"] != "cuda" or machine["tiny"]:
+    if is_rehearsal:
         raise DataError(f"{path}: from a rehearsal, which verifies nothing on a GPU")
-    if missing := set(PARTS) - set(machine["parts"]):
+    if missing:
         raise DataError(f"{path}: without {', '.join(sorted(missing))}; run make gpu-check without naming parts")
     return lines
 
@@ -63,16 +65,25 @@ def row(lines: Lines) -> str:
 
 
 def with_row(page: str, new: str) -> str:
-    """The page with a row more between the markers, or with it in place of the same machine's."""
+    """The page with a row more between the markers, or with it in place of an older one of the same machine.
+
+    DataError (exit code 3) if the page's is newer.
+    """
     before, _, rest = page.partition(BEGIN)
     table, _, after = rest.partition(END_OF_TABLE)
     rows = [line for line in table.splitlines() if line.startswith("| ") and line not in HEADER]
     others = [line for line in rows if _key(line) != _key(new)]
+    if newer := [line for line in rows if line not in others and _date(line) > _date(new)]:
+        raise DataError(f"the table has a newer report of this card and these versions, of {_date(newer[0])}")
     return "\n".join([before + BEGIN, "", *HEADER, *sorted([*others, new]), "", END_OF_TABLE + after])
 
 
 def _key(line: str) -> list[str]:
     return line.split(" | ")[:KEY_COLUMNS]
+
+
+def _date(line: str) -> str:
+    return line.split(" | ")[KEY_COLUMNS].split(",")[0]
 
 
 def write_row(report: Path, page: Path) -> None:
@@ -82,8 +93,10 @@ def write_row(report: Path, page: Path) -> None:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.verified", description=__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE", help="logs/gpu-check.jsonl of a whole check on a GPU")
     try:
-        write_row(Path(sys.argv[1]), PAGE)
+        write_row(parser.parse_args().file, PAGE)
     except MoonshineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -11,12 +11,15 @@ def control_groups(controller: str) -> Iterator[tuple[int, Path]]:
 
     A container sees only some of them, so a folder may be missing.
     """
-    for line in MEMBERSHIPS.read_text().splitlines() if MEMBERSHIPS.exists() else []:
+    for line in MEMBERSHIPS.read_text(errors="surrogateescape").splitlines() if MEMBERSHIPS.exists() else []:
         _, controllers, path = line.split(":", 2)
         if not controllers:
             version, root = 2, CONTROL_GROUPS
         elif controller in controllers.split(","):
+            # usually a link to the folder that is named by all of its controllers
             version, root = 1, CONTROL_GROUPS / controller
+            if not root.exists():
+                root = CONTROL_GROUPS / controllers
         else:
             continue
         own = Path(path.lstrip("/"))

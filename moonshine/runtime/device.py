@@ -63,6 +63,8 @@ def why_no_gpu() -> tuple[str, str]:
     needed = nvidia.OLDEST_DRIVER.get(cuda.split(".")[0])
     if driver and needed and int(driver.split(".")[0]) < needed:
         return f"the driver is {driver} and CUDA {cuda} of this torch needs {needed} or newer", "update the driver"
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None and nvidia.CONTROL.exists():
+        return f'torch finds no GPU with CUDA_VISIBLE_DEVICES="{visible}"', "unset it, or name a GPU that is there"
     if not nvidia.CONTROL.exists():
         return "torch finds no GPU", "run where one is (a container needs --nv or --gpus)"
     return (

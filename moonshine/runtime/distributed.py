@@ -35,6 +35,17 @@ def wait_for_all() -> None:
     largest(0)
 
 
+def gather(value: Value) -> list[Value]:
+    """The value of each process, by rank."""
+    if WORLD_SIZE == 1:
+        return [value]
+    import torch.distributed as dist
+
+    values: list[Any] = [None] * WORLD_SIZE
+    dist.all_gather_object(values, value)
+    return values
+
+
 def broadcast_from_main(value: Value) -> Value:
     """The first process's value (a plain value or a CPU tensor) in all processes."""
     if WORLD_SIZE == 1:

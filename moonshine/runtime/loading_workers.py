@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 
 from moonshine.runtime import distributed
 from moonshine.runtime.cpus import usable_cpus
@@ -46,6 +47,9 @@ def loading_workers(wanted: int | None, on_gpu: bool, batch_bytes: int) -> int:
 
 
 def _free_shared_memory() -> int:
-    """Bytes."""
-    status = os.statvfs(SHARED_MEMORY)
+    """Bytes; if there is no such folder, torch reports that itself."""
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except FileNotFoundError:
+        return sys.maxsize
     return status.f_bavail * status.f_frsize

@@ -24,7 +24,8 @@ def distil(params: Params, student: Row, seed: int) -> None:
 def distil_together(params: Params, students: Iterable[Row], seed: int) -> list[RunFolder]:
     """Train students of one seed with one forward pass of the teacher per batch, and leave them finished in runs/.
 
-    Each has the same bytes as if trained alone; its own stage then publishes it without torch, in a second.
+    Each has the same bytes as if trained alone; its own stage then publishes it, without torch
+    and in a second if `recipe.processes` is 1.
     """
     runs = [RunFolder.open(params, student, seed) for student in students]
     # several processes must ask together, and do so in training

@@ -98,10 +98,12 @@ class TrainingLoop:
 
     def _validate(self, epoch: int) -> None:
         for state in list(self.states):
-            if state.epoch != epoch:
+            if state.epoch != epoch or state not in self.states:  # a save during another's validation may drop it
                 continue
             share_statistics(state.network)
             measured = measure(state.network, self.val, self._stay_safe)
+            if state not in self.states:  # or a save during its own
+                continue
             losses = {"validation loss": measured["loss"], "every step's loss": state.training_means()["loss"]}
             if wrong := [name for name, loss in losses.items() if not math.isfinite(loss)]:
                 self._drop(state, state.diverged(" and ".join(wrong)))

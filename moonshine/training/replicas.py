@@ -13,9 +13,11 @@ from torch import nn
 
 from moonshine.errors import DivergedError, Interrupted, MachineError
 from moonshine.runtime import distributed, signals
+from moonshine.runtime.device_errors import first_line
 
-LONGEST_WAIT = timedelta(minutes=10)
-"""For another process, which may be writing a checkpoint; a machine that lost power never answers."""
+LONGEST_WAIT = timedelta(minutes=15)
+"""For another process, which may be waiting for images or writing a checkpoint; a machine without power never
+answers."""
 
 
 @contextmanager
@@ -34,13 +36,20 @@ def joined(device: torch.device) -> Iterator[None]:
             dist.init_process_group("cpu:gloo,cuda:nccl", timeout=LONGEST_WAIT, device_id=device)
         else:
             dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    except (RuntimeError, ValueError) as error:
+        raise MachineError(
+            f"the processes of this training cannot connect ({first_line(error)}); if they are on several machines, "
+            "name the network interface in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
+        ) from None
+    try:
         signals.install_handlers()
         yield
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise MachineError(
-            "another process of this training ended; the same command resumes from the last checkpoint"
+            f"another process of this training ended or does not answer ({first_line(error)}); the same command "
+            "resumes from the last checkpoint"
         ) from None
     except (DivergedError, Interrupted):  # which all processes raise together
         dist.destroy_process_group()

@@ -143,17 +143,17 @@ def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.
                 raise explained from None
             raise CheckpointError(f"{run.path}: its checkpoint does not fit: {error}; delete this folder") from None
         say(f"{run.path}: resuming from epoch {state.epoch}, batch {state.batch}")
-    _note_processor(state, run, processor_of(device))
+    _note_processors(state, run, distributed.gather(processor_of(device)))
     return state
 
 
-def _note_processor(state: TrainingState, run: RunFolder, here: str) -> None:
-    """Add this machine's processor to those that have trained the network, because its bytes depend on all of them."""
-    if here not in state.trained_on:
+def _note_processors(state: TrainingState, run: RunFolder, here: Iterable[str]) -> None:
+    """Add the processes' processors to those that have trained the network, since its bytes depend on all of them."""
+    if new := [processor for processor in dict.fromkeys(here) if processor not in state.trained_on]:
         if state.trained_on:
-            before = ", ".join(state.trained_on)
-            say(f"warning: {run.path}: trained on {before} so far, from now on on {here}, which rounds differently")
-        state.trained_on.append(here)
+            before, now = ", ".join(state.trained_on), ", ".join(new)
+            say(f"warning: {run.path}: trained on {before} so far, from now on on {now}, which rounds differently")
+        state.trained_on += new
 
 
 def _announce(params: Params, states: Iterable[TrainingState], device: torch.device) -> None:

@@ -23,6 +23,7 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+UNKNOWN = "an unknown processor"
 SMALLEST_SCALE = 2.0**-14
 """float16 gradients that overflow even at this loss scale are not caused by the scale."""
 
@@ -192,4 +193,4 @@ class TrainingState:
         self._scaler.load_state_dict(content["scaler"])
         self.epoch, self.batch, self.history = content["epoch"], content["batch"], content["history"]
         self._sums = content["sums"].to(self.device)
-        self.trained_on = content.get("trained_on", [])  # not in older checkpoints, which `adopt` brings
+        self.trained_on = content.get("trained_on", [UNKNOWN])  # not in older checkpoints, which `adopt` brings

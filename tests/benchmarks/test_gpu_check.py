@@ -96,6 +96,14 @@ def test_without_a_gpu_it_ends_with_5_and_one_line(
     assert not (tmp_path / "log.jsonl").exists()
 
 
+def test_a_log_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--device", "cpu", "--tiny", "maps", "--log", str(tmp_path / "file" / "log.jsonl")]) == 9
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path}/file/log.jsonl: cannot be written (")
+    assert said.count("\n") == 1
+
+
 def test_a_cpu_rehearses_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--device", "cpu", "--log", str(tmp_path / "log.jsonl")])
@@ -154,6 +162,16 @@ def test_what_a_gpu_verified_is_written_between_the_markers(tmp_path: Path) -> N
     assert rows == [f"| Card A {cells.format('2026-01-02')}", f"| Card B {cells.format('2026-01-03')}"]
 
 
+def test_an_old_report_does_not_replace_a_newer_one(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(verified.PAGE.read_text())
+    verified.write_row(write_report(tmp_path / "log.jsonl", date="2026-01-02 03:04 UTC"), page)
+    written = page.read_text()
+    with pytest.raises(DataError, match="the table has a newer report of this card and these versions, of 2026-01-02"):
+        verified.write_row(write_report(tmp_path / "log.jsonl", date="2026-01-01 23:04 UTC"), page)
+    assert page.read_text() == written
+
+
 @pytest.mark.parametrize(
     ("machine", "why"),
     [
@@ -162,6 +180,7 @@ def test_what_a_gpu_verified_is_written_between_the_markers(tmp_path: Path) -> N
         ({"parts": ["parity"]}, "without ceilings, commands"),
         ({"end": False}, "was stopped"),
         ({"kind": "?"}, "was stopped"),
+        ({"parts": None}, "not a report"),
     ],
     ids=str,
 )

@@ -76,6 +76,19 @@ def test_a_loss_that_the_heartbeat_sees_first_diverges_too(untrained: Path) -> N
     assert "diverged" in json.loads(path.read_text())
 
 
+def test_weights_that_a_save_during_validation_finds_infinite_diverge_too(untrained: Path) -> None:
+    """They become so in the epoch's last step, whose own loss is finite."""
+    params = tiny_params()
+    count = json.loads((untrained / "data/digits/manifest.json").read_text())["splits"]["train"]["count"]
+    params["recipe"].update(batch_size=count, epochs=1, lr_steps=[], lr=1e39)
+    params["machine"] = {"device": "cpu", "checkpoint_seconds": 1e-6}
+    write_params(untrained, params)
+    result = command(untrained, *TRAIN)
+    assert result.code == 7, result.output
+    assert "not finite in epoch 1" in result.output
+    assert "Traceback" not in result.output
+
+
 class Overflowing:
     """In place of the loss: one that is infinite in the steps `which`."""
 

@@ -3,8 +3,6 @@
 And the tests can tell: a checkpoint that lacks one piece of the state ends with others.
 """
 
-import hashlib
-import io
 import signal
 import sys
 from collections.abc import Callable
@@ -12,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks.separate_project import write_params
-from moonshine.runtime.files import read_checked_json, write_checked_json
-from tests.faults.checkpoints import committed, stop_at
+from tests.faults.checkpoints import State, committed, edit_newest, stop_at
 from tests.faults.experiment import DISTIL, TRAIN, Experiment, artefact_hashes, tiny_params
 from tests.faults.forked import command, start
 from tests.support.project import run_moonshine, start_until_paused
@@ -109,21 +105,6 @@ def test_resume_of_compiled_networks(experiment: Experiment, tmp_path: Path) -> 
     assert len(artefact_hashes(whole)) == 3
     assert artefact_hashes(whole) == artefact_hashes(stopped)
     assert any(path.is_file() for path in (whole / ".compiled").rglob("*")), "for containers, which lose theirs"
-
-
-State = dict[str, Any]
-
-
-def edit_newest(folder: Path, edit: Callable[[State], None]) -> None:
-    """Change the newest checkpoint and make its commit record fit."""
-    path = committed(folder)[-1]
-    checkpoint = torch.load(path, weights_only=True)
-    edit(checkpoint["state"])
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    path.write_bytes(buffer.getvalue())
-    record = read_checked_json(path.with_suffix(".json"), "")
-    write_checked_json(path.with_suffix(".json"), {**record, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
 
 
 def lose_momentum(state: State) -> None:

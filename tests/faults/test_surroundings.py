@@ -16,7 +16,7 @@ from moonshine.runs.provenance import processor_of
 from moonshine.runtime.files import sha256
 from moonshine.training.objective import CrossEntropy
 from moonshine.training.state import TrainingState
-from tests.faults.checkpoints import stop_at
+from tests.faults.checkpoints import edit_newest, stop_at
 from tests.faults.experiment import STAGES, TRAIN, Experiment, Injections, artefact_hashes, tiny_params
 from tests.faults.forked import command
 from tests.support.project import copy_project, run, run_moonshine
@@ -55,7 +55,12 @@ def set_umask() -> None:
 def test_too_little_memory_is_said_in_one_line(device: str, untrained: Path) -> None:
     result = command(untrained, *TRAIN, prepare=ask_for_400_terabytes if device == "a CPU" else run_out_of_gpu_memory)
     assert result.code == 5, result.output
-    assert result.output.endswith("error: out of memory; lower recipe.batch_size, or run where there is more\n")
+    lacks = {
+        "a CPU": "out of memory; lower recipe.batch_size, or run where there is more",
+        "a GPU": "out of GPU memory; lower machine.trainings_per_gpu if it is set, else recipe.batch_size, or run "
+        "where there is more",
+    }
+    assert result.output.endswith(f"error: {lacks[device]}\n")
     assert "Traceback" not in result.output
 
 
@@ -71,12 +76,24 @@ def run_out_of_gpu_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors ...", "cuDNN error: CUDNN_STATUS"]
+    ("message", "told"),
+    [
+        (
+            "CUDA error: uncorrectable ECC error\nCUDA kernel errors ...",
+            "the GPU failed (CUDA error: uncorrectable",
+        ),
+        ("cuDNN error: CUDNN_STATUS", "the GPU failed (cuDNN error: CUDNN_STATUS); run the same command again"),
+        ("backend='inductor' raised:\nX: CUDA error: assert", "the GPU failed (X: CUDA error: assert); run the same"),
+        (
+            "CUDA error: no kernel image is available for execution",
+            f"this torch ({torch.__version__}) does not",
+        ),
+    ],
 )
-def test_a_gpu_that_fails_is_said_in_one_line(message: str, untrained: Path) -> None:
+def test_a_gpu_that_fails_is_said_in_one_line(message: str, told: str, untrained: Path) -> None:
     result = command(untrained, *TRAIN, prepare=partial(fail, "CrossEntropy.__call__", message))
     assert result.code == 5, result.output
-    assert f"error: the GPU failed ({message.splitlines()[0]}); the same command resumes from the last" in result.output
+    assert f"error: {told}" in result.output
     assert "Traceback" not in result.output
 
 
@@ -115,6 +132,18 @@ def test_going_on_on_another_processor_is_told_and_recorded(experiment: Experime
     )
     assert record["trained_on"] == [here, "a Z80"]
     assert untouched["trained_on"] == [here]
+
+
+def test_who_took_the_steps_of_an_older_checkpoint_is_unknown(untrained: Path) -> None:
+    import json
+
+    stop_at(untrained, 3)
+    edit_newest(untrained, lambda state: state.pop("trained_on"))
+    result = command(untrained, *TRAIN)
+    assert result.code == 0, result.output
+    assert "trained on an unknown processor so far" in result.output
+    record = json.loads((untrained / "models/toy/records/train/teacher/seed0.json").read_text())
+    assert record["trained_on"] == ["an unknown processor", processor_of(torch.device("cpu"))]
 
 
 def be_another_processor() -> None:

@@ -66,6 +66,17 @@ def test_a_gpu_that_torch_cannot_use_is_not_replaced_by_the_cpu(
     assert device.missing_gpu("auto") == message
 
 
+@pytest.mark.parametrize(("wanted", "visible"), [("cuda", ""), ("cuda", "7"), ("auto", "7")])
+def test_a_variable_that_names_no_gpu_is_named(
+    wanted: str, visible: str, gpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.write_text(OPEN.format("580.65.06"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    message = device.missing_gpu(wanted)
+    assert message is not None
+    assert f'but torch finds no GPU with CUDA_VISIBLE_DEVICES="{visible}"; unset it, or name' in message
+
+
 @pytest.mark.parametrize("hidden", ["", "-1", "NoDevFiles"])
 def test_who_hides_the_gpus_wants_the_cpu(hidden: str, gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)

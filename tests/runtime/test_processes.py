@@ -182,6 +182,16 @@ def test_the_exit_code_is_that_of_the_cause_not_of_its_consequences(codes: tuple
     assert torchrun._exit_code(codes) == expected
 
 
+@pytest.mark.slow
+def test_processes_that_cannot_connect_say_why(data: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(data, tmp_path / "project")
+    result = run_moonshine("train", "teacher", "--seed", "0", cwd=project, check=False, GLOO_SOCKET_IFNAME="nope0")
+    assert result.returncode == 5
+    assert "error: the processes of this training cannot connect (" in result.stderr
+    assert "nope0" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_three_processes_resume_to_the_same_bytes(tmp_path: Path) -> None:
     """From three on, the order in which they add their gradients shows: a sum of two has only one."""
     run_torchrun(str(ROOT / "tests/support/resumed_in_processes.py"), str(tmp_path), cwd=ROOT, processes=3)
