@@ -335,10 +335,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         params = read_params(path)
     except MoonshineError as error:
         parser.error(str(error))
-    if params.recipe.precision != "bfloat16":
-        parser.error(f"{path}: recipe.precision is {params.recipe.precision}; the speeds are those of bfloat16")
     if params.dataset.source != "imagenet":
         parser.error(f"{path}: the hours are those of ImageNet; choose an experiment with dataset.source: imagenet")
+    if params.recipe.precision != "bfloat16":
+        parser.error(f"{path}: recipe.precision is {params.recipe.precision}; the speeds are those of bfloat16")
     print(table(params, H100), end="")
 
 

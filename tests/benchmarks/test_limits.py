@@ -92,7 +92,17 @@ def test_the_documented_table_is_what_the_program_prints(capsys: pytest.CaptureF
     assert capsys.readouterr().out in (ROOT / "docs/performance.md").read_text()
 
 
-def test_only_imagenet_has_the_hours_of_imagenet(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("experiment", "why"),
+    [
+        ("digits", "the hours are those of ImageNet; choose an experiment with dataset.source: imagenet"),
+        ("imagenet", "recipe.precision is float32; the speeds are those of bfloat16"),
+        ("none", "none.yaml"),
+    ],
+)
+def test_other_experiments_have_no_such_speeds(experiment: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main([str(ROOT / "experiments/digits.yaml")])
-    assert "experiments/digits.yaml: the hours are those of ImageNet" in capsys.readouterr().err
+        main([str(ROOT / f"experiments/{experiment}.yaml")])
+    said = capsys.readouterr().err
+    assert f"experiments/{experiment}.yaml: " in said
+    assert why in said
