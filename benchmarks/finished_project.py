@@ -18,7 +18,6 @@ from moonshine.checks.made_for import DESCRIPTION, seeds_of
 from moonshine.engines.dvc_project import open_project
 from moonshine.engines.record import commit
 from moonshine.engines.snakemake_plan import snakemake
-from moonshine.models.architecture import architecture_of
 from moonshine.params import Params, read_params
 from moonshine.project import artefacts
 from moonshine.runs.identity import identity_in_params
@@ -53,7 +52,7 @@ def _describe(params: Params) -> None:
     write_checked_json(manifest, _manifest(params))
     for row in params.rows:
         if row.stage == "fetch":
-            network = architecture_of(params.networks[row.network], params.dataset.classes, params.dataset.channels)
+            network = params.architecture(row.network)
             metadata = {DESCRIPTION: json.dumps({"architecture": network})}
             save_file({"weight": np.zeros(1)}, artefacts.model(params.experiment, row), metadata)
             write_json(artefacts.record(params.experiment, row), {})

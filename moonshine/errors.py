@@ -5,6 +5,11 @@ keeps its traceback. The table of codes is in docs/errors.md.
 """
 
 
+def first_line(error: Exception) -> str:
+    """What a library says, for a message of one line."""
+    return str(error).strip().partition("\n")[0]
+
+
 class MoonshineError(Exception):
     """Base of all errors that the user can fix; `exit_code` is what the command returns."""
 

@@ -20,6 +20,7 @@ from benchmarks.gpu.subjects import (
     checked_batches,
     digest,
     gradients,
+    learn,
     make_architecture,
     make_state,
     make_teacher,
@@ -136,8 +137,7 @@ def deterministic(context: Context) -> None:
 def _digest_of_three_steps(context: Context, name: str, kind: str) -> str:
     with arithmetic(kind):
         state, teacher = make_state(name, context.device, kind), make_teacher(name, context.device, kind)
-        for images, labels in checked_batches(context, 3):
-            state.step(images, labels, teacher(images))
+        learn(state, teacher, checked_batches(context, 3))
     return digest(state)
 
 
@@ -148,8 +148,7 @@ def _alarms_of_torch(context: Context, names: tuple[str, ...]) -> list[str]:
             warnings.simplefilter("always")
             for name in names:
                 state, teacher = make_state(name, context.device), make_teacher(name, context.device)
-                ((images, labels),) = checked_batches(context, 1)
-                state.step(images, labels, teacher(images))
+                learn(state, teacher, checked_batches(context, 1))
     finally:
         torch.use_deterministic_algorithms(False)
     messages = {str(warning.message) for warning in caught}

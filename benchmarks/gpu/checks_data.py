@@ -28,10 +28,9 @@ def images(context: Context) -> None:
         expected = _batches(JpegImages(data, "train", torch.device("cpu"), 0), CROPS)
         for workers in (0, WORKERS):
             split = JpegImages(data, "train", context.device, workers)
-            _require_same(context, f"JPEG images, {workers} workers", _batches(split, CROPS), expected)
-            is_last = all(
-                pixels.is_contiguous(memory_format=torch.channels_last) for pixels, _ in _batches(split, CROPS)
-            )
+            found = _batches(split, CROPS)
+            _require_same(context, f"JPEG images, {workers} workers", found, expected)
+            is_last = all(pixels.is_contiguous(memory_format=torch.channels_last) for pixels, _ in found)
             context.report.require(is_last, f"JPEG images, {workers} workers, are channels last")
         if context.on_gpu:
             order = epoch_order(0, 1, len(split)).split(BATCH)

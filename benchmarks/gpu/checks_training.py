@@ -17,14 +17,13 @@ from benchmarks.gpu.subjects import (
     batches,
     checked_batches,
     digest,
+    learn,
     make_state,
     make_teacher,
 )
 from benchmarks.gpu.worker import start_worker
-from moonshine.distillation.teacher import Teacher
 from moonshine.runs.checkpoints import load_newest_checkpoint, save_checkpoint
 from moonshine.training.memory import measure_need
-from moonshine.training.state import TrainingState
 
 COMPILED_LOSS = 0.05
 """Largest relative difference of a compiled network's bfloat16 loss from the eager one's after three steps."""
@@ -43,20 +42,15 @@ def resume(context: Context) -> None:
 def _resumed_is_undisturbed(context: Context, name: str, kind: str) -> bool:
     undisturbed, stopped, resumed = (make_state(name, context.device, kind) for _ in range(3))
     teacher, steps = make_teacher(name, context.device, kind), checked_batches(context, 6)
-    _learn(undisturbed, teacher, steps)
-    _learn(stopped, teacher, steps[:3])
+    learn(undisturbed, teacher, steps)
+    learn(stopped, teacher, steps[:3])
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(Path(folder), 3, stopped.checkpoint())
         saved = load_newest_checkpoint(Path(folder))
     assert saved is not None
     resumed.load_checkpoint(saved)
-    _learn(resumed, teacher, steps[3:])
+    learn(resumed, teacher, steps[3:])
     return digest(stopped) != digest(resumed) == digest(undisturbed)
-
-
-def _learn(state: TrainingState, teacher: Teacher, steps: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    for images, labels in steps:
-        state.step(images, labels, teacher(images))
 
 
 STUDENTS = "resnet18", "resnet34-sep", "resnet18-half"

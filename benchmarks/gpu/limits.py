@@ -25,7 +25,6 @@ from moonshine.data.normalisation import Normalisation
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import Teacher, cast_weights, fold_batch_norms
 from moonshine.errors import MoonshineError
-from moonshine.models.architecture import architecture_of
 from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.networks import build_network, place
 from moonshine.params import Params, read_params
@@ -275,7 +274,7 @@ class Line:
         """Expects `share` of the eager floor."""
         operations, batch = _step_of(params, row), params.recipe.batch_size
         best = limits(operations, batch, ceilings)
-        network = build_network(_architecture(params, row.network))
+        network = build_network(params.architecture(row.network))
         grouped = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in network.modules())
         expected = [share * speed / best.eager for speed in ((GROUPED, 1.0) if grouped else (1.0,))]
         return cls(
@@ -308,17 +307,13 @@ def _range(values: Iterable[float], style: str) -> str:
 
 def _step_of(params: Params, row: Row) -> list[Operation]:
     """A step of the row's training."""
-    student = _architecture(params, row.network)
+    student = params.architecture(row.network)
     size, batch = params.dataset.size, params.recipe.batch_size
     if not row.method:
         return training_step(student, CrossEntropy(), None, size, batch)
     method = params.methods[row.method].model_dump(exclude_none=True)
-    teacher = _architecture(params, parse_model(params.teacher)[0].network)
+    teacher = params.architecture(parse_model(params.teacher)[0].network)
     return training_step(student, Distillation(attention_layers_of(student), **method), teacher, size, batch)
-
-
-def _architecture(params: Params, network: str) -> Architecture:
-    return architecture_of(params.networks[network], params.dataset.classes, params.dataset.channels)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

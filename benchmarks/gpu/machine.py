@@ -13,7 +13,9 @@ import torch
 from benchmarks.gpu.report import Report
 from benchmarks.separate_project import ROOT
 from moonshine.errors import MachineError
+from moonshine.runtime.cpus import processor, usable_cpus
 from moonshine.runtime.device import why_no_gpu
+from moonshine.runtime.nvidia import driver_version
 
 UNKNOWN = "unknown"
 
@@ -58,9 +60,9 @@ def describe_machine(device: torch.device, tiny: bool, parts: list[str]) -> dict
         "device": device.type,
         "card": torch.cuda.get_device_name(device) if on_gpu else None,
         "cards": torch.cuda.device_count() if on_gpu else 0,
-        "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if on_gpu else None,
-        "processor": platform.processor() or platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "driver": (driver_version() or UNKNOWN) if on_gpu else None,
+        "processor": processor(),
+        "cpus": usable_cpus(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "cuda": torch.version.cuda,

@@ -146,6 +146,12 @@ def checked_batches(context: Context, count: int, device: torch.device | None = 
     return batches(count, size, images, device or context.device)
 
 
+def learn(state: TrainingState, teacher: Teacher, steps: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """A step of distillation for each of the batches."""
+    for images, labels in steps:
+        state.step(images, labels, teacher(images))
+
+
 def digest(state: TrainingState) -> str:
     """A hash of everything that a checkpoint holds: equal only if all bytes are."""
     hashed = hashlib.sha256()

@@ -57,14 +57,13 @@ def start_worker(
 
 def compiled_digest(context: Context, name: str) -> dict[str, Any]:
     """The state after three compiled steps, and the losses of compiled and eager steps."""
-    from benchmarks.gpu.subjects import BFLOAT16, checked_batches, digest, make_state, make_teacher
+    from benchmarks.gpu.subjects import BFLOAT16, checked_batches, digest, learn, make_state, make_teacher
 
     losses, digests = {}, {}
     for how, is_compiled in (("compiled", True), ("eager", False)):
         teacher = make_teacher(name, context.device, BFLOAT16, compiled=is_compiled)
         state = make_state(name, context.device, BFLOAT16, compiled=is_compiled)
-        for images, labels in checked_batches(context, 3):
-            state.step(images, labels, teacher(images))
+        learn(state, teacher, checked_batches(context, 3))
         losses[how], digests[how] = state.training_means()["loss"], digest(state)
     return {"digest": digests["compiled"], **losses}
 

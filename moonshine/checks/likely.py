@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import nn
 
-from moonshine.models.architecture import architecture_of
 from moonshine.models.networks import build_network
 from moonshine.params import Params
 from moonshine.runtime.device import missing_gpu
@@ -36,7 +35,7 @@ def _nondeterministic_networks(params: Params) -> Iterator[str]:
     A mean over whole maps, as most networks have it before the classifier, is no such operation.
     """
     for name in dict.fromkeys(row.network for row in params.seeded_rows):
-        network = build_network(architecture_of(params.networks[name], params.dataset.classes, params.dataset.channels))
+        network = build_network(params.architecture(name))
         for layer in network.modules():
             if isinstance(layer, nn.MultiheadAttention) or (
                 isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size not in (1, (1, 1))

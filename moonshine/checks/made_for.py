@@ -18,7 +18,6 @@ from moonshine.checks.data import data_problem
 from moonshine.checks.unchanged import values_at
 from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
-from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
 from moonshine.params.read import read_yaml
 from moonshine.params.schema import Checkpoint
@@ -128,7 +127,7 @@ def _changed_fetched(params: Params, row: Row, record: dict[str, Any]) -> list[s
     pinned = {key: value for key, value in params.fetch[row.network].model_dump().items() if key in noted}
     with safe_open(artefacts.model(params.experiment, row), framework="numpy") as file:
         network_made = json.loads(file.metadata()[DESCRIPTION])["architecture"]
-    network_now = architecture_of(params.networks[row.network], params.dataset.classes, params.dataset.channels)
+    network_now = params.architecture(row.network)
     return differences(
         {"fetch": {key: record[key] for key in noted}, "network": network_made},
         {"fetch": pinned, "network": network_now},

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from moonshine.errors import ParamsError
-from moonshine.models.architecture import architecture_of
+from moonshine.errors import ParamsError, first_line
 from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
@@ -29,9 +28,7 @@ def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
     dataset, learners = params.dataset, params.attention_students
     mistakes: list[str] = []
     for name in params.networks if names is None else names:
-        network = params.networks[name]
-        architecture = architecture_of(network, dataset.classes, dataset.channels)
-        found = _mistakes(architecture, dataset.size, name in learners)
+        found = _mistakes(params.architecture(name), dataset.size, name in learners)
         mistakes += (f"networks.{name}: {mistake}" for mistake in found)
     if mistakes:
         raise ParamsError("\n".join(mistakes))
@@ -47,7 +44,7 @@ def check_batch_norms(params: Params) -> None:
         return
     shared = f" for {recipe.processes} processes" if recipe.processes else ""
     for name in dict.fromkeys(row.network for row in params.seeded_rows):
-        network = build_network(architecture_of(params.networks[name], dataset.classes, dataset.channels))
+        network = build_network(params.architecture(name))
         try:
             with torch.no_grad():
                 network(torch.empty(1, dataset.channels, dataset.size, dataset.size, device="meta"))
@@ -63,7 +60,7 @@ def _mistakes(architecture: Architecture, size: int, learns: bool) -> Iterator[s
         yield str(error)
         return
     except IMPOSSIBLE as error:
-        yield f"cannot be built: {_first_line(error)}"
+        yield f"cannot be built: {first_line(error)}"
         return
     points = attention_layers_of(architecture)
     paths = {path for path, _ in network.named_modules() if path}
@@ -94,7 +91,7 @@ def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: i
         with torch.no_grad():
             network(torch.empty(2, channels, size, size, device="meta"))
     except IMPOSSIBLE as error:
-        yield f"cannot take images of {channels} x {size} x {size}: {_first_line(error)}"
+        yield f"cannot take images of {channels} x {size} x {size}: {first_line(error)}"
         return
     for point in points:
         features, version = given.get(point, (None, 0))
@@ -107,7 +104,3 @@ def _refusal(network: nn.Module, points: tuple[str, ...], channels: int, size: i
                 f"points: {point} gives maps that the network overwrites in place, so that no student can learn them; "
                 "name a module after it"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from moonshine.checks.networks import check_networks
 from moonshine.costs.counts import Cost, network_cost
-from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
 
 
@@ -12,5 +11,4 @@ def network_costs(params: Params, names: Iterable[str]) -> dict[str, Cost]:
     """Network -> its cost for one image of the experiment. Raises ParamsError (exit code 2) for one that cannot run."""
     names, data = list(names), params.dataset
     check_networks(params, names)
-    networks = {name: architecture_of(params.networks[name], data.classes, data.channels) for name in names}
-    return {name: network_cost(network, data.size, data.size) for name, network in networks.items()}
+    return {name: network_cost(params.architecture(name), data.size, data.size) for name in names}

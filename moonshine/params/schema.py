@@ -13,9 +13,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from moonshine.models.architecture import architecture_of
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.names import check_architecture, is_torchvision_resnet, wide_resnet_shape
 from moonshine.params.urls import check_url
+from moonshine.project.records import Architecture
 from moonshine.project.rows import Row
 
 # Names become folders, DVC parameters and Snakemake wildcards: no dots, slashes or blanks.
@@ -517,6 +519,10 @@ class Params(Section):
         """The three models whose attention the results page shows, by role."""
         shown = self.attention_maps
         return {"teacher": self.teacher, "scratch": shown.scratch, "distilled": shown.distilled}
+
+    def architecture(self, network: str) -> Architecture:
+        """The description of one of `networks`, for images of the data set."""
+        return architecture_of(self.networks[network], self.dataset.classes, self.dataset.channels)
 
     @property
     def seeded_rows(self) -> list[Row]:

@@ -50,7 +50,3 @@ def _telling_line(message: str) -> str:
     """The line that names the GPU's error, which the compiler puts below one of its own; else the first."""
     lines = message.strip().splitlines() or [""]
     return next((line.strip() for line in lines if any(words in line for words in OF_A_GPU)), lines[0])
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

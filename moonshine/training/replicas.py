@@ -11,9 +11,8 @@ from datetime import timedelta
 import torch
 from torch import nn
 
-from moonshine.errors import DivergedError, Interrupted, MachineError
+from moonshine.errors import DivergedError, Interrupted, MachineError, first_line
 from moonshine.runtime import distributed, signals
-from moonshine.runtime.device_errors import first_line
 
 LONGEST_WAIT = timedelta(minutes=15)
 """For another process, which may be waiting for images or writing a checkpoint; a machine without power never

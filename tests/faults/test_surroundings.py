@@ -1,5 +1,6 @@
 """Odd places and poor environments: the experiment has the same bytes, or the message says what is missing."""
 
+import json
 import os
 import stat
 import subprocess
@@ -118,8 +119,6 @@ def fail(name: str, message: str) -> None:
 
 
 def test_going_on_on_another_processor_is_told_and_recorded(experiment: Experiment, untrained: Path) -> None:
-    import json
-
     stop_at(untrained, 3)
     result = command(untrained, *TRAIN, prepare=be_another_processor)
     assert result.code == 0, result.output
@@ -135,8 +134,6 @@ def test_going_on_on_another_processor_is_told_and_recorded(experiment: Experime
 
 
 def test_who_took_the_steps_of_an_older_checkpoint_is_unknown(untrained: Path) -> None:
-    import json
-
     stop_at(untrained, 3)
     edit_newest(untrained, lambda state: state.pop("trained_on"))
     result = command(untrained, *TRAIN)
@@ -232,8 +229,6 @@ def hide_gpus() -> None:
 
 
 def test_what_ran_where_is_recorded(experiment: Experiment) -> None:
-    import json
-
     record = json.loads((experiment.folder / "models/toy/records/train/teacher/seed0.json").read_text())
     assert record["machine"].keys() == {"device", "processor", "accelerator", "python"}
     assert record["machine"]["device"] == "cpu"
