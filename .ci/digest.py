@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-WIDTH = 240
+WIDTH = 400
 SKIPPED, DEFECTS, FAILED = 6, 4, 8
 """Most lines of each kind."""
 NO_TIME = "no time was left"

@@ -21,36 +21,13 @@ import pytest
 
 from benchmarks.separate_project import ROOT, environment, write_params
 from moonshine.runtime.files import sha256
+from tests.slurm.cluster import OPTIONS
 from tests.support.project import copy_project, is_stopped, pausing, run, run_moonshine, stages_in, toy_params
-
-
-def cluster_runs_jobs() -> bool:
-    """Whether a job comes to its end: a cluster may answer sinfo, say that it is idle, and hold every job back."""
-    if not shutil.which("sbatch"):
-        return False
-    job = ("sbatch", "--wait", "--job-name", "trial", "--output", os.devnull, "--wrap", "true")
-    try:
-        return subprocess.run(job, capture_output=True, timeout=90).returncode == 0
-    except subprocess.TimeoutExpired:
-        subprocess.run(["scancel", "--name", "trial"])
-        return False
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> None:
-    if not cluster_runs_jobs():
-        pytest.skip("no SLURM cluster here runs a job")
-
 
 pytestmark = pytest.mark.slow
 
 TEACHER = "models/toy/train/teacher/seed0.safetensors"
-# what a cluster without accounting database needs, impatience, and all logs of jobs
-HERE = (
-    "--profile", "workflow/profiles/slurm", "--slurm-status-command", "squeue",
-    "--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "3",
-    "--slurm-keep-successful-logs",
-)  # fmt: skip
+HERE = ("--profile", "workflow/profiles/slurm", *OPTIONS)
 
 
 def hashes(project: Path) -> dict[str, str]:
