@@ -34,9 +34,9 @@ def said_by_snakemake(folder: Path) -> str:
 
 
 def ends(*command: str, folder: Path) -> bool:
-    """Whether this command ends well within a minute and a half."""
+    """Whether this command ends well within three minutes."""
     try:
-        return subprocess.run(command, cwd=folder, capture_output=True, timeout=90).returncode == 0
+        return subprocess.run(command, cwd=folder, capture_output=True, timeout=180).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
