@@ -272,7 +272,8 @@ class Line:
     @classmethod
     def of(cls, params: Params, row: Row, ceilings: Ceilings, share: float) -> "Line":
         """Expects `share` of the eager floor."""
-        operations, batch = _step_of(params, row), params.recipe.batch_size
+        recipe = params.recipe_of(row)
+        operations, batch = _step_of(params, row), recipe.batch_size
         best = limits(operations, batch, ceilings)
         network = build_network(params.architecture(row.network))
         grouped = any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in network.modules())
@@ -282,7 +283,7 @@ class Line:
             sum(operation.bytes for operation in operations) / batch,
             best,
             expected,
-            [params.recipe.epochs * IMAGENET / rate / 3600 for rate in reversed(expected)],
+            [recipe.epochs * (recipe.images or IMAGENET) / rate / 3600 for rate in reversed(expected)],
         )
 
     @property
@@ -308,10 +309,10 @@ def _range(values: Iterable[float], style: str) -> str:
 def _step_of(params: Params, row: Row) -> list[Operation]:
     """A step of the row's training."""
     student = params.architecture(row.network)
-    size, batch = params.dataset.size, params.recipe.batch_size
+    size, batch = params.dataset.size, params.recipe_of(row).batch_size
     if not row.method:
         return training_step(student, CrossEntropy(), None, size, batch)
-    method = params.methods[row.method].model_dump(exclude_none=True)
+    method = params.methods[row.method].objective
     teacher = params.architecture(parse_model(params.teacher)[0].network)
     return training_step(student, Distillation(attention_layers_of(student), **method), teacher, size, batch)
 
@@ -332,8 +333,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     if params.dataset.source != "imagenet":
         parser.error(f"{path}: the hours are those of ImageNet; choose an experiment with dataset.source: imagenet")
-    if params.recipe.precision != "bfloat16":
-        parser.error(f"{path}: recipe.precision is {params.recipe.precision}; the speeds are those of bfloat16")
+    for row in params.seeded_rows:
+        if (precision := params.recipe_of(row).precision) != "bfloat16":
+            key = params.recipe_key(row, "precision")
+            parser.error(f"{path}: {key} is {precision}; the speeds are those of bfloat16")
     print(table(params, H100), end="")
 
 

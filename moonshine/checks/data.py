@@ -24,9 +24,13 @@ DIGITS_VALIDATION = 360
 
 
 def check_images(params: Params) -> None:
-    """ParamsError (exit code 2) for attention_maps.images that do not exist; nothing if no data are prepared."""
+    """ParamsError (exit code 2) for images that params.yaml names or counts but that do not exist.
+
+    These are `attention_maps.images`, and `images` of each row's recipe. Nothing is checked if no data are prepared.
+    """
     if manifest := _manifest(params.dataset.name):
         _require_positions(params.attention_maps.images, manifest)
+        _require_training_images(params, manifest["splits"]["train"]["count"])
 
 
 def check_data(params: Params) -> None:
@@ -60,6 +64,13 @@ def _require_positions(images: list[int], manifest: Manifest) -> None:
     count = manifest["splits"]["val"]["count"]
     if (last := max(images)) >= count:
         raise ParamsError(f"attention_maps.images: {last}, but the last validation image is {count - 1}")
+
+
+def _require_training_images(params: Params, count: int) -> None:
+    for row in params.seeded_rows:
+        if (asked := params.recipe_of(row).images) and asked > count:
+            key = params.recipe_key(row, "images")
+            raise ParamsError(f"{key}: {asked:,}, but data/{params.dataset.name} has {count:,} training images")
 
 
 def _asked(settings: Dataset) -> dict[str, Any]:

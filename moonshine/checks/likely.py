@@ -16,6 +16,10 @@ def likely_mistakes(params: Params) -> Iterator[str]:
     for name in params.networks:
         if name not in used:
             yield f"networks.{name}: in none of fetch, train, distil and distil_more, so it is never trained"
+    trained = {row.network for row in params.seeded_rows}
+    for name, network in params.networks.items():
+        if network.recipe and name in used - trained:
+            yield f"networks.{name}.recipe: has no effect, because {name} is only fetched"
     in_tables = {row for table in params.tables for row in table.rows}
     for row in dict.fromkeys(row.name for row in params.rows):
         if params.tables and row not in in_tables:

@@ -39,18 +39,19 @@ def check_batch_norms(params: Params) -> None:
 
     Whether only the last batch does so is checked by the training, which knows how many images there are.
     """
-    recipe, dataset = params.recipe, params.dataset
-    if recipe.batch_size // (recipe.processes or 1) > 1:
-        return
-    shared = f" for {recipe.processes} processes" if recipe.processes else ""
-    for name in dict.fromkeys(row.network for row in params.seeded_rows):
-        network = build_network(params.architecture(name))
+    dataset, processes = params.dataset, params.recipe.processes
+    shared = f" for {processes} processes" if processes else ""
+    for row in params.seeded_rows:
+        size = params.recipe_of(row).batch_size
+        if size // (processes or 1) > 1:
+            continue
+        network = build_network(params.architecture(row.network))
         try:
             with torch.no_grad():
                 network(torch.empty(1, dataset.channels, dataset.size, dataset.size, device="meta"))
         except ValueError:
-            few = f"{recipe.batch_size}{shared}, too few for the batch norm of {name}"
-            raise ParamsError(f"recipe.batch_size: {few}; choose another") from None
+            few = f"{size}{shared}, too few for the batch norm of {row.network}"
+            raise ParamsError(f"{params.recipe_key(row, 'batch_size')}: {few}; choose another") from None
 
 
 def _mistakes(architecture: Architecture, size: int, learns: bool) -> Iterator[str]:

@@ -17,7 +17,7 @@ from moonshine.cli.command import (
 )
 from moonshine.errors import ParamsError
 from moonshine.project import artefacts
-from moonshine.project.rows import parse_model
+from moonshine.project.rows import Row, parse_model
 from moonshine.runtime import distributed, progress, startup
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def _network_and_seed(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     params = read(options)
-    require_row(params, f"train/{options.network}", options.seed)
+    row = require_row(params, f"train/{options.network}", options.seed)
     _in_processes(params)
     start(f"{params.experiment}/train/{options.network}/seed{options.seed}")
     from moonshine.stages.train import train
 
-    _prepare_to_compile(params)
+    _prepare_to_compile(params, [row])
     check_data(params)
     with unchanged(options, "train", [artefacts.manifest(params.dataset.name)], network=options.network):
         train(params, options.network, options.seed)
@@ -89,7 +89,7 @@ def _distil(options: argparse.Namespace) -> None:
     _in_processes(params)
     from moonshine.stages.distil import distil, distil_together
 
-    _prepare_to_compile(params)
+    _prepare_to_compile(params, rows)
     check_data(params)
     if options.together:
         start(f"{params.experiment}/distil/together/seed{options.seed}")
@@ -115,8 +115,8 @@ def _in_processes(params: "Params") -> None:
         raise ParamsError(f"recipe.processes: {count}, but torchrun started {distributed.WORLD_SIZE}; make them equal")
 
 
-def _prepare_to_compile(params: "Params") -> None:
-    if params.recipe.compile:
+def _prepare_to_compile(params: "Params", rows: list[Row]) -> None:
+    if any(params.recipe_of(row).compile for row in rows):
         startup.leave_out_triton(params.machine.device)
         startup.keep_compiled_code(artefacts.COMPILED)
 

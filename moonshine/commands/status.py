@@ -83,21 +83,22 @@ def experiment_status(params: Params) -> Iterator[RunStatus]:
 
 
 def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None) -> RunStatus:
-    model, epochs = artefacts.model(params.experiment, row, seed), None if seed is None else params.recipe.epochs
+    model = artefacts.model(params.experiment, row, seed)
+    epochs = None if seed is None else params.recipe_of(row).epochs
     folder, heartbeat = (None, None) if seed is None else _newest(artefacts.run_folder(params.experiment, row, seed))
     if model.exists() and not (folder and heartbeat and _goes_on(params.experiment, row, seed, folder, heartbeat)):
         problem = of_data or model_problem(params, row, seed)
         epoch, error = (None, None) if seed is None else _last_epoch(artefacts.curve(params.experiment, row, seed))
         return RunStatus(row, seed, "outdated" if problem else "done", epoch, epochs, top1=error, reason=problem)
-    if folder is None or heartbeat is None:
+    if epochs is None or folder is None or heartbeat is None:
         return RunStatus(row, seed, "waiting", epochs=epochs)
     state = _state(folder, heartbeat)
     return RunStatus(
         row,
         seed,
         state,
-        min(heartbeat["epoch"], params.recipe.epochs),
-        params.recipe.epochs,
+        min(heartbeat["epoch"], epochs),
+        epochs,
         heartbeat["step"],
         heartbeat["steps"],
         _last_epoch(folder / CURVE)[1],

@@ -49,25 +49,29 @@ class JpegImages:
         self.manifest: Manifest = self._source.manifest
         self.device, self._workers = device, workers
         self.labels = torch.from_numpy(self._source.labels).to(device)
+        self.visited = torch.arange(len(self._source))
+        """Indices of the images that an epoch visits."""
         self._normalisation = Normalisation(self.manifest, device)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """The number of images that an epoch visits."""
+        return len(self.visited)
 
     def training_batches(
         self, augmentation: Augmentation, seed: int, epoch: int, batch_size: int, first: int = 0
     ) -> Iterator[Batch]:
         """Batches `first`, first + 1, ... of an epoch: float images (batch, 3, height, width), int64 labels.
 
-        Each image comes exactly once per epoch; the last batch may be smaller. Each process gets a share of each batch.
+        Each image that an epoch visits comes exactly once; the last batch may be smaller. Each process gets a share of
+        each batch.
         """
-        several = epoch_order(seed, epoch, len(self)).split(batch_size)[first:]
+        several = self.visited[epoch_order(seed, epoch, len(self))].split(batch_size)[first:]
         batches = [share(indices) for indices in several]
         return self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in file order; each process gets the same number of batches, of any size."""
-        several = torch.arange(len(self)).split(batch_size * distributed.WORLD_SIZE)
+        several = torch.arange(len(self.labels)).split(batch_size * distributed.WORLD_SIZE)
         batches = [share(indices) for indices in several]
         return self._normalised(batches, self._load(_EvaluationView(self._source), batches))
 

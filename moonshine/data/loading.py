@@ -1,6 +1,7 @@
 """Batches for training and evaluation from a prepared data set."""
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from moonshine.data.augmentation import EpochAugmentation, to_device
 from moonshine.data.jpeg_images import Batch, JpegImages
 from moonshine.data.normalisation import Normalisation
-from moonshine.data.order import epoch_order
+from moonshine.data.order import epoch_order, first_images
 from moonshine.data.shares import share
 from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
@@ -25,20 +26,24 @@ class SmallImages:
         self.device = device
         self.images = torch.from_numpy(source.pixels).to(device)
         self.labels = torch.from_numpy(source.labels).to(device)
+        self.visited = torch.arange(len(source))
+        """Indices of the images that an epoch visits."""
         self._normalisation = Normalisation(self.manifest, device)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        """The number of images that an epoch visits."""
+        return len(self.visited)
 
     def training_batches(
         self, augmentation: Augmentation, seed: int, epoch: int, batch_size: int, first: int = 0
     ) -> Iterator[Batch]:
         """Batches `first`, first + 1, ... of an epoch: float images (batch, channels, height, width), int64 labels.
 
-        Each image comes exactly once per epoch; the last batch may be smaller. Each process gets a share of each batch.
+        Each image that an epoch visits comes exactly once; the last batch may be smaller. Each process gets a share of
+        each batch.
         """
-        augment = EpochAugmentation(augmentation, seed, epoch, len(self))
-        order = epoch_order(seed, epoch, len(self))
+        augment = EpochAugmentation(augmentation, seed, epoch, len(self.labels))
+        order = self.visited[epoch_order(seed, epoch, len(self))]
         for batch in order.split(batch_size)[first:]:
             indices = share(batch)
             on_device = to_device(indices, self.device)
@@ -60,3 +65,14 @@ def open_images(folder: Path, split: str, device: torch.device, workers: int | N
     if read_manifest(folder)["encoding"] == "raw":
         return SmallImages(folder, split, device)
     return JpegImages(folder, split, device, workers)
+
+
+def limited(images: Images, count: int | None) -> Images:
+    """The same split with epochs that visit only the first `count` images of the order by class; all if None.
+
+    What is drawn for an image in an epoch does not depend on the number of images.
+    """
+    part = copy(images)
+    if count is not None:
+        part.visited = first_images(images.labels.cpu(), count)
+    return part

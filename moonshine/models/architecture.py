@@ -9,5 +9,5 @@ from moonshine.project.records import Architecture
 
 def architecture_of(network: BaseModel, classes: int, in_channels: int) -> Architecture:
     """All that `build_network` needs, as model files store it; `network` has the keys of params.yaml."""
-    settings = {key: value for key, value in network.model_dump().items() if value is not None}
+    settings = network.model_dump(exclude={"recipe"}, exclude_none=True)
     return cast(Architecture, {**settings, "classes": classes, "in_channels": in_channels})

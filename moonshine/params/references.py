@@ -4,8 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pydantic import ValidationError
+
 from moonshine.models.attention_layers import attention_layers_of
-from moonshine.params.schema import JPEG_SOURCES, Params
+from moonshine.params.schema import JPEG_SOURCES, Augmentation, Dataset, Params
 from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
 
@@ -35,7 +37,6 @@ def check_references(params: Params) -> Iterator[str]:
     yield from _stage_names(params)
     yield from _models(params)
     yield from _attention(params)
-    yield from _augmentation(params)
     names_of_rows = [row.name for row in params.rows]
     yield from _unknown("titles", params.titles, "row", names_of_rows)
     titles = [params.title(row) for row in params.rows]
@@ -57,10 +58,7 @@ def check_references(params: Params) -> Iterator[str]:
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"
             yield from _unknown(key, published.values, "row of this table", table.rows)
-    for name, method in params.methods.items():
-        for epoch_key, epoch in (("first_epoch", method.first_epoch), ("last_epoch", method.last_epoch)):
-            if epoch and epoch > params.recipe.epochs:
-                yield f"methods.{name}.{epoch_key}: {epoch} is after the last of {params.recipe.epochs} epochs"
+    yield from dict.fromkeys(line for row in _trainable(params) for line in _recipe(params, row))
 
 
 def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) -> Iterator[str]:
@@ -140,9 +138,56 @@ def _attention(params: Params) -> Iterator[str]:
             yield f"methods.{method}.groups: {last}, but the teacher {teacher} has {counts[teacher]} groups"
 
 
-def _augmentation(params: Params) -> Iterator[str]:
+def _trainable(params: Params) -> Iterator[Row]:
+    """Every row that is trained, and one for each network and method that none of them uses."""
+    rows = [
+        row
+        for row in params.seeded_rows
+        if row.network in params.networks and (not row.method or row.method in params.methods)
+    ]
+    yield from rows
+    yield from (Row("train", name) for name in params.networks if name not in {row.network for row in rows})
+    plain = [name for name, network in params.networks.items() if not network.recipe]
+    unused = [name for name in params.methods if name not in {row.method for row in rows}]
+    yield from (Row("distil", plain[0], name) for name in unused if plain)
+
+
+def _recipe(params: Params, row: Row) -> Iterator[str]:
+    """What is wrong with a row's recipe, whose keys may be in three places of params.yaml."""
+    try:
+        recipe = params.recipe_of(row)
+    except ValidationError as error:
+        yield from (_misfit(params, row, str(each["ctx"]["error"])) for each in error.errors())
+        return
+    if recipe.images and recipe.images < params.dataset.classes:
+        yield f"{params.recipe_key(row, 'images')}: {recipe.images} images, but {params.dataset.classes} classes"
+    yield from _augmentation(params.recipe_key(row, "augmentation"), recipe.augmentation, params.dataset)
+    if row.method:
+        method = params.methods[row.method]
+        of_row = "" if params.recipe_key(row, "epochs") == "recipe.epochs" else f" of {row}"
+        for key, epoch in (("first_epoch", method.first_epoch), ("last_epoch", method.last_epoch)):
+            if epoch and epoch > recipe.epochs:
+                yield f"methods.{row.method}.{key}: {epoch} is after the last of {recipe.epochs} epochs{of_row}"
+
+
+def _misfit(params: Params, row: Row, problem: str) -> str:
+    """Which key to correct, for what the schema says of a merged recipe: `lr_steps: 6 is not before the last of 5 ...`.
+
+    The key may be in another place than the one that it does not fit; the one of the narrower place is to be corrected.
+    """
+    key, _, reason = problem.partition(": ")
+    of_key = params.recipe_key(row, key)
+    of_other = params.recipe_key(row, {"lr_steps": "epochs", "processes": "batch_size"}[key])
+    places = ["recipe", "networks", "methods"]
+    if places.index(of_other.split(".")[0]) <= places.index(of_key.split(".")[0]):
+        return f"{of_key}: {reason} of {row}"
+    cure = f"; set {of_other.removesuffix('epochs')}lr_steps too" if key == "lr_steps" else ""
+    return f"{of_other}: {of_key}: {reason}{cure}"
+
+
+def _augmentation(key: str, settings: Augmentation, dataset: Dataset) -> Iterator[str]:
     """JPEG images are cropped by area, small images after padding."""
-    key, source, settings = "recipe.augmentation", params.dataset.source, params.recipe.augmentation
+    source = dataset.source
     if source in JPEG_SOURCES:
         if settings.crop_scale is None:
             yield f"{key}.crop_scale: missing key; JPEG images are cropped by area, as a rule [0.08, 1.0]"
@@ -150,5 +195,5 @@ def _augmentation(params: Params) -> Iterator[str]:
             yield f"{key}.pad: for small images, not for {source}"
     elif settings.crop_scale is not None:
         yield f"{key}.crop_scale: for JPEG images, not for {source}"
-    elif settings.pad and settings.pad >= params.dataset.size:
-        yield f"{key}.pad: {settings.pad} would move images of {params.dataset.size} pixels out of sight"
+    elif settings.pad and settings.pad >= dataset.size:
+        yield f"{key}.pad: {settings.pad} would move images of {dataset.size} pixels out of sight"

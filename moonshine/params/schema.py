@@ -9,7 +9,7 @@ The docstring below each key is its text in docs/parameters.md, which `make docs
 
 import re
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
@@ -25,6 +25,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_le
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Epoch = Count
 Share = Annotated[float, Field(gt=0, le=1)]
+LearningRate = Annotated[float, Field(gt=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+WeightDecay = Annotated[float, Field(ge=0)]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, AfterValidator(check_url)]
 SlurmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,-]*$", max_length=200)]
@@ -219,28 +223,44 @@ class Augmentation(Section):
         return self
 
 
+def _ascending(steps: list[int]) -> list[int]:
+    if sorted(set(steps)) != steps:
+        raise ValueError("must ascend")
+    return steps
+
+
+LearningRateSteps = Annotated[list[Epoch], AfterValidator(_ascending)]
+
+
 class Recipe(Section):
-    """How every network of the experiment is trained: SGD with momentum and a stepwise learning rate."""
+    """How networks are trained: SGD with momentum and a stepwise learning rate.
+
+    `Params.recipe_of` gives that of a row, with what `networks` and `methods` change in it.
+    """
 
     epochs: Epoch
     """Number of passes over the training images."""
     batch_size: Count
     """Images per step, summed over all processes. The last batch, or a process's share of it, must not be a single
     image if batch norm would then see one value per channel."""
-    lr: Annotated[float, Field(gt=0)]
+    lr: LearningRate
     """Initial learning rate."""
-    lr_steps: list[Epoch]
+    lr_steps: LearningRateSteps
     """Epochs, counted from 1, after each of which the learning rate is multiplied by `lr_factor`. `[]` keeps it
     constant."""
-    lr_factor: Annotated[float, Field(gt=0, le=1)]
+    lr_factor: Share
     """Factor by which the learning rate changes at each of `lr_steps`."""
-    momentum: Annotated[float, Field(ge=0, lt=1)]
+    momentum: Momentum
     """Momentum of PyTorch's SGD."""
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: WeightDecay
     """Weight decay of PyTorch's SGD."""
     augmentation: Augmentation
     """Random changes to the training images."""
-    precision: Literal["float32", "tf32", "bfloat16", "float16"]
+    images: Count | None = None
+    """Number of training images to train on; all if left out. They are the first of a fixed order, the same for every
+    seed, so a larger number adds images to those of a smaller one. Each class has its share, to within one image, and
+    at least one image. At least as many images as there are classes are needed."""
+    precision: Precision
     """Precision of the forward and backward pass. `float32` has 23 bits of mantissa everywhere; `tf32` lets GPUs of
     NVIDIA's Ampere generation or later round the factors in convolutions and matrix products to 10 bits, which is
     faster, and is `float32` on a CPU. `float16` uses loss scaling; a batch whose loss overflows is skipped
@@ -256,9 +276,7 @@ class Recipe(Section):
     has its own batch norm statistics."""
 
     @model_validator(mode="after")
-    def _steps_ascend_within_training(self) -> "Recipe":
-        if sorted(set(self.lr_steps)) != self.lr_steps:
-            raise ValueError("lr_steps: must ascend")
+    def _steps_are_within_training(self) -> "Recipe":
         if self.lr_steps and self.lr_steps[-1] >= self.epochs:
             raise ValueError(f"lr_steps: {self.lr_steps[-1]} is not before the last of {self.epochs} epochs")
         return self
@@ -268,6 +286,42 @@ class Recipe(Section):
         if self.processes and self.processes > self.batch_size:
             raise ValueError(f"processes: {self.processes} cannot share a batch of {self.batch_size}")
         return self
+
+
+class OwnRecipe(Section):
+    """What is different from `recipe` in the training of one network, or with one method."""
+
+    epochs: Epoch | None = None
+    """Instead of `recipe.epochs`. If the steps of the learning rate are not before the last epoch, `lr_steps` must be
+    given here too."""
+    batch_size: Count | None = None
+    """Instead of `recipe.batch_size`."""
+    lr: LearningRate | None = None
+    """Instead of `recipe.lr`."""
+    lr_steps: LearningRateSteps | None = None
+    """Instead of `recipe.lr_steps`, all of them."""
+    lr_factor: Share | None = None
+    """Instead of `recipe.lr_factor`."""
+    momentum: Momentum | None = None
+    """Instead of `recipe.momentum`."""
+    weight_decay: WeightDecay | None = None
+    """Instead of `recipe.weight_decay`."""
+    augmentation: Augmentation | None = None
+    """Instead of `recipe.augmentation`, with all its keys."""
+    images: Count | None = None
+    """Instead of `recipe.images`."""
+    precision: Precision | None = None
+    """Instead of `recipe.precision`; for a distilled row, that of its teacher's forward pass too."""
+    compile: bool | None = None
+    """Instead of `recipe.compile`; for a distilled row, its teacher is compiled too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_engines_reserve_is_common(cls, keys: Any) -> Any:
+        for key in ("threads", "processes"):
+            if isinstance(keys, dict) and key in keys:
+                raise ValueError(f"{key}: must be the same for all rows, because engines reserve it; set recipe.{key}")
+        return keys
 
 
 class Network(Section):
@@ -291,6 +345,8 @@ class Network(Section):
     """Modules whose outputs' attention is compared, as paths such as `features.13`. If left out, the ends of the stages
     of ResNets (all kinds), VGG, DenseNet, RegNet, ShuffleNet, ConvNeXt and MobileNetV2; other families need `points`
     for attention transfer."""
+    recipe: OwnRecipe | None = None
+    """Keys of `recipe` that are different for this network, in all its rows."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Network":
@@ -333,6 +389,9 @@ class Method(Section):
     temperature: Annotated[float, Field(gt=0)] | None = None
     """Temperature T by which the logits of teacher and student are divided."""
 
+    recipe: OwnRecipe | None = None
+    """Keys of `recipe` that are different with this method. They win over those of the network."""
+
     @model_validator(mode="after")
     def _knowledge_distillation_is_whole(self) -> "Method":
         if (self.alpha is None) != (self.temperature is None):
@@ -357,6 +416,11 @@ class Method(Section):
         if self.first_epoch and self.last_epoch and self.first_epoch > self.last_epoch:
             raise ValueError(f"first_epoch: {self.first_epoch} is after last_epoch {self.last_epoch}")
         return self
+
+    @property
+    def objective(self) -> dict[str, Any]:
+        """The keys that are set, without `recipe`: the arguments of `distillation.objective.Distillation`."""
+        return self.model_dump(exclude={"recipe"}, exclude_none=True)
 
 
 class Checkpoint(Section):
@@ -474,7 +538,7 @@ class Params(Section):
     dataset: Dataset
     """The data set that `prepare` makes."""
     recipe: Recipe
-    """How every network is trained."""
+    """How networks are trained. `networks` and `methods` may change parts of it for some rows."""
     networks: dict[Name, Network]
     """Name -> architecture. Names follow the rules of `experiment`."""
     teacher: str
@@ -510,6 +574,33 @@ class Params(Section):
             for network in group.networks
         ]
         return fetched + trained + distilled
+
+    def recipe_of(self, row: Row) -> Recipe:
+        """How the row is trained: `recipe`, changed by the network's own recipe and then by the method's.
+
+        Raises ValidationError if they do not fit together, which `read_params` reports.
+        """
+        settings = self.recipe.model_dump()
+        for place in self._places(row):
+            settings |= self.own_recipes[place]
+        return Recipe.model_validate(settings)
+
+    def recipe_key(self, row: Row, key: str) -> str:
+        """Where params.yaml has a value of the row's recipe, such as `networks.resnet34.recipe.lr` or `recipe.lr`."""
+        places = ["recipe", *(place for place in self._places(row) if key in self.own_recipes[place])]
+        return f"{places[-1]}.{key}"
+
+    def _places(self, row: Row) -> list[str]:
+        """The keys of `own_recipes` that belong to the row; the last wins."""
+        places = [f"networks.{row.network}.recipe", f"methods.{row.method}.recipe"]
+        return [place for place in places if place in self.own_recipes]
+
+    @property
+    def own_recipes(self) -> dict[str, dict[str, Any]]:
+        """What networks and methods change in the recipe, by place, such as `networks.resnet34.recipe`."""
+        own = {f"networks.{name}.recipe": network.recipe for name, network in self.networks.items()}
+        own |= {f"methods.{name}.recipe": method.recipe for name, method in self.methods.items()}
+        return {place: recipe.model_dump(exclude_none=True) for place, recipe in own.items() if recipe}
 
     def title(self, row: Row) -> str:
         return self.titles.get(row.name, row.name)

@@ -18,14 +18,15 @@ def read_curves(params: Params, partial: bool = False) -> dict[Row, pd.DataFrame
     """Row -> its history, one line per seed and epoch; published rows have none.
 
     `partial` lets curves be missing. Raises DataError (exit code 3) for a curve that is otherwise missing, damaged or
-    not finite, or that does not have the recipe's number of epochs.
+    not finite, or that does not have the number of epochs of the row's recipe.
     """
     curves = {}
     for row in params.seeded_rows:
         paths = {seed: artefacts.curve(params.experiment, row, seed) for seed in params.seeds}
         if partial and not all(path.exists() for path in paths.values()):
             continue
-        frames = [_read(path, params.recipe.epochs).assign(seed=seed) for seed, path in paths.items()]
+        epochs = params.recipe_of(row).epochs
+        frames = [_read(path, epochs).assign(seed=seed) for seed, path in paths.items()]
         curves[row] = pd.concat(frames, ignore_index=True)
     return curves
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tabulate import tabulate
 
 from moonshine.params import Params
-from moonshine.params.schema import Table
+from moonshine.params.schema import Recipe, Table
 from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures.catalogue import FIGURES, drawable
@@ -23,7 +23,7 @@ NOT_RUN_YET = (
 
 def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured, attention: Attention | None) -> str:
     """The page as Markdown."""
-    blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows), INTERACTIVE]
+    blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows, escape), INTERACTIVE]
     for table in params.tables:
         blocks += _table(table, rows)
     blocks += ["## Reading the differences", explanation(params)]
@@ -65,26 +65,67 @@ def picture(path: str, text: str) -> str:
     )
 
 
-def protocol(params: Params, rows: dict[str, ResultRow]) -> str:
-    """On what, how often and with which recipe everything below was measured."""
+def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], str] = str) -> str:
+    """On what, how often and with which recipes everything below was measured; `name` formats titles for the page."""
     recipe = params.recipe
     measured = next((row.metrics for row in rows.values() if row.metrics), None)
     images = f"{measured['n']:,} validation images" if measured else "validation images"
     count = len(params.seeds)
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "from one seed"
-    steps = ", ".join(map(str, recipe.lr_steps))
-    after = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
-    lowered = f", multiplied by {recipe.lr_factor:g} after {after} {steps}" if steps else ""
+    lowered = f", {_lowered(recipe)}" if recipe.lr_steps else ""
+    part = f"on {_images(recipe)} " if recipe.images else ""
     precision = "" if recipe.precision == "float32" else f" in {recipe.precision}"
     trained = "Networks without published weights" if params.fetch else "All networks"
     seeds = ", ".join(map(str, params.seeds))
     return (
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
-        f"for {_plural(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}, weight decay "
-        f"{recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}. No. Params includes the running means "
+        f"{part}for {_plural(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}, weight decay "
+        f"{recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}."
+        f"{_other_recipes(params, name)} No. Params includes the running means "
         "and variances of batch norm, Trainable does not; MACs are multiply-accumulates per image. The best value of "
         "each column is bold."
     )
+
+
+def _other_recipes(params: Params, name: Callable[[str], str]) -> str:
+    """A sentence on the rows that are trained in another way than the experiment's recipe says; else nothing."""
+    rows: dict[str, list[str]] = {}
+    for row in params.seeded_rows:
+        if settings := _differing(params.recipe_of(row), params.recipe):
+            rows.setdefault(settings, []).append(name(params.title(row)))
+    listed = "; ".join(f"{', '.join(titles)} ({settings})" for settings, titles in rows.items())
+    return f" Trained in another way: {listed}." if listed else ""
+
+
+def _differing(recipe: Recipe, usual: Recipe) -> str:
+    """In what a row's recipe differs from the experiment's, in words."""
+    words = {
+        "epochs": _plural(recipe.epochs, "epoch"),
+        "images": _images(recipe),
+        "batch_size": f"batch size {recipe.batch_size}",
+        "lr": f"learning rate {recipe.lr:g}",
+        "lr_steps": _lowered(recipe),
+        "lr_factor": _lowered(recipe),
+        "momentum": f"momentum {recipe.momentum:g}",
+        "weight_decay": f"weight decay {recipe.weight_decay:g}",
+        "augmentation": "other augmentation",
+        "precision": f"in {recipe.precision}",
+        "compile": "compiled" if recipe.compile else "not compiled",
+    }
+    differing = [text for key, text in words.items() if getattr(recipe, key) != getattr(usual, key)]
+    return ", ".join(dict.fromkeys(differing))
+
+
+def _images(recipe: Recipe) -> str:
+    return f"{recipe.images:,} training images" if recipe.images else "all training images"
+
+
+def _lowered(recipe: Recipe) -> str:
+    """When the learning rate falls."""
+    if not recipe.lr_steps:
+        return "constant learning rate"
+    after = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
+    return f"multiplied by {recipe.lr_factor:g} after {after} {', '.join(map(str, recipe.lr_steps))}"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -128,6 +128,8 @@ def _embedded(path: Path) -> str:
 
 def _recipe(params: Params, rows: dict[str, ResultRow]) -> list[tuple[str, str]]:
     recipe = {f"recipe.{key}": value for key, value in params.recipe.model_dump().items()}
+    for place, changes in params.own_recipes.items():
+        recipe |= {f"{place}.{key}": value for key, value in changes.items()}
     measured = next((row.metrics for row in rows.values() if row.metrics), None)
     images = {"sha256 of the validation images": measured["dataset"]["sha256"]} if measured else {}
     known = {"data": params.dataset.name, **images, "teacher": params.teacher, "seeds": params.seeds, **recipe}
@@ -136,9 +138,10 @@ def _recipe(params: Params, rows: dict[str, ResultRow]) -> list[tuple[str, str]]
 
 def _definitions(params: Params) -> list[tuple[str, str]]:
     networks = [
-        (f"networks.{name}", network.model_dump(exclude_none=True)) for name, network in params.networks.items()
+        (f"networks.{name}", network.model_dump(exclude={"recipe"}, exclude_none=True))
+        for name, network in params.networks.items()
     ]
-    methods = [(f"methods.{name}", method.model_dump(exclude_none=True)) for name, method in params.methods.items()]
+    methods = [(f"methods.{name}", method.objective) for name, method in params.methods.items()]
     return [(key, _plain(settings)) for key, settings in networks + methods]
 
 

@@ -44,8 +44,11 @@ def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
 def identity_in_params(params: Params, row: Row, classes: int, in_channels: int) -> dict[str, Any]:
     """The parts that params.yaml alone determines, given the number of classes and of image channels."""
     described = architecture_of(params.networks[row.network], classes, in_channels)
-    parts = {"recipe": params.recipe.model_dump(), "network": described}
-    return {**parts, "method": params.methods[row.method].model_dump()} if row.method else parts
+    recipe = params.recipe_of(row)
+    # a later key that is left out does not change the hash of runs from before it
+    later = {key for key in ("images",) if getattr(recipe, key) is None}
+    parts = {"recipe": recipe.model_dump(exclude=later), "network": described}
+    return {**parts, "method": params.methods[row.method].model_dump(exclude={"recipe"})} if row.method else parts
 
 
 def _decoders() -> dict[str, str | None]:

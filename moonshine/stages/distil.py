@@ -5,7 +5,7 @@ from pathlib import Path
 
 from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
-from moonshine.params import Method, Params
+from moonshine.params import Method, Params, Recipe
 from moonshine.project import artefacts
 from moonshine.project.records import ModelDescription
 from moonshine.project.rows import Row
@@ -24,8 +24,9 @@ def distil(params: Params, student: Row, seed: int) -> None:
 def distil_together(params: Params, students: Iterable[Row], seed: int) -> list[RunFolder]:
     """Train students of one seed with one forward pass of the teacher per batch, and leave them finished in runs/.
 
-    Each has the same bytes as if trained alone; its own stage then publishes it, without torch
-    and in a second if `recipe.processes` is 1.
+    Students whose recipes ask for other batches or another precision form groups, which are trained one after another.
+    Each student has the same bytes as if trained alone; its own stage then publishes it, without torch and in a second
+    if `recipe.processes` is 1.
     """
     runs = [RunFolder.open(params, student, seed) for student in students]
     # several processes must ask together, and do so in training
@@ -48,11 +49,10 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     layers = {run.row: attention_layers_of(run.identity["network"]) for run in runs}
 
     def make_objective(row: Row) -> Distillation:
-        return Distillation(layers[row], **_method(params, row).model_dump(exclude_none=True))
+        return Distillation(layers[row], **_method(params, row).objective)
 
-    def make_teacher(device: torch.device) -> Teacher:
+    def make_teacher(device: torch.device, recipe: Recipe) -> Teacher:
         path = artefacts.named_model(params.experiment, params.teacher)
-        recipe = params.recipe
         teacher, description = Teacher.load(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
         _check_teacher_matches(params, runs, path, description)
         return teacher

@@ -55,12 +55,14 @@ def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Meas
     row_of_teacher, seed = parse_model(params.teacher)
     teacher = rows.get(row_of_teacher.name)
     measured = {row.row: row for row in rows.values() if row.metrics}
+    curves = {row: curve for row, curve in read_curves(params, partial).items() if row in measured}
+    steps = [params.recipe_of(row).lr_steps for row in curves]
     return Measured(
         rows=list(measured.values()),
-        curves={row: curve for row, curve in read_curves(params, partial).items() if row in measured},
+        curves=curves,
         teacher=teacher if teacher and teacher.metrics else None,
         teacher_seed=None if seed is None else str(seed),
-        recipe=params.recipe,
+        lr_steps=steps[0] if steps and steps.count(steps[0]) == len(steps) else [],
     )
 
 

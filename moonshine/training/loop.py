@@ -32,7 +32,8 @@ class TrainingLoop:
     """Trains networks to completion, saving each in its run folder.
 
     Each network gets exactly the batches and the arithmetic that it would get alone, so its bytes don't depend on the
-    others. One that diverges is dropped; the others continue.
+    others. One that diverges is dropped; the others continue. `recipe` is that of any of them: they agree on epochs,
+    batch size and augmentation; each has its own learning rate and optimiser.
     """
 
     def __init__(

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from moonshine.data.loading import Images, open_images
-from moonshine.errors import CheckpointError, ParamsError
+from moonshine.data.loading import Images, limited, open_images
+from moonshine.errors import CheckpointError, DivergedError, ParamsError
 from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.model_file import model_bytes, model_description
 from moonshine.models.networks import build_network
@@ -29,7 +29,10 @@ from moonshine.training.state import TrainingState
 
 MakeObjective = Callable[[Row], Objective]
 Forward = Callable[[torch.Tensor], Any]
-MakeTeacher = Callable[[torch.device], Forward]
+MakeTeacher = Callable[[torch.device, Recipe], Forward]
+
+SHARED = ("epochs", "images", "batch_size", "augmentation", "precision", "compile")
+"""Keys of the recipe that decide the batches and what the teacher makes of them: equal in runs trained together."""
 
 
 def train_runs(
@@ -37,10 +40,10 @@ def train_runs(
 ) -> None:
     """Train the unfinished ones of the runs, all of one seed, to completion.
 
-    `make_objective` gets a row, `make_teacher` the device.
+    `make_objective` gets a row; `make_teacher` gets the device and a recipe with the precision that the teacher needs.
     """
     device = choose_device(params.machine.device, params.machine.trainings_per_gpu)
-    make_deterministic(params.recipe.threads, tf32=params.recipe.precision == "tf32")
+    make_deterministic(params.recipe.threads)
     with joined(device):
         # the first process says which: on a network file system, others may see its latest files later
         finished = distributed.broadcast_from_main([distributed.IS_MAIN and bool(run.finished()) for run in runs])
@@ -58,42 +61,76 @@ def _train_on(
     started = time.time()
     folder = artefacts.data_folder(params.dataset.name)
     train, val = (open_images(folder, split, device, params.machine.workers) for split in ("train", "val"))
-    _require_work_for_all(len(train), params.recipe.batch_size)
-    for run in runs:
-        _require_statistics(run, train, params.recipe.batch_size)
-    teacher = make_teacher(device) if make_teacher else None
+    for run in runs:  # before any is trained
+        _require_whole_batches(params, run, train)
     failures = []
-    for group in _batches_of_students(params, runs, make_objective, teacher, train):
-        states = {_resume(params.recipe, run, make_objective(run.row), device): run for run in group}
-        _announce(params, states, device)
-        require_room_for(group[0].path, [state.checkpoint() for state in states])
-        machine, seed = params.machine, group[0].seed
-        loop = TrainingLoop(
-            states, teacher, train, val, params.recipe, seed, machine.checkpoint_seconds, machine.checkpoint_steps
-        )
-        failures += loop.run()
-        for state in loop.states:
-            if distributed.IS_MAIN:
-                name = model_name(state.row, state.seed)
-                model = model_bytes(state.network, model_description(name, state.architecture, train.manifest))
-                made = {"history": state.history, **provenance(device, started), "trained_on": state.trained_on}
-                states[state].finish(model, made)
+    for alike in _with_equal_batches(params, runs):
+        recipe = params.recipe_of(alike[0].row)
+        make_deterministic(recipe.threads, tf32=recipe.precision == "tf32")
+        visited = limited(train, recipe.images)
+        teacher = make_teacher(device, recipe) if make_teacher else None
+        for group in _batches_of_students(params, alike, make_objective, teacher, visited):
+            failures += _train_group(device, params, group, make_objective, teacher, visited, val, started)
     if failures:
         raise failures[0]
 
 
-def _require_work_for_all(images: int, batch_size: int) -> None:
-    smallest = images % batch_size or batch_size
+def _with_equal_batches(params: Params, runs: Sequence[RunFolder]) -> list[list[RunFolder]]:
+    """The runs in groups that can share batches and the teacher's forward passes."""
+    groups: list[tuple[Recipe, list[RunFolder]]] = []
+    for run in runs:
+        recipe = params.recipe_of(run.row)
+        alike = next((group for other, group in groups if _has_equal_batches(recipe, other)), None)
+        if alike is None:
+            groups.append((recipe, [run]))
+        else:
+            alike.append(run)
+    return [group for _, group in groups]
+
+
+def _has_equal_batches(recipe: Recipe, other: Recipe) -> bool:
+    return all(getattr(recipe, key) == getattr(other, key) for key in SHARED)
+
+
+def _train_group(
+    device: torch.device,
+    params: Params,
+    runs: Sequence[RunFolder],
+    make_objective: MakeObjective,
+    teacher: Forward | None,
+    train: Images,
+    val: Images,
+    started: float,
+) -> list[DivergedError]:
+    """Train runs with equal batches to completion; returns the errors of those that diverged."""
+    states = {_resume(params.recipe_of(run.row), run, make_objective(run.row), device): run for run in runs}
+    _announce(params, states, len(train), device)
+    require_room_for(runs[0].path, [state.checkpoint() for state in states])
+    machine, recipe = params.machine, params.recipe_of(runs[0].row)
+    loop = TrainingLoop(
+        states, teacher, train, val, recipe, runs[0].seed, machine.checkpoint_seconds, machine.checkpoint_steps
+    )
+    failures = loop.run()
+    for state in loop.states:
+        if distributed.IS_MAIN:
+            name = model_name(state.row, state.seed)
+            model = model_bytes(state.network, model_description(name, state.architecture, train.manifest))
+            made = {"history": state.history, **provenance(device, started), "trained_on": state.trained_on}
+            states[state].finish(model, made)
+    return failures
+
+
+def _require_whole_batches(params: Params, run: RunFolder, train: Images) -> None:
+    """Raise ParamsError (exit code 2) if the last batch has too few images for each process, or for batch norm.
+
+    Batch norm must not get one value per channel: its variance is undefined.
+    """
+    recipe, key = params.recipe_of(run.row), params.recipe_key(run.row, "batch_size")
+    images = recipe.images or len(train)
+    smallest = images % recipe.batch_size or recipe.batch_size
+    leaves = f"{key}: {recipe.batch_size} leaves a last batch of {smallest} of {images} images"
     if smallest < distributed.WORLD_SIZE:
-        raise ParamsError(
-            f"recipe.batch_size: {batch_size} leaves a last batch of {smallest} of {images} images, too few for "
-            f"{distributed.WORLD_SIZE} processes; choose another"
-        )
-
-
-def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
-    """Raise ParamsError (exit code 2) if batch norm would get one value per channel: its variance is undefined."""
-    smallest = len(train) % batch_size or batch_size
+        raise ParamsError(f"{leaves}, too few for {distributed.WORLD_SIZE} processes; choose another")
     if smallest // distributed.WORLD_SIZE > 1:
         return
     try:
@@ -101,10 +138,7 @@ def _require_statistics(run: RunFolder, train: Images, batch_size: int) -> None:
             build_network(run.identity["network"])(torch.empty(1, *train.manifest["shape"], device="meta"))
     except ValueError:
         shared = f", shared by {distributed.WORLD_SIZE} processes" if distributed.WORLD_SIZE > 1 else ""
-        raise ParamsError(
-            f"recipe.batch_size: {batch_size} leaves a last batch of {smallest} of {len(train)} images{shared}, "
-            f"too few for the batch norm of {run.row}; choose another"
-        ) from None
+        raise ParamsError(f"{leaves}{shared}, too few for the batch norm of {run.row}; choose another") from None
 
 
 def _batches_of_students(
@@ -114,15 +148,16 @@ def _batches_of_students(
     teacher: Forward | None,
     train: Images,
 ) -> list[list[RunFolder]]:
-    """The runs in groups that fit in memory together."""
+    """Runs with equal batches in groups that fit in memory together."""
     if len(runs) == 1:
         return [list(runs)]
-    recipe = params.recipe
+    recipe = params.recipe_of(runs[0].row)
     images, labels = next(train.training_batches(recipe.augmentation, runs[0].seed, 1, recipe.batch_size))
     of_teacher = teacher(images) if teacher else None
-    eager = recipe.model_copy(update={"compile": False})  # which needs no less memory, and no minutes to compile
     needs = []
     for run in runs:
+        # without compiling, which needs no less memory and takes minutes
+        eager = params.recipe_of(run.row).model_copy(update={"compile": False})
         state = TrainingState(run.row, run.identity["network"], make_objective(run.row), eager, run.seed, train.device)
         needs.append(measure_need(state, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
@@ -156,14 +191,15 @@ def _note_processors(state: TrainingState, run: RunFolder, here: Iterable[str]) 
         state.trained_on += new
 
 
-def _announce(params: Params, states: Iterable[TrainingState], device: torch.device) -> None:
+def _announce(params: Params, states: Iterable[TrainingState], images: int, device: torch.device) -> None:
     """What a reader of the log needs to repeat the run."""
-    recipe = params.recipe
     for state in states:
+        recipe = state.recipe
         method = params.methods[state.row.method] if state.row.method else None
-        distilled = f", teacher {params.teacher}, {method.model_dump(exclude_none=True)}" if method else ""
+        distilled = f", teacher {params.teacher}, {method.objective}" if method else ""
         say(
-            f"{state.row}: seed {state.seed}, global batch size {recipe.batch_size}, {recipe.epochs} epochs, "
+            f"{state.row}: seed {state.seed}, {images:,} images, global batch size {recipe.batch_size}, "
+            f"{recipe.epochs} epochs, "
             f"lr {recipe.lr:g} x {recipe.lr_factor:g} after epochs {recipe.lr_steps}, "
             f"{device}, {recipe.threads} threads{distilled}"
         )

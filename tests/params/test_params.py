@@ -143,7 +143,7 @@ MISTAKES = {
         "form: belongs to attention transfer, which needs beta and groups",
     ),
     "step after the end": ("recipe.lr_steps", [2], "lr_steps: 2 is not before the last of 2 epochs"),
-    "steps that fall": ("recipe.lr_steps", [1, 1], "recipe: lr_steps: must ascend"),
+    "steps that fall": ("recipe.lr_steps", [1, 1], "recipe.lr_steps: must ascend"),
     "more processes than images": ("recipe.processes", 129, "processes: 129 cannot share a batch of 128"),
     "an attention point twice": (
         "networks.student.points",

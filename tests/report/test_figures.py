@@ -61,7 +61,7 @@ def test_each_name_in_a_figure_is_beside_its_own_marks(
         write_metrics(project, f"train/{name}", {**row_metrics("train/student", spread), **costs})
     monkeypatch.chdir(project)
     rows = read_rows(read_params(Path("params.yaml")))
-    measured = Measured(list(rows.values()), {}, None, None, read_params(Path("params.yaml")).recipe)
+    measured = Measured(list(rows.values()), {}, None, None, [])
     specification = FIGURES["error-against-parameters"].specification(measured, size)
     register_font()
     drawn = list(marks_of(vl_convert.vegalite_to_scenegraph(specification)["scenegraph"]))
@@ -91,7 +91,7 @@ def read_measured(project: Path, monkeypatch: pytest.MonkeyPatch) -> Measured:
     monkeypatch.chdir(project)
     params = read_params(Path("params.yaml"))
     rows = read_rows(params)
-    return Measured(list(rows.values()), read_curves(params), rows["train/teacher"], "0", params.recipe)
+    return Measured(list(rows.values()), read_curves(params), rows["train/teacher"], "0", params.recipe.lr_steps)
 
 
 def drawn_marks(measured: Measured, figure: str) -> list[tuple[str, dict[str, Any]]]:

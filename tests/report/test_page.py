@@ -515,7 +515,7 @@ def test_titles_and_captions_are_no_html(project: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(project)
     read = read_params(Path("params.yaml"))
     rows = read_rows(read)
-    measured = Measured(list(rows.values()), {}, None, None, read.recipe)
+    measured = Measured(list(rows.values()), {}, None, None, [])
     html = web_page(read, rows, measured, None)
     assert "&lt;script&gt;1&lt;/script&gt;" in html
     for raw in ("</script><b>", "<i>", "<script>1"):

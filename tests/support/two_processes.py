@@ -38,7 +38,7 @@ def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, tor
     After the first step, without weight decay, they are what momentum remembers.
     """
     architecture = architecture_of(params.networks["student"], 10, 1)
-    method = params.methods["at"].model_dump(exclude_none=True)
+    method = params.methods["at"].objective
     objective = Distillation(("layer1", "layer2", "layer3", "layer4"), **method)
     recipe = params.recipe.model_copy(update={"weight_decay": 0.0})
     state = TrainingState(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))

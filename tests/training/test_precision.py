@@ -41,7 +41,7 @@ def one_step(**recipe: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     settings = params.recipe.model_copy(update={"weight_decay": 0.0, **recipe})
     points = ("layer1", "layer2", "layer3", "layer4")
     architecture = architecture_of(params.networks["student"], 10, 1)
-    objective = Distillation(points, **params.methods["at"].model_dump(exclude_none=True))
+    objective = Distillation(points, **params.methods["at"].objective)
     state = TrainingState(Row.parse("distil/at/student"), architecture, objective, settings, 0, torch.device("cpu"))
     images = torch.randn(32, 1, 12, 12, generator=torch.Generator().manual_seed(0))
     maps = [torch.nn.functional.normalize(images.abs().mean(1)[:, :side, :side], dim=(1, 2)) for side in (12, 6, 3, 2)]
@@ -131,7 +131,7 @@ def test_compiled_networks_of_one_architecture_have_their_own_graphs(monkeypatch
     torch.compiler.reset()
     with torch._dynamo.config.patch(recompile_limit=2):
         for method in methods:
-            objective = Distillation(("group1", "group2", "group3"), **method.model_dump(exclude_none=True))
+            objective = Distillation(("group1", "group2", "group3"), **method.objective)
             state = TrainingState(
                 Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu")
             )

@@ -50,7 +50,7 @@ def _against_cost(measured: Measured, of: str, cost: Count) -> str:
 
 
 def _training(measured: Measured) -> str:
-    drops = "Vertical lines are drops of the learning rate. " if measured.recipe.lr_steps else ""
+    drops = "Vertical lines are drops of the learning rate. " if measured.lr_steps else ""
     return (
         "Top-1 error by epoch on the validation images (solid) and on the augmented training images (dotted). "
         f"{drops}The vertical axis is fitted to the last three quarters of the epochs."
@@ -98,8 +98,8 @@ def drawable(measured: Measured) -> list[str]:
     """Names of the figures for which there is something to draw. A single epoch makes no curve."""
     needs = {
         "gap-to-teacher": measured.teacher is not None and len(measured.rows) > 1,
-        "training-curves": bool(measured.curves) and measured.recipe.epochs > 1,
-        "attention-losses": bool(measured.attention_curves) and measured.recipe.epochs > 1,
+        "training-curves": measured.epochs > 1,
+        "attention-losses": bool(measured.attention_curves) and measured.epochs > 1,
     }
     return [name for name in FIGURES if measured.rows and needs.get(name, True)]
 

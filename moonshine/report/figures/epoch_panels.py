@@ -15,14 +15,13 @@ GROUP_COLOURS = ["#1f83c6", "#0a9c74", "#d36a00", "#b55fa0"]
 MOST_EPOCHS, MOST_HOVERED = 100, 25
 """How many points of a curve are drawn, and how many can be hovered over."""
 LAST_EPOCHS = 0.75
-"""The share of the epochs, counted from the end, to which the axes of training curves are fitted."""
+"""The share of a row's epochs, counted from the end, to which the axes of training curves are fitted."""
 
 
 def training_curves(measured: Measured, size: Size) -> Any:
     """One panel per network: validation and training error of each method, means over seeds in bands from the
     smallest to the largest."""
     on = {"val_top1": "validation images", "train_top1": "training images"}
-    epochs = measured.recipe.epochs
     frames = [
         over_seeds(curve, column)
         .reset_index()
@@ -31,7 +30,8 @@ def training_curves(measured: Measured, size: Size) -> Any:
         for column, name in on.items()
     ]
     frame = pd.concat(frames, ignore_index=True)
-    scale = _fitted(frame[frame["epoch"] > epochs - LAST_EPOCHS * epochs])
+    last = frame.groupby("row")["epoch"].transform("max")
+    scale = _fitted(frame[frame["epoch"] > last - LAST_EPOCHS * last])
     y = _logarithmic("mean", "top-1 error, %", scale)
     tooltip = [
         alt.Tooltip("row:N", title="model"),
@@ -96,7 +96,7 @@ def _curve_panels(
     dash: alt.StrokeDash | None = None,
 ) -> Any:
     """Lines over the epochs in bands over the seeds, one panel per value of a column."""
-    epochs = measured.recipe.epochs
+    epochs = measured.epochs
     ticks = alt.Axis(format="d", grid=False, tickCount=min(max(size.panel // 40, 3), epochs - 1))
     x = alt.X("epoch:Q", title="epoch", scale=alt.Scale(domain=[1, epochs], nice=False), axis=ticks)
     dashes = [] if dash is None else [dash]
@@ -106,7 +106,7 @@ def _curve_panels(
         .transform_calculate(epoch=f"{step + 0.5}")
         .mark_rule(strokeDash=[1, 3])
         .encode(x)
-        for step in measured.recipe.lr_steps
+        for step in measured.lr_steps
     ]
     if measured.of_several_seeds:
         band = base.mark_area(opacity=0.18, clip=True)
@@ -116,7 +116,8 @@ def _curve_panels(
     if size.hover:
         few = base.transform_filter(f"datum.epoch % {-(-epochs // MOST_HOVERED)} == 0 || datum.epoch == {epochs}")
         layers.append(few.mark_point(opacity=0, size=60, clip=True).encode(x, y, tooltip=tooltip))
-    frame = frame[(frame["epoch"] % -(-epochs // MOST_EPOCHS) == 0) | frame["epoch"].isin([1, epochs])]
+    is_end = (frame["epoch"] == 1) | (frame["epoch"] == frame.groupby("row")["epoch"].transform("max"))
+    frame = frame[(frame["epoch"] % -(-epochs // MOST_EPOCHS) == 0) | is_end]
     column, order = panel
     lines = {title: wrapped(title, size.panel) for title in order}
     frame = frame.assign(panel=frame[column].map(lambda title: "\n".join(lines[title])))

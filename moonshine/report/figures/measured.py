@@ -5,7 +5,6 @@ from functools import cached_property
 
 import pandas as pd
 
-from moonshine.params.schema import Recipe
 from moonshine.project.rows import Row
 from moonshine.report.curves import attention_groups
 from moonshine.report.rows import ResultRow
@@ -27,7 +26,13 @@ class Measured:
     teacher: ResultRow | None
     teacher_seed: str | None
     """Seed of the trained model that taught; None for published weights."""
-    recipe: Recipe
+    lr_steps: list[int]
+    """Epochs after which the learning rate drops; none if rows differ in them."""
+
+    @cached_property
+    def epochs(self) -> int:
+        """Those of the longest training; 0 without curves."""
+        return max((int(curve["epoch"].max()) for curve in self.curves.values()), default=0)
 
     @cached_property
     def titles(self) -> dict[Row, str]:
