@@ -29,8 +29,9 @@ def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
 def first_images(labels: torch.Tensor, count: int) -> torch.Tensor:
     """The first `count` images of a fixed order that is stratified by class: ascending indices, int64 (count,).
 
-    The order is the same for every seed. It begins with one image of each class; after that each class has its share of
-    the first n images to within one image, for every n, except while large classes catch up with that beginning.
+    The order is the same for every seed. It begins with one image of each class. Of the first n images, each class has
+    its share to within one image, for every n; only if there are classes whose share is less than one image, others
+    may have fewer.
 
     `labels` is int64 (images,) on the CPU; `count` is at least the number of classes and at most that of images.
     """

@@ -258,8 +258,9 @@ class Recipe(Section):
     """Random changes to the training images."""
     images: Count | None = None
     """Number of training images to train on; all if left out. They are the first of a fixed order, the same for every
-    seed, so a larger number adds images to those of a smaller one. Each class has its share, to within one image, and
-    at least one image. At least as many images as there are classes are needed."""
+    seed, so a larger number adds images to those of a smaller one. Each class has its share to
+    within one image, and a class whose share is less than one image has one. At least as many images as there are
+    classes are needed."""
     precision: Precision
     """Precision of the forward and backward pass. `float32` has 23 bits of mantissa everywhere; `tf32` lets GPUs of
     NVIDIA's Ampere generation or later round the factors in convolutions and matrix products to 10 bits, which is

@@ -65,6 +65,9 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "`recipe.threads`": (params_change(recipe__threads=2), AFTER_TRAIN),
     "one student's network": (params_change(networks__student__conv="G(2)"), AFTER_DISTIL),
     "the method's beta": (params_change(methods__at__beta=20.0), AFTER_DISTIL),
+    "the teacher's own recipe": (params_change(networks__teacher__recipe={"lr": 0.04}), AFTER_TRAIN),
+    "one student's own recipe": (params_change(networks__student__recipe={"images": 500}), AFTER_DISTIL),
+    "the method's own recipe": (params_change(methods__at__recipe={"images": 500}), AFTER_DISTIL),
     "a seed added": (params_change(seeds=[0, 1]), NEW_SEED | {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
     "other files among models, curves and metrics": (
         left_by_former_seeds_and_rows,
@@ -97,7 +100,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "the results page deleted": (deleted("results/toy/README.md"), {REPORT}),
     "another experiment, and back": (there_and_back, set()),
 }
-QUICK = {"other files among models, curves and metrics", "the teacher altered by hand"}
+QUICK = {"other files among models, curves and metrics", "the teacher altered by hand", "the method's own recipe"}
 
 
 def plans_after(change: str, finished: Path, folder: Path) -> tuple[set[str], set[str]]:

@@ -18,6 +18,7 @@ from torchvision.transforms import functional
 from benchmarks.separate_project import write_params
 from moonshine.data import crops, jpeg_images
 from moonshine.data.jpeg_images import JpegImages
+from moonshine.data.loading import limited
 from moonshine.data.order import epoch_order
 from moonshine.errors import DataError
 from moonshine.images import decoding
@@ -294,6 +295,19 @@ def test_batches_depend_on_seed_epoch_and_index_alone(workers: int, imagenet: Pa
         assert torch.equal(images, again)
     other_epoch = torch.cat([images for images, _ in reference.training_batches(CROPS, 3, 3, 10)])
     assert not torch.equal(other_epoch.sort(0).values, other_sizes.sort(0).values)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_part_of_the_images_is_decoded_as_in_the_whole(workers: int, imagenet: Path) -> None:
+    data = JpegImages(imagenet, "train", CPU, workers)
+    part = limited(data, 13)
+    whole, of_part = (list(each.training_batches(CROPS, seed=3, epoch=2, batch_size=5)) for each in (data, part))
+    numbers = part.visited[epoch_order(3, 2, 13)].tolist()
+    pixels = dict(zip(epoch_order(3, 2, len(data)).tolist(), torch.cat([images for images, _ in whole])))
+    assert torch.equal(torch.cat([images for images, _ in of_part]), torch.stack([pixels[each] for each in numbers]))
+    assert torch.equal(torch.cat([labels for _, labels in of_part]), data.labels[numbers])
+    (again, _), *_ = part.training_batches(CROPS, seed=3, epoch=2, batch_size=5, first=1)
+    assert torch.equal(again, of_part[1][0])
 
 
 def test_workers_inherit_the_data_whatever_python_starts_processes_with(

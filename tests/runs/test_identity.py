@@ -149,6 +149,27 @@ def test_what_params_alone_determine_is_a_part_of_it(params: Params) -> None:
     assert part.items() <= run_identity(params, DISTIL, 0).items()
 
 
+def test_own_recipes_are_in_it_as_the_recipe_of_the_row(params: Params) -> None:
+    own = {"epochs": 5, "lr": 0.02}
+    assert changed(DISTIL, "networks.student.recipe", own, params) == [
+        "recipe.epochs: 2 -> 5",
+        "recipe.lr: 0.05 -> 0.02",
+    ]
+    assert changed(DISTIL, "methods.at.recipe", {"images": 300}, params) == ["recipe.images: None -> 300"]
+    assert changed(TRAIN, "networks.student.recipe", own, params) == []
+    assert changed(TRAIN, "methods.at.recipe", own, params) == []
+
+
+@pytest.mark.parametrize("own", [None, {}, {"lr": 0.05}, {"images": None}])
+def test_an_own_recipe_that_changes_nothing_leaves_it_as_it_was(own: Any, params: Params) -> None:
+    """So a model from before there were own recipes is not outdated, and its run keeps its folder."""
+    usual = run_identity(params, DISTIL, 0)
+    assert "images" not in usual["recipe"]
+    assert not {"recipe", "images"} & (usual["network"].keys() | usual["method"].keys())
+    for place in ("networks.student.recipe", "methods.at.recipe"):
+        assert run_identity(changed_params(place, own), DISTIL, 0) == usual
+
+
 def test_its_hash_is_a_folders_name_whatever_the_order_of_its_parts(params: Params) -> None:
     made = run_identity(params, TRAIN, 0)
     name = identity_hash(made)
