@@ -14,10 +14,22 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
 from moonshine.params import schema
+from moonshine.params.defaults import may_be_left_out
 
 PAGE = Path(__file__).with_name("parameters.md")
 TABLE = re.compile(r"(<!-- (\w+): begin -->\n\n).*?(\n<!-- \2: end -->)", re.DOTALL)
 NAMES = {int: "integer", float: "number", bool: "`true` or `false`", str: "text"}
+PLACES = {
+    "Params": (),
+    "Dataset": ("dataset",),
+    "Recipe": ("recipe",),
+    "Augmentation": ("recipe", "augmentation"),
+    "Method": ("methods", "*"),
+    "Checkpoint": ("fetch", "*"),
+    "Distil": ("distil",),
+    "AttentionMaps": ("attention_maps",),
+}
+"""Section -> its place in the file, for those with keys that may be left out."""
 LARGEST = 2**31
 """The upper limit of every count, which is not worth a mention."""
 
@@ -55,7 +67,10 @@ def _table(name: str, docstrings: dict[str, str], anchors: dict[str, str]) -> st
     hints = get_type_hints(section, include_extras=True)
     lines = ["| Key | Type | Default | Meaning |", "|---|---|---|---|"]
     for key, field in section.model_fields.items():
-        default = "required" if field.is_required() else _default(field.default)
+        if name in PLACES and may_be_left_out((*PLACES[name], key)):
+            default = "filled in"
+        else:
+            default = "required" if field.is_required() else _default(field.default)
         lines.append(f"| `{key}` | {_type(hints[key], anchors)} | {default} | {docstrings[key]} |")
     return "".join(f"{line}\n" for line in lines)
 

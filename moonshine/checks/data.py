@@ -62,7 +62,7 @@ def _manifest(dataset: str) -> Manifest | None:
 
 def _require_positions(images: list[int], manifest: Manifest) -> None:
     count = manifest["splits"]["val"]["count"]
-    if (last := max(images)) >= count:
+    if (last := max(images, default=0)) >= count:
         raise ParamsError(f"attention_maps.images: {last}, but the last validation image is {count - 1}")
 
 

@@ -19,7 +19,7 @@ from moonshine.checks.unchanged import values_at
 from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
 from moonshine.params import Params
-from moonshine.params.read import read_yaml
+from moonshine.params.read import read_content
 from moonshine.params.schema import Checkpoint
 from moonshine.project import artefacts
 from moonshine.project.lock_file import DVC_LOCK, read_stages
@@ -71,7 +71,7 @@ def require_results(params: Params, path: Path) -> None:
 
     If the records are missing, as in a clone without models, the params that dvc.lock has for the rows are compared.
     """
-    _refuse([*find_mismatches(params), *_by_lock(params, read_yaml(path))])
+    _refuse([*find_mismatches(params), *_by_lock(params, read_content(path))])
 
 
 def _refuse(mismatches: list[Mismatch]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from moonshine.errors import DataError
 from moonshine.images.store import SPLITS, read_manifest, split_path
-from moonshine.params.read import read_yaml
+from moonshine.params.read import read_content
 from moonshine.project import artefacts
 from moonshine.project.graph import CODE, PACKAGE, PARAMS, PLANNED, SOURCES, code_files
 from moonshine.runtime.differences import differences
@@ -27,7 +27,7 @@ def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str)
     For prepared data, name the manifest, which has the hashes of the images: these are read again only if the inode,
     size or time of their file has changed. Raises DataError (exit code 3) before or after the stage, with what changed.
     """
-    params = _keys(read_yaml(path), stage, names)
+    params = _keys(read_content(path), stage, names)
     planned = _keys(json.loads(os.environ[PLANNED]), stage, names) if PLANNED in os.environ else params
     if edited := differences(planned, params):
         raise DataError(f"{path}: changed since Snakemake planned this ({'; '.join(edited)}); run it again")
@@ -37,7 +37,7 @@ def unchanged(path: Path, stage: str, inputs: Iterable[Path] = (), **names: str)
     images = [split_path(file.parent, split) for file in inputs if file.name == artefacts.MANIFEST for split in SPLITS]
     before, stamps = _hashes(files), [_stamp(file) for file in images]
     yield
-    edited = differences(params, _keys(read_yaml(path), stage, names))
+    edited = differences(params, _keys(read_content(path), stage, names))
     edited += [f"{file}: changed" for file, stamp in zip(images, stamps) if _stamp(file) != stamp and _is_other(file)]
     after = _hashes(files | _code(declared))  # files may have been added to a folder
     edited += [f"{name}: changed" for name, now in after.items() if now != before.get(name)]

@@ -1,10 +1,11 @@
-"""`moonshine use`: copy one of experiments/ to params.yaml, which makes it the current one."""
+"""`moonshine use`: write one of experiments/ to params.yaml, with its defaults, which makes it the current one."""
 
 import os
 from pathlib import Path
 
 from moonshine.errors import ParamsError
-from moonshine.params import read_params
+from moonshine.params.full_text import full_text
+from moonshine.params.read import check_content
 from moonshine.project.git import git
 from moonshine.runtime.files import write_text
 from moonshine.runtime.progress import say
@@ -14,7 +15,7 @@ FOLDER = Path("experiments")
 
 
 def use(name: str, target: Path) -> None:
-    """Check experiments/<name>.yaml and copy it to `target`.
+    """Check experiments/<name>.yaml and copy it to `target`, with what it leaves out filled in and marked.
 
     Raises ParamsError (exit code 2) and leaves `target` as it is if there is no such experiment, if its file is wrong,
     or if neither git nor experiments/ has what `target` contains.
@@ -25,17 +26,29 @@ def use(name: str, target: Path) -> None:
     known = {file.stem for file in FOLDER.glob("*.yaml")}
     if name not in known:
         raise ParamsError(f'unknown experiment "{name}"{suggest(name, known)}')
-    params = read_params(path)
+    text, content, filled = full_text(path)
+    params = check_content(path, content)
     _require_kept_elsewhere(target)
-    write_text(target, path.read_text(encoding="utf-8"))
-    say(f"{target}: now {path}, {len(params.rows)} rows, seeds {params.seeds}")
+    write_text(target, text)
+    defaults = (
+        f', {len(filled)} {"defaults" if len(filled) > 1 else "default"} marked with "# default"' if filled else ""
+    )
+    say(f"{target}: now {path}, {len(params.rows)} rows, seeds {params.seeds}{defaults}")
 
 
 def _require_kept_elsewhere(target: Path) -> None:
-    if not target.exists() or target.read_bytes() in [path.read_bytes() for path in FOLDER.glob("*.yaml")]:
+    if not target.exists() or target.read_bytes() in map(_as_used, FOLDER.glob("*.yaml")):
         return
     if git("show", f"HEAD:./{os.path.relpath(target)}") != target.read_bytes():
         raise ParamsError(
             f"{target}: has changes that would be lost; commit them, or keep them as an experiment: "
             f"cp {target} {FOLDER}/NAME.yaml"
         )
+
+
+def _as_used(path: Path) -> bytes:
+    """What `use` writes for an experiment; the file as it is if that cannot be told."""
+    try:
+        return full_text(path)[0].encode()
+    except ParamsError:
+        return path.read_bytes()

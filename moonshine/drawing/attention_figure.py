@@ -25,8 +25,17 @@ class Example:
 
 
 def attention_figure(name: str, examples: list[Example], titles: dict[str, str]) -> dict[str, bytes]:
-    """The picture in every format: one row per image and, per group, one column for each role."""
-    return render(name, lambda theme: _draw(theme, examples, titles))
+    """The picture in every format: one row per image and, per group, one column for each role.
+
+    Without examples it says that none are drawn, because the engines need the files either way.
+    """
+    return render(name, lambda theme: _draw(theme, examples, titles) if examples else _note(theme))
+
+
+def _note(theme: Theme) -> Figure:
+    figure = new_figure(figsize=(6.0, 0.5))
+    figure.text(0.01, 0.4, "No images are drawn: attention_maps.images is empty.", fontsize=8, color=theme.muted)
+    return figure
 
 
 def _draw(theme: Theme, examples: list[Example], titles: dict[str, str]) -> Figure:

@@ -6,6 +6,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from moonshine.params.defaults import may_be_left_out
 from moonshine.params.schema import Params
 from moonshine.runtime.suggest import suggest
 
@@ -37,15 +38,21 @@ LONGEST = 60
 """Characters of a found value that are shown."""
 
 
-def explain(errors: Iterable[Any]) -> Iterator[str]:
-    """One line for each error of a ValidationError, as `key: message, found value`."""
+def explain(errors: Iterable[Any], left_out: str | None = None) -> Iterator[str]:
+    """One line for each error of a ValidationError, as `key: message, found value`.
+
+    `left_out` is the message for keys that files in experiments/ may leave out, if this file may not.
+    """
     for error in errors:
         branches = [part for part in error["loc"] if _is_branch(part)]
         is_list = isinstance(error["input"], list)
         if any(error["type"] == "list_type" if part.startswith("list[") else is_list for part in branches):
             continue  # the key may be a list or not: skip the branch that was not meant
         location = tuple(part for part in error["loc"] if not _is_branch(part) and part != "[key]")
-        yield f"{'.'.join(map(str, location)) or '(whole file)'}: {_message(error, location)}"
+        message = _message(error, location)
+        if left_out and error["type"] == "missing" and may_be_left_out(location):
+            message = left_out
+        yield f"{'.'.join(map(str, location)) or '(whole file)'}: {message}"
 
 
 def _is_branch(part: object) -> bool:
@@ -58,9 +65,9 @@ def _message(error: Any, location: tuple[Any, ...]) -> str:
     if kind == "extra_forbidden" and str(location[-1]).endswith(")"):
         return 'unknown key; within braces, a convolution with a comma needs quotes: conv: "BG(2,M)"'
     if kind == "extra_forbidden":
-        return f"unknown key{suggest(str(location[-1]), _keys_at(location[:-1]))}"
+        return f"unknown key{suggest(str(location[-1]), keys_at(location[:-1]))}"
     if kind == "missing":
-        keys = _keys_at(location[:-1])
+        keys = keys_at(location[:-1])
         return f"missing key; keys here are {', '.join(keys)}" if keys else "missing key"
     if kind == "value_error":
         return str(error["ctx"]["error"])
@@ -116,6 +123,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for argument in get_args(annotation) if (found := _model_in(argument))), None)
 
 
-def _keys_at(location: tuple[Any, ...]) -> list[str]:
+def keys_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys that the schema has at a place in the file, in its order; none for a mapping of names."""
     section = _section_at(location)
     return list(section.model_fields) if section else []

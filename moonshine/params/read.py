@@ -8,34 +8,70 @@ import yaml
 from pydantic import ValidationError
 
 from moonshine.errors import ParamsError
+from moonshine.params.defaults import Content, complete
 from moonshine.params.messages import explain
 from moonshine.params.order import in_order
 from moonshine.params.references import check_references
 from moonshine.params.schema import Params
 from moonshine.project import artefacts
 
+LEFT_OUT = (
+    "missing key; DVC needs it here, only files in experiments/ may leave it out: save this file there as NAME.yaml and "
+    "run `moonshine use NAME`, which fills it in"
+)
+
 
 def read_params(path: Path) -> Params:
-    """Read and check a params file.
+    """Read and check a params file, with keys that it leaves out filled in.
 
     Raises ParamsError (exit code 2) with one line per mistake, each naming the file and the key.
     """
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise ParamsError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}")
+    return check_content(path, read_content(path))
+
+
+def read_content(path: Path) -> Content:
+    """What is in a params file, with keys that it leaves out filled in, but for the project's own params.yaml.
+
+    DVC reads that file too, and cannot fill in anything. Raises ParamsError (exit code 2) for a file that is not a
+    mapping, and if a default has to be read from the disk and cannot be.
+    """
+    content = read_mapping(path)
+    if _is_read_by_dvc(path):
+        return content
+    try:
+        return complete(content)[0]
+    except ParamsError as error:
+        raise ParamsError(f"{path}: {error}") from None
+
+
+def _is_read_by_dvc(path: Path) -> bool:
+    return path.resolve() == artefacts.PARAMS.resolve()
+
+
+def check_content(path: Path, content: Content) -> Params:
+    """The params in the completed content of the file `path`; ParamsError (exit code 2) with one line per mistake."""
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{path}: {line}" for line in explain(error.errors()))) from None
+        lines = explain(error.errors(), LEFT_OUT if _is_read_by_dvc(path) else None)
+        raise ParamsError("\n".join(f"{path}: {line}" for line in lines)) from None
     mistakes = list(check_references(params))
     if mistakes:
         raise ParamsError("\n".join(f"{path}: {mistake}" for mistake in mistakes))
     return in_order(params)
 
 
+def read_mapping(path: Path) -> Content:
+    """What is in a YAML file; ParamsError (exit code 2) if that is not a mapping."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: expected a mapping of keys to values, found {type(content).__name__}")
+    return content
+
+
 def read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         cure = "; run this from the project's root" if path == artefacts.PARAMS else ""
         raise ParamsError(f"{path}: no such file{cure}") from None
@@ -44,6 +80,20 @@ def read_yaml(path: Path) -> Any:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         problem = " ".join(str(error).split())
         raise ParamsError(f"{path}: not valid YAML: {problem}") from None
+
+
+def parse(text: str) -> Any:
+    """The content of YAML text; yaml.YAMLError, RecursionError or ValueError for text that is not valid here."""
+    return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+
+
+def compose(text: str) -> yaml.MappingNode:
+    """The nodes of valid YAML text that is a mapping, with their positions in it."""
+    loader = _StrictLoader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
 
 
 MOST_NODES = 100_000

@@ -102,7 +102,7 @@ def _models(params: Params) -> Iterator[str]:
             yield f'{key}: no row produces "{model}"{suggest(model, models)}'
     if len(set(params.attention_maps.images)) != len(params.attention_maps.images):
         yield "attention_maps.images: duplicate entry"
-    held_out, last = params.dataset.validation, max(params.attention_maps.images)
+    held_out, last = params.dataset.validation, max(params.attention_maps.images, default=0)
     if held_out and last >= held_out:
         yield f"attention_maps.images: {last}, but the last validation image is {held_out - 1}"
 

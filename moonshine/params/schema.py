@@ -479,8 +479,9 @@ class AttentionMaps(Section):
     distilled: str
     """Model of a distilled student, usually the same network. It may be one of `train` or `fetch` if nothing is
     distilled."""
-    images: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=12)]
-    """Validation images to draw, by position in the prepared data, counted from 0."""
+    images: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=12)]
+    """Validation images to draw, by position in the prepared data, counted from 0. `[]` draws none, for example because
+    they may not be published; the distances are measured all the same."""
 
 
 class Job(Section):

@@ -14,6 +14,11 @@ CAPTION = (
     "activations after each group of blocks, for {count} fixed validation images. Numbers are distances to the "
     "teacher's map: 0 if both look at the same places, at most 2 if they look at different ones."
 )
+NO_PICTURE = (
+    "How far a student trained on labels alone and the same student distilled are from where the teacher looks, after "
+    "each group of blocks: 0 if both look at the same places, at most 2 if they look at different ones. No images are "
+    "shown."
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Attention:
     distances: dict[str, list[float]]
     images: int
     caption: str
+    has_picture: bool
 
 
 def read_attention(params: Params, partial: bool = False) -> Attention | None:
@@ -47,4 +53,4 @@ def read_attention(params: Params, partial: bool = False) -> Attention | None:
         raise DataError(f"{path}: a value is not finite; {again}")
     rows = {role: parse_model(model)[0] for role, model in models.items()}
     titles = {role: params.title(row) for role, row in rows.items()}
-    return Attention(titles, distances, images, CAPTION.format(count=count))
+    return Attention(titles, distances, images, CAPTION.format(count=count) if count else NO_PICTURE, count > 0)

@@ -31,7 +31,7 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
         figure = FIGURES[name]
         blocks += [f"## {figure.title}", figure.said(measured), picture(f"figures/{name}", figure.title)]
     if attention:
-        maps = picture("attention-maps/maps", "attention maps")
+        maps = picture("attention-maps/maps", "attention maps") if attention.has_picture else ""
         blocks += ["## Attention maps", attention.caption, maps, _distances(attention)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 

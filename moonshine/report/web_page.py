@@ -114,8 +114,8 @@ def _maps(params: Params, attention: Attention) -> dict[str, Any]:
         "images": f"{attention.images:,}",
         "groups": range(1, len(attention.distances["distilled"]) + 1),
         "distances": [(attention.titles[role], values) for role, values in attention.distances.items()],
-        "light": _embedded(folder / "maps.svg"),
-        "dark": _embedded(folder / "maps-dark.svg"),
+        "light": _embedded(folder / "maps.svg") if attention.has_picture else None,
+        "dark": _embedded(folder / "maps-dark.svg") if attention.has_picture else None,
     }
 
 
