@@ -108,7 +108,7 @@ def _limits(constraints: tuple[Any, ...]) -> Iterator[str]:
     least = lengths[MinLen].min_length if MinLen in lengths else None
     most = lengths[MaxLen].max_length if MaxLen in lengths else None
     if most is not None:
-        yield f"({most} entries)" if least == most else f"({least} to {most} entries)"
+        yield f"({most} entries)" if least == most else f"({least or 0} to {most} entries)"
     elif least is not None:
         yield "(not empty)"
 

@@ -30,9 +30,7 @@ def use(name: str, target: Path) -> None:
     params = check_content(path, content)
     _require_kept_elsewhere(target)
     write_text(target, text)
-    defaults = (
-        f', {len(filled)} {"defaults" if len(filled) > 1 else "default"} marked with "# default"' if filled else ""
-    )
+    defaults = f"; {len(filled)} keys filled in and marked as default" if filled else ""
     say(f"{target}: now {path}, {len(params.rows)} rows, seeds {params.seeds}{defaults}")
 
 

@@ -97,7 +97,7 @@ def _classes(dataset: Content, params: Content) -> int | None:
     root = _raw_folder(params)
     if root is None:
         raise ParamsError(
-            "dataset.classes: missing, and machine.raw_data.folder, whose class folders would be counted, is missing too"
+            "dataset.classes: missing, and so is machine.raw_data.folder, whose class folders would be counted"
         )
     try:
         return len(_visible_folders(root / "train"))
@@ -196,8 +196,8 @@ def _network(model: Any) -> str:
 
 def _sha256(checkpoint: Content, params: Content) -> str | None:
     """Of a file on this machine."""
-    url = checkpoint.get("url")
-    if (path := _path(url)) is None or ":" in url:
+    path = _path(checkpoint.get("url"))
+    if path is None or ":" in str(path):  # an address
         return None
     if not path.is_file():
         raise ParamsError(f"fetch: {path}: no such file; its sha256 is missing and would be computed")
@@ -278,7 +278,7 @@ def _distilled(shown: Content, params: Content) -> Any:
 
     def preference(row: Row) -> tuple[bool, bool, bool]:
         is_cheap = _mapping(networks.get(row.network)).get("conv") not in (None, "S")
-        return row.network in alone, is_cheap, _mapping(methods.get(row.method)).get("groups") is not None
+        return row.network in alone, is_cheap, _mapping(methods.get(str(row.method))).get("groups") is not None
 
     return model_name(max(distilled, key=preference), _first_seed(params))
 

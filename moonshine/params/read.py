@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
@@ -16,8 +16,8 @@ from moonshine.params.schema import Params
 from moonshine.project import artefacts
 
 LEFT_OUT = (
-    "missing key; DVC needs it here, only files in experiments/ may leave it out: save this file there as NAME.yaml and "
-    "run `moonshine use NAME`, which fills it in"
+    "missing key; DVC needs it here, only files in experiments/ may leave it out: save this file there as NAME.yaml "
+    "and run `moonshine use NAME`, which fills it in"
 )
 
 
@@ -91,7 +91,7 @@ def compose(text: str) -> yaml.MappingNode:
     """The nodes of valid YAML text that is a mapping, with their positions in it."""
     loader = _StrictLoader(text)
     try:
-        return loader.get_single_node()
+        return cast(yaml.MappingNode, loader.get_single_node())
     finally:
         loader.dispose()
 

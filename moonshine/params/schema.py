@@ -2,7 +2,8 @@
 
 The schema checks and never fills in: a value that can change a result is either required or None, and the code that
 uses it, which the stages declare, decides what None means. Only `machine` has defaults, because nothing in it changes a
-result. So an edit of this file makes no trained network stale.
+result. So an edit of this file makes no trained network stale. What files in experiments/ may leave out is in
+defaults.py, and `moonshine use` writes it into params.yaml.
 
 The docstring below each key is its text in docs/parameters.md, which `make docs` writes.
 """
@@ -125,13 +126,13 @@ class Dataset(Section):
     """What `prepare` makes in `data/<name>/`."""
 
     name: Name
-    """Folder below `data/`. Two preparations of one source need two names."""
+    """Folder below `data/`. Two preparations of one source need two names. If left out, the experiment's name."""
     source: Source
     """Where the images come from. `imagenet`, `imagenette` and `folder` have JPEG images, the others small images."""
     classes: Count
-    """Number of classes."""
+    """Number of classes. If left out, that of the source; for `folder`, the class folders in `train/` are counted."""
     channels: Count
-    """Number of colour channels: 1 for `digits` and `fashion_mnist`, 3 for the others."""
+    """Number of colour channels: 1 for `digits` and `fashion_mnist`, 3 for the others, also if left out."""
     size: Count
     """Side, in pixels, of the square images that networks see. Small images are resized to it."""
     validation: Count | None = None
@@ -143,18 +144,19 @@ class Dataset(Section):
     files: dict[str, DataFile] | None = None
     """Role -> a file that the source is made from. The files in `experiments/` list those of each source."""
     evaluation: Evaluation | None = None
-    """How JPEG images are preprocessed when errors are measured. Required for JPEG images, not allowed for small
-    ones."""
+    """How JPEG images are preprocessed when errors are measured. Not allowed for small images. If left out, JPEG
+    images are scaled to `size` * 256 / 224, rounded."""
     resize: Count | None = None
     """Shorter side, in pixels, to which larger JPEG images are scaled once, during preparation. If left out, they stay
     as they are."""
     # lists, because DVC makes its stages from lists
     shared: list[Name]
     """`[<name>]`, or `[]` if the data set is licensed. A shared data set goes to DVC's cache and remotes with the
-    rest."""
+    rest. If left out, the opposite of `licensed`."""
     licensed: list[Name]
     """`[<name>]`, or `[]` if the data set is shared. A licensed data set stays in its folder, where DVC hashes it; it
-    is never copied or pushed."""
+    is never copied or pushed. If left out, the opposite of `shared`. If both are left out, `folder` and `imagenet` are
+    licensed and other sources are shared: your own images are not pushed unless you write `shared: [<name>]`."""
 
     @model_validator(mode="after")
     def _source_has_what_it_needs(self) -> "Dataset":
@@ -211,10 +213,10 @@ class Augmentation(Section):
     """Width, in pixels, of the black border that is added before a random crop of the original size. For small images;
     no crop if left out."""
     flip: bool
-    """Random horizontal flip (p = 0.5)."""
+    """Random horizontal flip (p = 0.5). If left out, `false` for `digits`, `true` for the other sources."""
     crop_scale: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
-    """Smallest and largest share of the area that a random crop takes, usually `[0.08, 1.0]`. Required for JPEG images,
-    not allowed for small ones."""
+    """Smallest and largest share of the area that a random crop takes, for JPEG images; not allowed for small ones. If
+    left out, `[0.08, 1.0]`."""
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> "Augmentation":
@@ -247,15 +249,16 @@ class Recipe(Section):
     """Initial learning rate."""
     lr_steps: LearningRateSteps
     """Epochs, counted from 1, after each of which the learning rate is multiplied by `lr_factor`. `[]` keeps it
-    constant."""
+    constant. If left out, after 30, 60 and 90 % of the epochs, rounded down."""
     lr_factor: Share
-    """Factor by which the learning rate changes at each of `lr_steps`."""
+    """Factor by which the learning rate changes at each of `lr_steps`. If left out, 0.1."""
     momentum: Momentum
-    """Momentum of PyTorch's SGD."""
+    """Momentum of PyTorch's SGD. If left out, 0.9."""
     weight_decay: WeightDecay
-    """Weight decay of PyTorch's SGD."""
+    """Weight decay of PyTorch's SGD. If left out, 0.0001."""
     augmentation: Augmentation
-    """Random changes to the training images."""
+    """Random changes to the training images. If left out, `flip` and `crop_scale` as below for JPEG images; for small
+    images, `flip` and a `pad` of an eighth of their size, rounded down."""
     images: Count | None = None
     """Number of training images to train on; all if left out. They are the first of a fixed order, the same for every
     seed, so a larger number adds images to those of a smaller one. Each class has its share to
@@ -265,13 +268,14 @@ class Recipe(Section):
     """Precision of the forward and backward pass. `float32` has 23 bits of mantissa everywhere; `tf32` lets GPUs of
     NVIDIA's Ampere generation or later round the factors in convolutions and matrix products to 10 bits, which is
     faster, and is `float32` on a CPU. `float16` uses loss scaling; a batch whose loss overflows is skipped
-    and left out of the epoch's means. Attention maps are always computed in float32."""
+    and left out of the epoch's means. Attention maps are always computed in float32. If left out, `float32`."""
     compile: bool
     """Compile the networks, including the teacher, with torch.compile. Compiling takes a minute or two per training
-    process. On a CPU, steps of small networks are then up to a tenth faster and need up to a quarter more memory."""
+    process. On a CPU, steps of small networks are then up to a tenth faster and need up to a quarter more memory.
+    If left out, `false`."""
     threads: Count
     """CPU threads per process. Another number rounds differently, so it is part of the recipe, and the engines reserve
-    that many."""
+    that many. If left out, 1."""
     processes: Count | None = None
     """Processes that share each batch, one per GPU; 1 if left out. Another number rounds differently, and each process
     has its own batch norm statistics."""
@@ -375,7 +379,8 @@ class Method(Section):
     """Weight of the attention loss: one for all `groups`, or a list with one for each. The loss is a mean over the
     positions of the map, so smaller maps need a smaller beta."""
     groups: Annotated[list[Count], Field(min_length=1)] | None = None
-    """Attention points of teacher and student that are compared, counted from 1. For ResNets, 1 is `layer1`."""
+    """Attention points of teacher and student that are compared, counted from 1. For ResNets, 1 is `layer1`. If left
+    out of a method with `beta`, all of the teacher's."""
     form: Literal["mean-square", "norm"] | None = None
     """Form of the attention loss. `mean-square`, as in the code of the authors of attention transfer, is used if left
     out. `norm`, as in the paper's equation, is the L2 norm of the difference, averaged over the batch, and needs
@@ -430,16 +435,18 @@ class Checkpoint(Section):
     url: UrlOrPath
     """Where the file is: an https address, or a path on this machine."""
     sha256: Sha256
-    """Checksum of the file."""
+    """Checksum of the file. If left out for a path, it is computed when the experiment becomes the current one; for an
+    address, it is required."""
 
 
 class Distil(Section):
     """Every one of `networks` is distilled with every one of `methods`."""
 
     networks: list[Name]
-    """Students."""
+    """Students. If left out of `distil`, all networks but the teacher's."""
     methods: list[Name]
-    """Methods with which each of these students is distilled."""
+    """Methods with which each of these students is distilled. If left out of `distil`, all that `distil_more` does not
+    have."""
 
 
 class Published(Section):
@@ -475,13 +482,16 @@ class AttentionMaps(Section):
     """The figure of where the teacher and two students look. The index of results shows the same students."""
 
     scratch: str
-    """Model of a student trained without a teacher, named as `teacher` is: one of `train` or `fetch`."""
+    """Model of a student trained without a teacher, named as `teacher` is: one of `train` or `fetch`. If left out, the
+    network of `distilled`, or the teacher if that network was only distilled."""
     distilled: str
     """Model of a distilled student, usually the same network. It may be one of `train` or `fetch` if nothing is
-    distilled."""
+    distilled. If left out, the first student that is in `train` or `fetch` too, preferably one with cheap convolutions
+    that learned by attention transfer."""
     images: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=12)]
     """Validation images to draw, by position in the prepared data, counted from 0. `[]` draws none, for example because
-    they may not be published; the distances are measured all the same."""
+    they may not be published; the distances are measured all the same. If left out, `[]` for licensed data, otherwise
+    a few."""
 
 
 class Job(Section):
@@ -536,7 +546,7 @@ class Params(Section):
     experiment: Name
     """Name of the folders below `models/` and `results/`: lower-case letters, digits, `-` and `_`."""
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1)]
-    """Every network is trained once per seed."""
+    """Every network is trained once per seed. If left out, `[0, 1, 2]`."""
     dataset: Dataset
     """The data set that `prepare` makes."""
     recipe: Recipe
@@ -546,21 +556,24 @@ class Params(Section):
     teacher: str
     """The model that students learn from: `train/<network>/seed<k>` or `fetch/<network>`."""
     methods: dict[Name, Method]
-    """Name -> a way to distil."""
+    """Name -> a way to distil. If left out, `{}`."""
     fetch: dict[Name, Checkpoint]
-    """Network -> a published checkpoint: the rows `fetch/<network>`. May be `{}`."""
+    """Network -> a published checkpoint: the rows `fetch/<network>`. If left out, `{}`."""
     train: list[Name]
-    """Networks trained from scratch: the rows `train/<network>`."""
+    """Networks trained from scratch: the rows `train/<network>`. If left out, all that are not in `fetch`."""
     distil: Distil
-    """Students and methods: the rows `distil/<method>/<network>`."""
+    """Students and methods: the rows `distil/<method>/<network>`. If left out, all networks but the teacher's, with all
+    methods."""
     distil_more: Distil
-    """The same for further methods that only some networks are distilled with. Both lists may be empty."""
+    """The same for further methods that only some networks are distilled with. If left out, both lists are empty."""
     titles: dict[str, Line]
-    """Row -> its title in tables and figures. A row without a title is shown by its name."""
+    """Row -> its title in tables and figures. A row without a title is shown by its name. If left out, `{}`."""
     tables: Annotated[list[Table], Field(min_length=1)]
-    """The tables of the results page. The stage declares their folder as an output, and git keeps no empty folder."""
+    """The tables of the results page. The stage declares their folder as an output, and git keeps no empty
+    folder. If left out, one table of all rows with `parameters`, `macs`, `top1` and, for more than five classes,
+    `top5`."""
     attention_maps: AttentionMaps
-    """The figure of where networks look."""
+    """The figure of where networks look. If left out, its keys are chosen as described below."""
     machine: Machine = Machine()
     """Settings that differ between machines. A change makes nothing stale."""
 

@@ -1,4 +1,4 @@
-"""`moonshine attention-maps`: where the teacher and two students look, on all validation images, drawn for a few if any."""
+"""`moonshine attention-maps`: where the teacher and two students look, on all validation images and drawn for a few."""
 
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
