@@ -87,6 +87,10 @@ def _count(value: Any) -> int:
 # dataset
 
 
+def _dataset_name(dataset: Content, params: Content) -> Any:
+    return next(iter([*_names(dataset.get("shared")), *_names(dataset.get("licensed"))]), params.get("experiment"))
+
+
 def _channels(dataset: Content, params: Content) -> int | None:
     return None if "source" not in dataset else 1 if dataset["source"] in GREY else 3
 
@@ -323,7 +327,7 @@ def _first_of_each_class(split: Path) -> list[int]:
 
 RULES: dict[Key, dict[str, Rule]] = {
     ("dataset",): {
-        "name": lambda dataset, params: params.get("experiment"),
+        "name": _dataset_name,
         "classes": _classes,
         "channels": _channels,
         "evaluation": _evaluation,
