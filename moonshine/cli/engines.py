@@ -103,6 +103,7 @@ COMMANDS = (
         _use,
         ("moonshine use imagenet",),
         _experiment,
+        details="Keys that its file leaves out are filled in and marked as default.",
     ),
     Command(
         "sync",

@@ -372,6 +372,15 @@ def test_a_section_that_is_only_merged_has_no_room_for_defaults(tmp_path: Path) 
         full_text(path)
 
 
+def test_the_experiment_of_the_documentation_is_whole(tmp_path: Path) -> None:
+    example = (ROOT / "docs/parameters.md").read_text().split("```yaml\n")[1].split("```")[0]
+    own_images(tmp_path)
+    (tmp_path / "own.yaml").write_text(example.replace("/data/pets", str(tmp_path)))
+    params = read_params(tmp_path / "own.yaml")
+    assert [row.name for row in params.rows] == ["train/resnet34", "train/resnet34-sep", "distil/at/resnet34-sep"]
+    assert params.dataset.classes == 3
+
+
 def test_completing_leaves_the_given_content_alone() -> None:
     given = short()
     before = copy.deepcopy(given)
