@@ -151,7 +151,6 @@ MISTAKES = {
         "networks.student: points: duplicate entry",
     ),
     "a group twice": ("methods.at.groups", [1, 1, 2, 3], "methods.at: groups: duplicate entry"),
-    "beta without groups": ("methods.at", {"beta": 1.0}, "attention transfer needs both beta and groups"),
     "groups without beta": ("methods.at", {"groups": [1]}, "attention transfer needs both beta and groups"),
     "last epoch before the first": (
         "methods.at",
@@ -208,11 +207,6 @@ MISTAKES = {
     "a part of photographs": ("dataset", {**JPEG_DATASET, "training": 20}, "dataset: training: not for folder"),
     "data in neither list": ("dataset.shared", [], "shared, licensed: one must be [digits], the other []"),
     "data in both lists": ("dataset.licensed", ["digits"], "shared, licensed: one must be [digits], the other []"),
-    "photographs without crops": (
-        "dataset",
-        JPEG_DATASET,
-        "recipe.augmentation.crop_scale: missing key; JPEG images are cropped by area",
-    ),
     "a teacher that nothing trains": ("teacher", "train/techer/seed0", 'teacher: no row produces "train/techer/seed0"'),
     "too few digits held out": ("dataset.validation", 9, "validation: 9 of 1797 digits; both splits need at least ten"),
     "too few digits left": (
@@ -305,6 +299,16 @@ def test_a_published_column_that_ends_as_the_tables_own_is_refused(name: str, tm
     published = {"name": name, "source": "x", "values": {}}
     line = f"tables.all.published: {name} is already the name of a column of the CSV"
     assert line in complaint(tmp_path, changed("tables", [{**TABLE, "published": [published]}]))
+
+
+def test_the_file_that_dvc_reads_gets_no_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even for keys that other experiments do not have."""
+    monkeypatch.chdir(tmp_path)
+    without_groups, without_crops = changed("methods.at", {"beta": 1.0}), changed("dataset", JPEG_DATASET)
+    assert "attention transfer needs both beta and groups" in complaint(Path(), without_groups)
+    without_evaluation = changed("dataset", {**JPEG_DATASET, "evaluation": None})
+    assert "evaluation: missing; the JPEG images of folder have any size" in complaint(Path(), without_evaluation)
+    assert "recipe.augmentation.crop_scale: missing key; JPEG images are cropped" in complaint(Path(), without_crops)
 
 
 def test_photographs_are_not_padded(tmp_path: Path) -> None:
