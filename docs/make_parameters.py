@@ -26,6 +26,7 @@ PLACES = {
     "Augmentation": ("recipe", "augmentation"),
     "Method": ("methods", "*"),
     "Checkpoint": ("fetch", "*"),
+    "PinnedFile": ("networks", "*", "init"),
     "Distil": ("distil",),
     "AttentionMaps": ("attention_maps",),
 }
@@ -46,12 +47,13 @@ def page(text: str) -> str:
 
 
 def _docstrings() -> dict[str, dict[str, str]]:
-    """Class of the schema -> key -> the docstring below it."""
+    """Class of the schema -> key -> the docstring below it, of its own or a base class's keys."""
     found = dict[str, dict[str, str]]()
     for section in ast.parse(Path(schema.__file__).read_text()).body:
         if isinstance(section, ast.ClassDef):
             below = zip(section.body, section.body[1:])
-            found[section.name] = {
+            bases = [docstring for base in section.bases for docstring in found.get(ast.unparse(base), {}).items()]
+            found[section.name] = dict(bases) | {
                 key.target.id: " ".join(text.value.value.split())
                 for key, text in below
                 if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name)

@@ -7,6 +7,7 @@ from torch import nn
 
 from moonshine.models.networks import build_network
 from moonshine.params import Params
+from moonshine.params.schema import PinnedFile
 from moonshine.runtime.device import missing_gpu
 
 
@@ -15,7 +16,7 @@ def likely_mistakes(params: Params) -> Iterator[str]:
     used = {row.network for row in params.rows}
     for name in params.networks:
         if name not in used:
-            yield f"networks.{name}: in none of fetch, train, distil and distil_more, so it is never trained"
+            yield f"networks.{name}: no row is made from it, so it is never trained"
     trained = {row.network for row in params.seeded_rows}
     for name, network in params.networks.items():
         if network.recipe and name in used - trained:
@@ -24,9 +25,15 @@ def likely_mistakes(params: Params) -> Iterator[str]:
     for row in dict.fromkeys(row.name for row in params.rows):
         if params.tables and row not in in_tables:
             yield f"tables: {row} is in no table"
-    for name, checkpoint in params.fetch.items():
-        if "://" not in checkpoint.url and not Path(checkpoint.url).expanduser().is_file():
-            yield f"fetch.{name}.url: no file {checkpoint.url} on this machine"
+    trained = {row.network for row in params.seeded_rows}
+    for name, network in params.networks.items():
+        if network.init is not None and name in used - trained:
+            yield f"networks.{name}.init: only published weights of it are used, so it begins no training"
+    begun = {f"networks.{name}.init": network.init for name, network in params.networks.items()}
+    files = {f"fetch.{name}": checkpoint for name, checkpoint in params.fetch.items()} | begun
+    for key, file in files.items():
+        if isinstance(file, PinnedFile) and "://" not in file.url and not Path(file.url).expanduser().is_file():
+            yield f"{key}.url: no file {file.url} on this machine"
     if problem := missing_gpu(params.machine.device):
         yield problem
     if params.machine.device == "cuda":

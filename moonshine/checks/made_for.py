@@ -99,7 +99,7 @@ def model_problem(params: Params, row: Row, seed: int | None, hashed: bool = Fal
             return f"damaged or replaced, its sha256 is not that of {record_path}"
     except UNREADABLE:
         return f"its record {record_path}, or the file itself, is damaged"
-    if row.stage == "distil":
+    if params.needs_teacher(row):
         problem = model_problem(params, *parse_model(params.teacher))
         return f"its teacher {params.teacher} is {problem}" if problem else None
     return None
@@ -115,21 +115,21 @@ def _changed(params: Params, row: Row, seed: int, record: RunRecord) -> list[str
     settings = params.dataset
     now = {**identity_in_params(params, row, settings.classes, settings.channels), "seed": seed}
     inputs = {"data": artefacts.manifest(settings.name)}
-    if row.stage == "distil":
+    if params.needs_teacher(row):
         inputs["teacher"] = artefacts.named_model(params.experiment, params.teacher)
     now |= {part: _digest(path) for part, path in inputs.items() if path.exists()}
-    made = {part: record["identity"].get(part) for part in now}
+    made = {part: record["identity"].get(part) for part in (*now, "init")}
     return differences({"row": record["row"], **made}, {"row": row.name, **now})
 
 
 def _changed_fetched(params: Params, row: Row, record: dict[str, Any]) -> list[str]:
-    noted = [key for key in Checkpoint.model_fields if key in record]
+    noted = [key for key, field in Checkpoint.model_fields.items() if key in record or not field.is_required()]
     pinned = {key: value for key, value in params.fetch[row.network].model_dump().items() if key in noted}
     with safe_open(artefacts.model(params.experiment, row), framework="numpy") as file:
         network_made = json.loads(file.metadata()[DESCRIPTION])["architecture"]
     network_now = params.architecture(row.network)
     return differences(
-        {"fetch": {key: record[key] for key in noted}, "network": network_made},
+        {"fetch": {key: record.get(key) for key in noted}, "network": network_made},
         {"fetch": pinned, "network": network_now},
     )
 
@@ -146,7 +146,7 @@ def _is_of_params(params: Params, row: Row, seed: int | None) -> bool:
         changes = _changes(params, row, seed)
     except UNREADABLE:
         return False
-    if not changes and row.stage == "distil":
+    if not changes and params.needs_teacher(row):
         return _is_of_params(params, *parse_model(params.teacher))
     return bool(changes) and not any(line.startswith(("row: ", "data: ", "teacher: ")) for line in changes)
 
@@ -252,7 +252,8 @@ def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
             if not artefacts.record(experiment, row, seed).exists():
                 parts = [row.argument.replace("/", "-"), *([] if seed is None else [str(seed)])]
                 name = "-".join([experiment, *parts])
-                yield [f"{row.stage}@{name}", f"{row.stage}_more@{name}"], path, _command(row, seed)
+                kinds = {"train": ("train", "train_from_teacher"), "distil": ("distil", "distil_more")}
+                yield [f"{kind}@{name}" for kind in kinds.get(row.stage, (row.stage,))], path, _command(row, seed)
 
 
 def locked_stages() -> dict[str, Any]:

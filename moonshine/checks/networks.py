@@ -11,8 +11,11 @@ from moonshine.errors import ParamsError, first_line
 from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
+from moonshine.models.weight_file import same_tensors
 from moonshine.params import Params
+from moonshine.params.schema import TEACHER
 from moonshine.project.records import Architecture
+from moonshine.project.rows import parse_model
 from moonshine.runtime.suggest import suggest_path
 
 IMPOSSIBLE = (RuntimeError, AssertionError, ValueError, IndexError, TypeError)
@@ -23,15 +26,28 @@ def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
     """Build networks, all or the named ones, without weights, and run the shape of an image through each.
 
     Raises ParamsError (exit code 2) with one line per network that cannot be built, lacks an attention point, has
-    nothing to substitute, or cannot take the images.
+    nothing to substitute, cannot take the images, or would begin with nothing of the teacher.
     """
     dataset, learners = params.dataset, params.attention_students
     mistakes: list[str] = []
     for name in params.networks if names is None else names:
         found = _mistakes(params.architecture(name), dataset.size, name in learners)
-        mistakes += (f"networks.{name}: {mistake}" for mistake in found)
+        mistakes += (f"networks.{name}: {mistake}" for mistake in [*found, *_useless_start(params, name)])
     if mistakes:
         raise ParamsError("\n".join(mistakes))
+
+
+def _useless_start(params: Params, name: str) -> Iterator[str]:
+    """That `init: teacher` would take nothing, unless either network cannot be built, which is reported already."""
+    if params.networks[name].init != TEACHER:
+        return
+    teacher = parse_model(params.teacher)[0].network
+    try:
+        state = build_network(params.architecture(teacher)).state_dict()
+        if not same_tensors(state, params.architecture(name)):
+            yield f"init: the teacher's network {teacher} has no weight of the same name and shape; leave it out"
+    except (ParamsError, *IMPOSSIBLE):
+        return
 
 
 def check_batch_norms(params: Params) -> None:

@@ -63,7 +63,12 @@ def _train(options: argparse.Namespace) -> None:
 
     _prepare_to_compile(params, [row])
     check_data(params)
-    with unchanged(options, "train", [artefacts.manifest(params.dataset.name)], network=options.network):
+    inputs = [artefacts.manifest(params.dataset.name)]
+    if params.needs_teacher(row):
+        inputs.append(artefacts.named_model(params.experiment, params.teacher))
+    with unchanged(options, "train", inputs, network=options.network):
+        if params.needs_teacher(row):
+            check_models(params, [parse_model(params.teacher)])
         train(params, options.network, options.seed)
 
 

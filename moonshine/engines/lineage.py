@@ -113,9 +113,10 @@ class _Chain:
 
     def _identity(self, depth: int, row: Row, seed: int, made_by: dict[str, Any], clean: bool) -> None:
         now = run_identity(self._params, row, seed)
-        for part in made_by:
-            found = differences({part: made_by[part]}, {part: now.get(part)})
-            label = f"{part} {str(made_by[part])[:16]}" if part in ("data", "teacher", *ENVIRONMENT) else part
+        for part in dict.fromkeys((*made_by, *(now.keys() & {"init"}))):
+            found = differences({part: made_by.get(part)}, {part: now.get(part)})
+            hashed = ("data", "teacher", "init", *ENVIRONMENT)
+            label = f"{part} {str(made_by.get(part))[:16]}" if part in hashed else part
             if found and part in ENVIRONMENT:
                 print(f"{'  ' * depth}{label}; here {now.get(part)}")
             elif found and part == "code" and clean:

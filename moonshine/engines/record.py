@@ -140,8 +140,10 @@ def _provenance_mismatches(repo: Repo, files: dict[str, list[str]]) -> dict[str,
     for name, paths in files.items():
         for path in records.keys() & set(paths):
             made, now = _identity(path), run_identity(params, *records[path])
-            parts = now.keys() - ENVIRONMENT
-            if changed := differences({part: made.get(part) for part in parts}, {part: now[part] for part in parts}):
+            parts = {*now, "init"} - {*ENVIRONMENT}
+            if changed := differences(
+                {part: made.get(part) for part in parts}, {part: now.get(part) for part in parts}
+            ):
                 objections[name] = f"{path} says that it was made otherwise ({'; '.join(changed)}); run it"
     after = downstream(repo, objections) & files.keys()
     return dict.fromkeys(after, "comes after a stage whose record says that it was made otherwise") | objections

@@ -139,15 +139,20 @@ def _build(architecture: Architecture, path: Path) -> nn.Module:
 
 def check_state(network: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
     """Raise a CheckpointError that names the differences between a state dict and a network."""
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    differences = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    differences += [f"{name} is not in the network" for name in sorted(found.keys() - expected.keys())]
-    differences += [
-        f"{name} has shape {found[name]}, the network {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if expected[name] != found[name]
-    ]
-    if differences:
+    if differences := state_differences(network.state_dict(), state):
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise CheckpointError(f"{path}: does not fit the network: {'; '.join(differences[:3])}{more}")
+
+
+def state_differences(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
+    """How names and shapes of tensors differ from those of a network, each difference in words."""
+    shapes, here = ({name: tuple(tensor.shape) for name, tensor in state.items()} for state in (expected, found))
+    return [
+        *(f"{name} is missing" for name in sorted(shapes.keys() - here.keys())),
+        *(f"{name} is not in the network" for name in sorted(here.keys() - shapes.keys())),
+        *(
+            f"{name} has shape {here[name]}, the network {shapes[name]}"
+            for name in sorted(shapes.keys() & here.keys())
+            if shapes[name] != here[name]
+        ),
+    ]

@@ -15,6 +15,8 @@ SINGLE_HEADED: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
+AUXILIARY_HEADS = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+"""How the names of these heads' tensors begin in published checkpoints."""
 
 
 def torchvision_network(

@@ -12,7 +12,7 @@ from typing import Any
 
 from moonshine.errors import ParamsError
 from moonshine.models.attention_layers import attention_layers_of
-from moonshine.params.schema import CLASSES, GREY, JPEG_SOURCES
+from moonshine.params.schema import CLASSES, GREY, JPEG_SOURCES, TEACHER
 from moonshine.project.rows import Row, model_name, parse_model
 from moonshine.runtime.files import sha256
 
@@ -204,16 +204,23 @@ def _sha256(checkpoint: Content, params: Content) -> str | None:
     if path is None or ":" in str(path):  # an address
         return None
     if not path.is_file():
-        raise ParamsError(f"fetch: {path}: no such file; its sha256 is missing and would be computed")
+        raise ParamsError(f"url: {path}: no such file; its sha256 is missing and would be computed")
     try:
         return sha256(path)
     except OSError as error:
-        raise ParamsError(f"fetch: {path}: cannot be read to compute its sha256 ({error.strerror})") from None
+        raise ParamsError(f"url: {path}: cannot be read to compute its sha256 ({error.strerror})") from None
 
 
 def _train(section: Content, params: Content) -> list[str]:
-    fetched = _names(params.get("fetch"))
-    return [name for name in _names(params.get("networks")) if name not in fetched]
+    others = [*_names(params.get("fetch")), *_names(params.get("train_from_teacher"))]
+    return [name for name in _names(params.get("networks")) if name not in others]
+
+
+def _train_from_teacher(section: Content, params: Content) -> list[str]:
+    networks = _mapping(params.get("networks"))
+    beginning = [name for name in _names(networks) if _mapping(networks[name]).get("init") == TEACHER]
+    others = [*_names(params.get("fetch")), *_names(params.get("train"))]
+    return [name for name in beginning if name not in others]
 
 
 def _distil(section: Content, params: Content) -> Content:
@@ -236,7 +243,8 @@ def _rows(params: Content) -> list[Row]:
     """As Params.rows."""
     groups = [_mapping(params.get(key)) for key in ("distil", "distil_more")]
     return [
-        *(Row(stage, name) for stage in ("fetch", "train") for name in _names(params.get(stage))),
+        *(Row("fetch", name) for name in _names(params.get("fetch"))),
+        *(Row("train", name) for key in ("train", "train_from_teacher") for name in _names(params.get(key))),
         *(
             Row("distil", name, method)
             for group in groups
@@ -347,11 +355,13 @@ RULES: dict[Key, dict[str, Rule]] = {
     ("recipe", "augmentation"): {"flip": _flip, "crop_scale": _crop_scale},
     ("methods", "*"): {"groups": _groups},
     ("fetch", "*"): {"sha256": _sha256},
+    ("networks", "*", "init"): {"sha256": _sha256},
     ("distil",): {"networks": _students, "methods": _methods},
     (): {
         "seeds": lambda section, params: [0, 1, 2],
         "methods": lambda section, params: {},
         "fetch": lambda section, params: {},
+        "train_from_teacher": _train_from_teacher,
         "train": _train,
         "distil": _distil,
         "distil_more": lambda section, params: {"networks": [], "methods": []},

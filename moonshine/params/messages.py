@@ -46,7 +46,8 @@ def explain(errors: Iterable[Any], left_out: str | None = None) -> Iterator[str]
     for error in errors:
         branches = [part for part in error["loc"] if _is_branch(part)]
         is_list = isinstance(error["input"], list)
-        if any(error["type"] == "list_type" if part.startswith("list[") else is_list for part in branches):
+        tried = [part for part in branches if not part.startswith("init[")]  # of init, only what was meant is tried
+        if any(error["type"] == "list_type" if part.startswith("list[") else is_list for part in tried):
             continue  # the key may be a list or not: skip the branch that was not meant
         location = tuple(part for part in error["loc"] if not _is_branch(part) and part != "[key]")
         message = _message(error, location)
@@ -57,7 +58,7 @@ def explain(errors: Iterable[Any], left_out: str | None = None) -> Iterator[str]
 
 def _is_branch(part: object) -> bool:
     """Whether this is how pydantic names which of several types it tried."""
-    return isinstance(part, str) and part.startswith(("constrained-", "list["))
+    return isinstance(part, str) and part.startswith(("constrained-", "list[", "init["))
 
 
 def _message(error: Any, location: tuple[Any, ...]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from moonshine.models.attention_layers import attention_layers_of
-from moonshine.params.schema import JPEG_SOURCES, Augmentation, Dataset, Params
+from moonshine.params.schema import JPEG_SOURCES, TEACHER, Augmentation, Dataset, Params
 from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
 
@@ -19,6 +19,7 @@ def check_references(params: Params) -> Iterator[str]:
     """One line for each name that refers to nothing, as `key: reason (did you mean ...?)`."""
     yield from _unknown("fetch", params.fetch, "network", params.networks)
     yield from _unknown("train", params.train, "network", params.networks)
+    yield from _unknown("train_from_teacher", params.train_from_teacher, "network", params.networks)
     for key, group in (("distil", params.distil), ("distil_more", params.distil_more)):
         yield from _unknown(f"{key}.networks", group.networks, "network", params.networks)
         yield from _unknown(f"{key}.methods", group.methods, "method", params.methods)
@@ -27,6 +28,7 @@ def check_references(params: Params) -> Iterator[str]:
     repeatable: tuple[tuple[str, list[Any]], ...] = (
         ("seeds", params.seeds),
         ("train", params.train),
+        ("train_from_teacher", params.train_from_teacher),
         ("distil.networks", params.distil.networks),
         ("distil.methods", params.distil.methods),
         ("distil_more.networks", params.distil_more.networks),
@@ -34,6 +36,7 @@ def check_references(params: Params) -> Iterator[str]:
     )
     for key, names in repeatable:
         yield from (f"{key}: duplicate entry {name}" for name in sorted({n for n in names if names.count(n) > 1}))
+    yield from _starts(params)
     yield from _stage_names(params)
     yield from _models(params)
     yield from _attention(params)
@@ -68,6 +71,25 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
             yield f'{key}: unknown {kind} "{name}"{suggest(name, known)}'
 
 
+def _starts(params: Params) -> Iterator[str]:
+    """Networks that begin with the teacher's weights need a stage that waits for the teacher, and no others do."""
+    begin = {name for name, network in params.networks.items() if network.init == TEACHER}
+    for name in params.train:
+        if name in begin:
+            yield f"train: {name} has `init: teacher`; move it to train_from_teacher, which waits for the teacher"
+    for name in params.train_from_teacher:
+        if name in params.networks and name not in begin:
+            yield f"train_from_teacher: {name} has no `init: teacher`; move it to train, or set networks.{name}.init"
+    for name, checkpoint in params.fetch.items():
+        if given := checkpoint.normalisation:
+            for key, values in (("mean", given.mean), ("std", given.std)):
+                if len(values) != params.dataset.channels:
+                    yield (
+                        f"fetch.{name}.normalisation.{key}: {len(values)} values, but images of "
+                        f"{params.dataset.channels} channels"
+                    )
+
+
 def _stage_names(params: Params) -> Iterator[str]:
     """DVC names a stage by method and network, joined with a hyphen, which names may contain as well."""
     rows: dict[str, Row] = {}
@@ -86,6 +108,8 @@ def _produced(params: Params) -> dict[str, Row]:
 
 def _models(params: Params) -> Iterator[str]:
     produced = _produced(params)
+    if params.teacher in produced and produced[params.teacher].network in params.train_from_teacher:
+        yield f"teacher: {params.teacher} begins with the teacher's weights (train_from_teacher); name another model"
     undistilled = [model for model, row in produced.items() if row.stage != "distil"]
     distilled = [model for model, row in produced.items() if row.stage == "distil"]
     named = [

@@ -12,7 +12,16 @@ import re
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from moonshine.models.architecture import architecture_of
 from moonshine.models.conv_spec import parse_conv
@@ -329,6 +338,30 @@ class OwnRecipe(Section):
         return keys
 
 
+class PinnedFile(Section):
+    """A file with weights, such as a PyTorch checkpoint or a safetensors file."""
+
+    url: UrlOrPath
+    """Where the file is: an https address, or a path on this machine."""
+    sha256: Sha256
+    """Checksum of the file. If left out for a path, it is computed when the experiment becomes the current one; for an
+    address, it is required."""
+
+
+TEACHER = "teacher"
+"""The word for `init` that stands for the weights of the experiment's teacher."""
+
+
+def _kind_of_init(value: Any) -> str:
+    return "init[word]" if isinstance(value, str) else "init[file]"
+
+
+Init = Annotated[
+    Annotated[Literal["teacher"], Tag("init[word]")] | Annotated[PinnedFile, Tag("init[file]")],
+    Discriminator(_kind_of_init),
+]
+
+
 class Network(Section):
     """One architecture. What is left out is as the architecture's authors chose it."""
 
@@ -352,6 +385,10 @@ class Network(Section):
     for attention transfer."""
     recipe: OwnRecipe | None = None
     """Keys of `recipe` that are different for this network, in all its rows."""
+    init: Init | None = None
+    """Where the weights begin before training; random if left out. A file must have all tensors but the classifier
+    head, which begins as without `init`. `teacher` takes all tensors that have the same name and shape in the teacher's
+    model; a network with it is trained without the teacher's loss by `train_from_teacher`, not by `train`."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "Network":
@@ -429,14 +466,20 @@ class Method(Section):
         return self.model_dump(exclude={"recipe"}, exclude_none=True)
 
 
-class Checkpoint(Section):
-    """A published network: a PyTorch file with its state dict."""
+class Normalisation(Section):
+    """How images are normalised for a network: (pixel / 255 - mean) / std, for each channel."""
 
-    url: UrlOrPath
-    """Where the file is: an https address, or a path on this machine."""
-    sha256: Sha256
-    """Checksum of the file. If left out for a path, it is computed when the experiment becomes the current one; for an
-    address, it is required."""
+    mean: list[Annotated[float, Field(ge=0, le=1)]]
+    """Mean of each channel, on a scale of 0 to 1."""
+    std: list[Annotated[float, Field(gt=0, le=1)]]
+    """Standard deviation of each channel, on the same scale."""
+
+
+class Checkpoint(PinnedFile):
+    """A published network: a PyTorch checkpoint or a safetensors file with its state dict."""
+
+    normalisation: Normalisation | None = None
+    """How the network was trained to see images. The data set's normalisation if left out."""
 
 
 class Distil(Section):
@@ -560,7 +603,11 @@ class Params(Section):
     fetch: dict[Name, Checkpoint]
     """Network -> a published checkpoint: the rows `fetch/<network>`. If left out, `{}`."""
     train: list[Name]
-    """Networks trained from scratch: the rows `train/<network>`. If left out, all that are not in `fetch`."""
+    """Networks trained on the labels alone: the rows `train/<network>`. If left out, all that are neither in `fetch`
+    nor begin with the teacher's weights."""
+    train_from_teacher: list[Name]
+    """The same for networks with `init: teacher`, which need the teacher's model: further rows `train/<network>`. If
+    left out, all networks with `init: teacher`."""
     distil: Distil
     """Students and methods: the rows `distil/<method>/<network>`. If left out, all networks but the teacher's, with all
     methods."""
@@ -581,7 +628,7 @@ class Params(Section):
     def rows(self) -> list[Row]:
         """Every row of the experiment: fetched, trained and distilled ones."""
         fetched = [Row("fetch", network) for network in self.fetch]
-        trained = [Row("train", network) for network in self.train]
+        trained = [Row("train", network) for network in (*self.train, *self.train_from_teacher)]
         distilled = [
             Row("distil", network, method)
             for group in (self.distil, self.distil_more)
@@ -634,6 +681,10 @@ class Params(Section):
     def seeded_rows(self) -> list[Row]:
         """The rows that are trained here, with one network per seed."""
         return [row for row in self.rows if row.stage != "fetch"]
+
+    def needs_teacher(self, row: Row) -> bool:
+        """Whether the teacher's model decides the bytes of a row's networks."""
+        return row.stage == "distil" or (row.stage == "train" and self.networks[row.network].init == TEACHER)
 
     @property
     def attention_students(self) -> list[str]:

@@ -67,6 +67,7 @@ PARAMS: dict[str, tuple[str, ...]] = {
         "seeds",
         "fetch",
         "train",
+        "train_from_teacher",
         "distil",
         "distil_more",
         "titles",

@@ -36,19 +36,28 @@ def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
         "torchvision": version("torchvision"),
         **(_decoders() if manifest["encoding"] == "jpeg" else {}),
     }
-    if row.stage == "distil":
+    if params.needs_teacher(row):
         identity["teacher"] = _teacher_hash(artefacts.named_model(params.experiment, params.teacher))
     return identity
 
 
 def identity_in_params(params: Params, row: Row, classes: int, in_channels: int) -> dict[str, Any]:
-    """The parts that params.yaml alone determines, given the number of classes and of image channels."""
-    described = architecture_of(params.networks[row.network], classes, in_channels)
+    """The parts that params.yaml alone determines, given the number of classes and of image channels.
+
+    "init" is the word for the teacher, or the sha256 of the file that the weights begin with, wherever that is; a
+    network without `init` has no such part.
+    """
+    network = params.networks[row.network]
+    described = architecture_of(network, classes, in_channels)
     recipe = params.recipe_of(row)
     # a later key that is left out does not change the hash of runs from before it
     later = {key for key in ("images",) if getattr(recipe, key) is None}
-    parts = {"recipe": recipe.model_dump(exclude=later), "network": described}
-    return {**parts, "method": params.methods[row.method].model_dump(exclude={"recipe"})} if row.method else parts
+    parts: dict[str, Any] = {"recipe": recipe.model_dump(exclude=later), "network": described}
+    if row.method:
+        parts["method"] = params.methods[row.method].model_dump(exclude={"recipe"})
+    if network.init is not None:
+        parts["init"] = network.init if isinstance(network.init, str) else network.init.sha256
+    return parts
 
 
 def _decoders() -> dict[str, str | None]:

@@ -14,7 +14,7 @@ from moonshine.models.networks import build_network
 from moonshine.params import Params, Recipe
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, model_name
-from moonshine.runs.checkpoints import load_newest_checkpoint, require_room_for
+from moonshine.runs.checkpoints import has_checkpoint, load_newest_checkpoint, require_room_for
 from moonshine.runs.provenance import processor_of, provenance
 from moonshine.runs.run_folder import RunFolder
 from moonshine.runtime import distributed
@@ -25,6 +25,7 @@ from moonshine.training.loop import TrainingLoop
 from moonshine.training.memory import batches_of_students, free_memory, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.replicas import joined
+from moonshine.training.start import Starts
 from moonshine.training.state import TrainingState
 
 MakeObjective = Callable[[Row], Objective]
@@ -63,6 +64,8 @@ def _train_on(
     train, val = (open_images(folder, split, device, params.machine.workers) for split in ("train", "val"))
     for run in runs:  # before any is trained
         _require_whole_batches(params, run, train)
+    starts = Starts(params)
+    starts.require(_without_checkpoint(runs))
     failures = []
     for alike in _with_equal_batches(params, runs):
         recipe = params.recipe_of(alike[0].row)
@@ -70,7 +73,7 @@ def _train_on(
         visited = limited(train, recipe.images)
         teacher = make_teacher(device, recipe) if make_teacher else None
         for group in _batches_of_students(params, alike, make_objective, teacher, visited):
-            failures += _train_group(device, params, group, make_objective, teacher, visited, val, started)
+            failures += _train_group(device, params, group, make_objective, teacher, visited, val, starts, started)
     if failures:
         raise failures[0]
 
@@ -100,10 +103,13 @@ def _train_group(
     teacher: Forward | None,
     train: Images,
     val: Images,
+    starts: Starts,
     started: float,
 ) -> list[DivergedError]:
     """Train runs with equal batches to completion; returns the errors of those that diverged."""
-    states = {_resume(params.recipe_of(run.row), run, make_objective(run.row), device): run for run in runs}
+    states = {
+        _resume(params.recipe_of(run.row), run, make_objective(run.row), device, starts): run for run in runs
+    }
     _announce(params, states, len(train), device)
     require_room_for(runs[0].path, [state.checkpoint() for state in states])
     machine, recipe = params.machine, params.recipe_of(runs[0].row)
@@ -167,10 +173,20 @@ def _batches_of_students(
     return [[runs[index] for index in group] for group in groups]
 
 
-def _resume(recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device) -> TrainingState:
+def _without_checkpoint(runs: Sequence[RunFolder]) -> list[RunFolder]:
+    """The runs that are at their start, in all processes as the first one sees it."""
+    begun = distributed.broadcast_from_main([distributed.IS_MAIN and has_checkpoint(run.path) for run in runs])
+    return [run for run, has_begun in zip(runs, begun) if not has_begun]
+
+
+def _resume(
+    recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device, starts: Starts
+) -> TrainingState:
     """The state of a run at its newest checkpoint, or at the start."""
-    state = TrainingState(run.row, run.identity["network"], objective, recipe, run.seed, device)
-    if saved := distributed.broadcast_from_main(load_newest_checkpoint(run.path) if distributed.IS_MAIN else None):
+    saved = distributed.broadcast_from_main(load_newest_checkpoint(run.path) if distributed.IS_MAIN else None)
+    start = None if saved else starts.of(run)
+    state = TrainingState(run.row, run.identity["network"], objective, recipe, run.seed, device, start)
+    if saved:
         try:
             state.load_checkpoint(saved)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,6 +1,7 @@
 """One network in training: weights, optimiser and position."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,10 +44,14 @@ class TrainingState:
         recipe: Recipe,
         seed: int,
         device: torch.device,
+        start: Mapping[str, torch.Tensor] | None = None,
     ):
+        """`start` has the tensors that the network begins with instead of its random ones."""
         self.row, self.architecture, self.objective = row, architecture, objective
         self.recipe, self.seed, self.device = recipe, seed, device
         network = initialise(architecture, derived_seed("initialisation", seed))
+        if start:
+            network.load_state_dict({**network.state_dict(), **start})
         self.network = place(network, device).train()
         objective.attach(self.network)
         self._forward = compile_network(self.network) if recipe.compile else self.network

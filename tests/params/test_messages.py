@@ -111,7 +111,7 @@ def test_check_warns_of_what_was_probably_not_meant(tmp_path: Path) -> None:
     params["fetch"]["published"] = {"url": "gone.pth", "sha256": "0" * 64}
     params["tables"][0]["rows"].append("fetch/published")
     assert warnings_of(params, tmp_path) == [
-        "warning: params.yaml: networks.spare: in none of fetch, train, distil and distil_more, so it is never trained",
+        "warning: params.yaml: networks.spare: no row is made from it, so it is never trained",
         "warning: params.yaml: tables: train/resnet34-b2 is in no table",
         "warning: params.yaml: fetch.published.url: no file gone.pth on this machine",
     ]

@@ -24,12 +24,13 @@ from moonshine.inputs.raw import RawFile
 from moonshine.models.architecture import architecture_of
 from moonshine.models.model_file import load_model, model_bytes, model_description
 from moonshine.models.networks import initialise
+from moonshine.models.weight_file import read_state
 from moonshine.params import read_params
 from moonshine.params.schema import DataFile, Network
 from moonshine.project.rows import Row
 from moonshine.runtime.files import sha256
 from moonshine.stages.evaluate import evaluate
-from moonshine.stages.fetch import fetch, read_state
+from moonshine.stages.fetch import fetch
 from tests.support.bad_server import CUT, serving
 from tests.support.checkpoints import write_checkpoint
 from tests.support.project import run_moonshine, toy_params

@@ -95,8 +95,8 @@ def fetched(patterns):
     return expand(patterns, experiment=EXPERIMENT, network=PARAMS.fetch)
 
 
-def trained(patterns):
-    return expand(patterns, experiment=EXPERIMENT, network=PARAMS.train, seed=SEEDS)
+def trained(patterns, networks=PARAMS.train):
+    return expand(patterns, experiment=EXPERIMENT, network=networks, seed=SEEDS)
 
 
 def distilled(patterns, group=PARAMS.distil):

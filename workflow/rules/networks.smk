@@ -31,6 +31,8 @@ rule train:
         ),
     log:
         "logs/{experiment}/train/{network}/seed{seed}.log",
+    wildcard_constraints:
+        network=one_of(PARAMS.train),
     threads: PARAMS.recipe.threads * PROCESSES
     resources:
         **resources_of("train"),
@@ -39,6 +41,16 @@ rule train:
         network=lambda wildcards: config["networks"][wildcards.network],
     shell:
         "python -m moonshine train {wildcards.network:q} --seed {wildcards.seed:q}"
+
+
+# Networks that begin with the teacher's weights, of which DVC makes a stage of its own.
+use rule train as train_from_teacher with:
+    input:
+        code("train"),
+        DATA,
+        teacher=f"models/{{experiment}}/{PARAMS.teacher}.safetensors",
+    wildcard_constraints:
+        network=one_of(PARAMS.train_from_teacher),
 
 
 rule distil:

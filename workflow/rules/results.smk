@@ -35,6 +35,8 @@ rule evaluate_train:
         scores="results/{experiment}/scores/train/{network}.json",
     log:
         "logs/{experiment}/evaluate/train/{network}.log",
+    wildcard_constraints:
+        network=one_of(PARAMS.train),
     threads: PARAMS.recipe.threads
     resources:
         **resources_of("evaluate"),
@@ -43,6 +45,11 @@ rule evaluate_train:
         threads=PARAMS.recipe.threads,
     shell:
         "python -m moonshine evaluate train/{wildcards.network:q}"
+
+
+use rule evaluate_train as evaluate_train_from_teacher with:
+    wildcard_constraints:
+        network=one_of(PARAMS.train_from_teacher),
 
 
 rule evaluate_distil:
@@ -137,6 +144,10 @@ rule report:
             "distances.json",
         ),
         curves=trained("results/{experiment}/curves/train/{network}/seed{seed}.csv")
+        + trained(
+            "results/{experiment}/curves/train/{network}/seed{seed}.csv",
+            PARAMS.train_from_teacher,
+        )
         + distilled(
             "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv"
         )
@@ -176,6 +187,7 @@ rule report:
         seeds=SEEDS,
         fetch=config["fetch"],
         train=config["train"],
+        train_from_teacher=config["train_from_teacher"],
         distil=config["distil"],
         distil_more=config["distil_more"],
         titles=config["titles"],
