@@ -104,7 +104,7 @@ def _transfer(context: Context, data: Path) -> None:
     """A batch's pixels from pinned memory to the device, and their normalisation."""
     size, count = speed_scale(context)
     pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
-    normalisation = Normalisation(Split(data, "train").manifest, context.device)
+    normalisation = Normalisation(Split(data, "train").manifest["normalisation"], context.device)
     on_device = to_device(pixels, context.device)
     if context.on_gpu:
         pixels = pixels.pin_memory()

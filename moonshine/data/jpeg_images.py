@@ -23,6 +23,7 @@ from moonshine.errors import DataError, MachineError
 from moonshine.images.decoding import decode
 from moonshine.images.store import Split
 from moonshine.params.schema import Augmentation
+from moonshine.project import records
 from moonshine.project.records import Manifest
 from moonshine.runtime import distributed
 from moonshine.runtime.loading_workers import BATCHES_AHEAD, loading_workers
@@ -51,7 +52,11 @@ class JpegImages:
         self.labels = torch.from_numpy(self._source.labels).to(device)
         self.visited = torch.arange(len(self._source))
         """Indices of the images that an epoch visits."""
-        self._normalisation = Normalisation(self.manifest, device)
+        self.normalise_for(self.manifest["normalisation"])
+
+    def normalise_for(self, of_network: records.Normalisation) -> None:
+        """Normalise images in another way than the manifest says, for a network that was trained elsewhere."""
+        self._normalisation = Normalisation(of_network, self.device)
 
     def __len__(self) -> int:
         """The number of images that an epoch visits."""

@@ -13,6 +13,7 @@ from moonshine.data.order import epoch_order, first_images
 from moonshine.data.shares import share
 from moonshine.images.store import Split, read_manifest
 from moonshine.params.schema import Augmentation
+from moonshine.project import records
 from moonshine.project.records import Manifest
 from moonshine.runtime import distributed
 
@@ -28,7 +29,11 @@ class SmallImages:
         self.labels = torch.from_numpy(source.labels).to(device)
         self.visited = torch.arange(len(source))
         """Indices of the images that an epoch visits."""
-        self._normalisation = Normalisation(self.manifest, device)
+        self.normalise_for(self.manifest["normalisation"])
+
+    def normalise_for(self, of_network: records.Normalisation) -> None:
+        """Normalise images in another way than the manifest says, for a network that was trained elsewhere."""
+        self._normalisation = Normalisation(of_network, self.device)
 
     def __len__(self) -> int:
         """The number of images that an epoch visits."""

@@ -1,6 +1,6 @@
 """The frozen network that students learn from."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,13 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from moonshine.data.normalisation import Renormalisation
 from moonshine.distillation.attention_transfer import attention_map
 from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.features import FeatureTap
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import compile_network, place
-from moonshine.project.records import ModelDescription
+from moonshine.project.records import ModelDescription, Normalisation
 
 
 @dataclass(frozen=True)
@@ -31,31 +32,50 @@ class Teacher:
     """A network in eval mode, without gradient, and the attention of its layers."""
 
     def __init__(
-        self, network: nn.Module, layers: Sequence[str], precision: torch.dtype | None = None, compiled: bool = False
+        self,
+        network: nn.Module,
+        layers: Sequence[str],
+        precision: torch.dtype | None = None,
+        compiled: bool = False,
+        renormalise: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
         """Freezes the given network.
 
-        `precision` is that of autocast; None leaves it to the caller.
+        `precision` is that of autocast; None leaves it to the caller. `renormalise` makes what the network must see
+        from the images that it is given; None if that is the same.
         """
         self.network = network.requires_grad_(False).eval()
         self._tap = FeatureTap(network, layers, attention_map)
         self._forward = compile_network(network) if compiled else network
         self._freezing: AbstractContextManager[None] = _freezing() if compiled else nullcontext()
-        self._precision = precision
+        self._precision, self._renormalise = precision, renormalise
 
     @classmethod
     def load(
-        cls, path: Path, name: str, device: torch.device, precision: torch.dtype, compiled: bool = False
+        cls,
+        path: Path,
+        name: str,
+        device: torch.device,
+        precision: torch.dtype,
+        compiled: bool = False,
+        images: Normalisation | None = None,
     ) -> tuple["Teacher", ModelDescription]:
-        """A published model, with batch norms folded into its convolutions, and its description."""
+        """A published model, with batch norms folded into its convolutions, and its description.
+
+        `images` is the normalisation of the images that it will be given; its own if left out.
+        """
         network, description = load_model(path, name)
         layers = attention_layers_of(description["architecture"])
         fold_batch_norms(network, keep=layers)
         cast_weights(network, precision)
-        return cls(place(network, device), layers, precision, compiled), description
+        own = description["normalisation"]
+        renormalise = Renormalisation(images, own, device) if images is not None and images != own else None
+        return cls(place(network, device), layers, precision, compiled, renormalise), description
 
     def __call__(self, images: torch.Tensor) -> TeacherOutputs:
         with torch.inference_mode(), self._autocast(images.device), self._freezing:
+            if self._renormalise:
+                images = self._renormalise(images)
             logits = self._forward(images)
             if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
                 raise TypeError(f"the teacher returned {described(logits)}, not logits of shape (batch, classes)")

@@ -5,6 +5,7 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from moonshine.checks.data import check_images
 from moonshine.data.loading import Images, open_images
+from moonshine.data.normalisation import Renormalisation
 from moonshine.distillation.attention_transfer import attention_map
 from moonshine.drawing.attention_figure import ROLES, Example, attention_figure
 from moonshine.errors import DataError, ParamsError
@@ -72,12 +73,14 @@ class AttentionProbe:
             raise DataError(f"{path}: made for other images than data/{data.manifest['name']}; make it again")
         self.row, self.sha256 = parse_model(model)[0], sha256(path)
         self.layers = attention_layers_of(description["architecture"])
+        own, seen = description["normalisation"], data.manifest["normalisation"]
+        self._renormalise = None if own == seen else Renormalisation(seen, own, device)
         self._network = place(network, device)
         self._tap = FeatureTap(self._network, self.layers, attention_map)
 
     def __call__(self, images: torch.Tensor) -> Maps:
         """The attention map of each group, shape (batch, height, width)."""
-        self._network(images)
+        self._network(self._renormalise(images) if self._renormalise else images)
         return self._tap.take()
 
 

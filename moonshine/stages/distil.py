@@ -53,7 +53,9 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
 
     def make_teacher(device: torch.device, recipe: Recipe) -> Teacher:
         path = artefacts.named_model(params.experiment, params.teacher)
-        teacher, description = Teacher.load(path, params.teacher, device, PRECISIONS[recipe.precision], recipe.compile)
+        precision = PRECISIONS[recipe.precision]
+        images = read_manifest(artefacts.data_folder(params.dataset.name))["normalisation"]
+        teacher, description = Teacher.load(path, params.teacher, device, precision, recipe.compile, images)
         _check_teacher_matches(params, runs, path, description)
         return teacher
 

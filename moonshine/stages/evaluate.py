@@ -36,6 +36,7 @@ def evaluate(params: Params, row: Row) -> None:
         network, description = load_model(path, model_name(row, seed))
         if description["classes"] != data.manifest["classes"] or description["input"] != data.manifest["shape"]:
             raise DataError(f"{path}: made for other classes or images than data/{params.dataset.name}; make it again")
+        data.normalise_for(description["normalisation"])
         measured = {key: round(value, 6) for key, value in measure(place(network, device), data, signals.poll).items()}
         if not math.isfinite(measured["loss"]):
             raise DataError(f"{path}: its loss on data/{params.dataset.name} is not finite; {cure}")

@@ -1,5 +1,7 @@
 """`moonshine fetch`: a published checkpoint as a model of the experiment."""
 
+from typing import cast
+
 from moonshine.images.store import read_manifest
 from moonshine.inputs.pinned import pinned_file
 from moonshine.models.architecture import architecture_of
@@ -8,6 +10,7 @@ from moonshine.models.networks import build_network
 from moonshine.models.weight_file import read_state, whole_network
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.project.records import Manifest
 from moonshine.project.rows import Row
 from moonshine.runtime.files import write_bytes, write_json
 from moonshine.runtime.progress import say
@@ -26,11 +29,10 @@ def fetch(params: Params, network: str) -> None:
     state = whole_network(read_state(path), architecture, path)
     built = build_network(architecture)
     built.load_state_dict(state, assign=True)
-    content = model_bytes(built, model_description(row.name, architecture, manifest))
-    write_json(
-        artefacts.record(params.experiment, row),
-        {"row": row.name, "url": checkpoint.url, "sha256": checkpoint.sha256, "bytes": path.stat().st_size},
-    )
+    pin = checkpoint.model_dump(exclude_none=True)
+    seen = {**manifest, "normalisation": pin.get("normalisation", manifest["normalisation"])}
+    content = model_bytes(built, model_description(row.name, architecture, cast(Manifest, seen)))
+    write_json(artefacts.record(params.experiment, row), {"row": row.name, **pin, "bytes": path.stat().st_size})
     target = artefacts.model(params.experiment, row)
     write_bytes(target, content)
     say(f"{target}: {len(state)} tensors of {path}, sha256 {checkpoint.sha256[:16]}")
