@@ -4,7 +4,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from moonshine.errors import DataError
-from moonshine.inputs.download import download
 from moonshine.params.schema import Machine, PinnedFile
 from moonshine.runtime.files import sha256
 
@@ -31,6 +30,8 @@ def pinned_file(pin: PinnedFile, machine: Machine, key: str) -> Path:
         name = Path(urlsplit(pin.url).path).name[-200:]  # without a signature, which may be long
         path = Path(machine.downloads).expanduser() / f"{pin.sha256[:16]}-{name}"
         if not path.exists():
+            from moonshine.inputs.download import download  # which most trainings do without
+
             download(pin.url, path, check, machine.download_seconds)
             return path
     check(path)

@@ -64,6 +64,10 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "`recipe.lr`": (params_change(recipe__lr=0.04), AFTER_TRAIN),
     "`recipe.threads`": (params_change(recipe__threads=2), AFTER_TRAIN),
     "one student's network": (params_change(networks__student__conv="G(2)"), AFTER_DISTIL),
+    "the file that a student begins with": (
+        params_change(networks__student__init={"url": "net.pth", "sha256": 64 * "0"}),
+        AFTER_DISTIL,
+    ),
     "the method's beta": (params_change(methods__at__beta=20.0), AFTER_DISTIL),
     "the teacher's own recipe": (params_change(networks__teacher__recipe={"lr": 0.04}), AFTER_TRAIN),
     "one student's own recipe": (params_change(networks__student__recipe={"images": 500}), AFTER_DISTIL),

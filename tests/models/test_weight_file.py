@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from moonshine.errors import CheckpointError, DataError
+from moonshine.errors import CheckpointError, DataError, SecurityError
 from moonshine.models.networks import initialise
 from moonshine.models.weight_file import all_but_the_head, head_of, read_state, same_tensors, whole_network
 from moonshine.project.records import Architecture
@@ -103,6 +103,20 @@ def test_a_damaged_safetensors_file_is_named_as_one(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"net.safetensors: not a readable safetensors file"):
         read_state(path)
+
+
+def test_code_among_a_trainings_options_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (marker,))
+
+    for name, options in (("options", argparse.Namespace(lr=Payload())), ("instead", Payload())):
+        torch.save({"state_dict": STATE, "args": options}, tmp_path / name)
+        with pytest.raises(SecurityError, match="was not loaded"):
+            read_state(tmp_path / name)
+    assert not marker.exists()
 
 
 def test_a_checkpoint_without_weights_is_refused_with_its_entries(tmp_path: Path) -> None:

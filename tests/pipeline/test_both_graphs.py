@@ -62,7 +62,24 @@ def as_folders(inputs: frozenset[str], folders: set[str]) -> frozenset[str]:
 
 @pytest.mark.parametrize("params", EXPERIMENTS)
 def test_both_engines_have_the_same_graph(params: Path, tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project", load_params_dict(params))
+    require_the_same_graph(copy_project(tmp_path / "project", load_params_dict(params)))
+
+
+def test_both_engines_wait_for_the_teacher_whose_weights_a_training_begins_with(tmp_path: Path) -> None:
+    """A student and its control on the labels alone, which are one network."""
+    params = toy_params()
+    params["networks"]["student"]["init"] = "teacher"
+    params["train_from_teacher"] = ["student"]
+    project = copy_project(tmp_path / "project", params)
+    require_the_same_graph(project)
+    model = "models/toy/train/{}/seed0.safetensors"
+    graph = {kind: (outputs, inputs) for outputs, (kind, inputs, _) in dvc_graph(project).items()}
+    assert model.format("student") in graph["train_from_teacher"][0]
+    assert model.format("teacher") in graph["train_from_teacher"][1]
+    assert model.format("teacher") not in graph["train"][1]
+
+
+def require_the_same_graph(project: Path) -> None:
     of_dvc, of_snakemake = dvc_graph(project), snakemake_graph(project)
     assert len(of_dvc) > 5
     assert of_dvc.keys() == of_snakemake.keys()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import pickle
 import random
 import shutil
@@ -15,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.separate_project import write_params
+from moonshine.data.loading import SmallImages
+from moonshine.distillation.teacher import Teacher
 from moonshine.errors import CheckpointError, DataError, MoonshineError, SecurityError, WriteError
 from moonshine.inputs.download import ATTEMPTS, BLOCK, download
 from moonshine.inputs.raw import RawFile
@@ -128,17 +131,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_fetch(project: Path, url: str, digest: str, check: bool = True) -> Any:
+def run_fetch(project: Path, url: str, digest: str, check: bool = True, **more: Any) -> Any:
     params = toy_params()
-    params["fetch"] = {"teacher": {"url": url, "sha256": digest}}
+    params["fetch"] = {"teacher": {"url": url, "sha256": digest, **more}}
     write_params(project, params)
     return run_moonshine("fetch", "teacher", cwd=project, check=check)
 
 
-def fetch_here(project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fetch_here(project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> None:
     """Publish folder/net.pth in `folder`, in this process."""
     params = toy_params()
-    params["fetch"] = {"teacher": {"url": "net.pth", "sha256": sha256(folder / "net.pth")}}
+    params["fetch"] = {"teacher": {"url": "net.pth", "sha256": sha256(folder / "net.pth"), **more}}
     write_params(folder, params)
     shutil.copytree(project / "data", folder / "data")
     monkeypatch.chdir(folder)
@@ -315,3 +318,85 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(project: Path,
     digest = hashlib.sha256((tmp_path / "torch.pth").read_bytes()).hexdigest()
     assert run_fetch(project, str(tmp_path / "torch.pth"), digest, check=False).returncode == 4
     assert not marker.exists()
+
+
+def test_a_wrapped_checkpoint_gives_the_bytes_of_a_plain_one(project: Path, tmp_path: Path) -> None:
+    state, models = load_file(project / "model.safetensors"), []
+    wrapped = {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 90}
+    torch.save(state, tmp_path / "plain.pth")
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    save_file(state, tmp_path / "net.safetensors")
+    for name in ("plain.pth", "wrapped.pth", "net.safetensors"):
+        result = run_fetch(project, str(tmp_path / name), sha256(tmp_path / name))
+        chosen = f'{tmp_path / name}: took the entry state_dict, not epoch; removed "module." before all names\n'
+        assert (chosen in result.stderr) == (name == "wrapped.pth")
+        models.append(sha256(project / "models/toy/fetch/teacher.safetensors"))
+    assert models == models[:1] * 3
+
+
+def test_a_checkpoint_for_other_classes_says_so(project: Path, tmp_path: Path) -> None:
+    state = {**load_file(project / "model.safetensors"), "fc.weight": torch.zeros(7, 8), "fc.bias": torch.zeros(7)}
+    torch.save(state, tmp_path / "net.pth")
+    result = run_fetch(project, str(tmp_path / "net.pth"), sha256(tmp_path / "net.pth"), check=False)
+    assert result.returncode == 8
+    assert result.stderr.count("\n") == 1
+    assert (
+        "fc.weight is for 7 classes, the network has 10: pin a checkpoint of these classes, or begin" in result.stderr
+    )
+
+
+OWN = {"mean": [0.25], "std": [0.5]}
+
+
+def test_a_published_network_sees_its_own_normalisation(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In evaluation with the arithmetic of any data set's, and as a teacher to within the rounding of an operation."""
+    torch.save(load_file(project / "model.safetensors"), tmp_path / "net.pth")
+    fetch_here(project, tmp_path, monkeypatch, normalisation=OWN)
+    path = Path("models/toy/fetch/teacher.safetensors")
+    network, description = load_model(path)
+    assert description["normalisation"] == OWN
+    evaluate(read_params(Path("params.yaml")), Row.parse("fetch/teacher"))
+    measured = json.loads(Path("results/toy/metrics/fetch/teacher.json").read_text())
+    data = SmallImages(Path("data/digits"), "val", torch.device("cpu"))
+    pixels, labels = data.images, data.labels
+    given, own = (
+        (pixels - mean * 255) / (std * 255)
+        for mean, std in ((torch.tensor(each["mean"]), torch.tensor(each["std"])) for each in (seen(data), OWN))
+    )
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(network(own), labels).item()
+        assert loss != pytest.approx(torch.nn.functional.cross_entropy(network(given), labels).item(), rel=1e-3)
+    assert measured["loss"]["mean"] == pytest.approx(loss, rel=1e-5)
+    arguments = (path, "fetch/teacher", torch.device("cpu"), torch.float32)
+    shared, alone = (Teacher.load(*arguments, images=each)[0] for each in (seen(data), None))
+    torch.testing.assert_close(shared(given).logits, alone(own).logits, rtol=1e-5, atol=1e-5)
+
+
+def seen(data: SmallImages) -> Any:
+    return data.manifest["normalisation"]
+
+
+def test_another_normalisation_makes_a_fetched_network_outdated(project: Path, tmp_path: Path) -> None:
+    torch.save(load_file(project / "model.safetensors"), tmp_path / "net.pth")
+    pin = (str(tmp_path / "net.pth"), sha256(tmp_path / "net.pth"))
+    run_fetch(project, *pin)
+    params = toy_params()
+    params["fetch"] = {"teacher": {"url": pin[0], "sha256": pin[1], "normalisation": OWN}}
+    write_params(project, params)
+    result = run_moonshine("evaluate", "fetch/teacher", cwd=project, check=False)
+    assert result.returncode == 3
+    assert f"outdated (fetch.normalisation: None -> {OWN}); run `moonshine fetch teacher`" in result.stderr
+    run_fetch(project, *pin, normalisation=OWN)
+    record = json.loads((project / "models/toy/records/fetch/teacher.json").read_text())
+    assert record["normalisation"] == OWN
+    run_moonshine("evaluate", "fetch/teacher", cwd=project)
+
+
+def test_a_normalisation_for_other_images_is_refused(project: Path) -> None:
+    wrong = {"mean": [0.5, 0.5, 0.5], "std": [0.2]}
+    result = run_fetch(project, "net.pth", "0" * 64, check=False, normalisation=wrong)
+    assert result.returncode == 2
+    line = "fetch.teacher.normalisation.mean: 3 values, but images of 1 channels"
+    assert result.stderr == f"error: params.yaml: {line}\n"
