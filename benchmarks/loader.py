@@ -37,8 +37,9 @@ def write_jpeg_images(folder: Path, images: int = IMAGES) -> None:
     for number in range(images):
         photograph = Image.open(originals[number % 2]).convert("RGB")
         left, top = number % 60, number // 3 % 40
-        view = photograph.crop((left, top, left + 560, top + 380)).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
-        for split in ("train", "val"):
+        for shift, split in enumerate(("train", "val")):  # no image may be in both
+            box = (left + shift, top, left + shift + 560, top + 380)
+            view = photograph.crop(box).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
             path = folder / split / f"class{number % 2}" / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(_of_size(view))

@@ -21,6 +21,8 @@ ORIGINS = {
 """Source -> what its module calls it in the manifest."""
 DIGITS_VALIDATION = 360
 """Number of digits held out by default. Their module has it as well, but importing that imports scikit-learn."""
+VALIDATION_SHARE = 0.2
+"""Share of a folder's images held out by default. Their layouts have it as well, on a floor above."""
 
 
 def check_images(params: Params) -> None:
@@ -50,7 +52,7 @@ def data_problem(params: Params) -> str | None:
     """
     if not (manifest := _manifest(params.dataset.name)):
         return None
-    asked, prepared = _asked(params.dataset), _prepared(params.dataset, manifest)
+    asked, prepared = _asked(params.dataset, manifest), _prepared(params.dataset, manifest)
     differing = [key for key in asked if asked[key] != prepared[key]]
     return "; ".join(f"prepared with dataset.{key} {prepared[key]}, not {asked[key]}" for key in differing) or None
 
@@ -73,7 +75,8 @@ def _require_training_images(params: Params, count: int) -> None:
             raise ParamsError(f"{key}: {asked:,}, but data/{params.dataset.name} has {count:,} training images")
 
 
-def _asked(settings: Dataset) -> dict[str, Any]:
+def _asked(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
+    held_out = "validation_share" in manifest["origin"]  # if not, params.yaml may leave the share out as well
     return {
         "source": ORIGINS[settings.source],
         "classes": settings.classes,
@@ -83,6 +86,9 @@ def _asked(settings: Dataset) -> dict[str, Any]:
         "resize": settings.resize,
         "training": settings.training,
         "validation": (settings.validation or DIGITS_VALIDATION) if settings.source == "digits" else None,
+        "validation_share": settings.validation_share or (VALIDATION_SHARE if held_out else None),
+        "labels": settings.labels,
+        "exif_orientation": bool(settings.exif_orientation),
         **{
             f"files.{role}": file.sha256 or file.md5 or file.content_sha256
             for role, file in (settings.files or {}).items()
@@ -104,5 +110,8 @@ def _prepared(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
         "resize": origin.get("resize"),
         "training": splits["train"]["count"] if "subset" in origin else None,
         "validation": splits["val"]["count"] if origin["source"] == ORIGINS["digits"] else None,
+        "validation_share": origin.get("validation_share"),
+        "labels": origin.get("labels"),
+        "exif_orientation": manifest.get("exif_orientation", False),
         **{f"files.{role}": pins.get(role) for role in DATA_FILES[settings.source]},
     }

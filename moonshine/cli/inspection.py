@@ -29,6 +29,7 @@ def _check(options: argparse.Namespace) -> None:
     from moonshine.checks.data import check_images
     from moonshine.checks.likely import likely_mistakes
     from moonshine.checks.networks import check_batch_norms, check_networks
+    from moonshine.preparation.raw_images import raw_changes
 
     require_own_folders()
     check_images(params)
@@ -36,6 +37,8 @@ def _check(options: argparse.Namespace) -> None:
     check_batch_norms(params)
     for likely in likely_mistakes(params):
         progress.say(f"warning: {options.params}: {likely}")
+    if changes := raw_changes(params):
+        progress.say(f"warning: {changes}")
     progress.say(f"{options.params}: fine; {len(params.rows)} rows, seeds {params.seeds}")
 
 

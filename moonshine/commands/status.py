@@ -1,7 +1,8 @@
 """`moonshine status`: how far an experiment is, from what its runs leave in runs/ and models/, under either engine.
 
 It queries neither the engines nor the machines that train, so it works from any machine that sees the folder. It
-compares what is there with params.yaml, the data and the teacher, but not with code: `dvc status` does that.
+compares what is there with params.yaml, the data and the teacher, and raw images with the data made from them, but not
+with code: `dvc status` does that.
 """
 
 import csv
@@ -23,6 +24,7 @@ from moonshine.checks.data import data_problem
 from moonshine.checks.made_for import model_problem, seeds_of
 from moonshine.errors import DataError
 from moonshine.params import Params
+from moonshine.preparation.raw_images import raw_changes
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, model_name
 from moonshine.runs.live import CURVE, HEARTBEAT
@@ -62,10 +64,14 @@ class RunStatus:
 
 
 def show_status(params: Params, as_json: bool, watch: float | None) -> None:
-    """Print the status once, or every `watch` seconds until nothing is left to train or the user interrupts."""
+    """Print the status once, or every `watch` seconds until nothing is left to train or the user interrupts.
+
+    Raw images are compared with the prepared data only once, because there may be a million of them.
+    """
+    of_images = raw_changes(params)
     while True:
         runs = list(experiment_status(params))
-        text = _json(params, runs) if as_json else _table(params, runs)
+        text = _json(params, runs, of_images) if as_json else _table(params, runs, of_images)
         clear = "\x1b[H\x1b[J" if watch and sys.stdout.isatty() else ""
         print(clear + text, flush=True)
         if not watch or all(run.state == "done" for run in runs):
@@ -183,17 +189,18 @@ def _summary(params: Params, runs: list[RunStatus]) -> str:
     return f"{params.experiment}: of {len(runs)} networks {', '.join(parts)}; {of_rows}"
 
 
-def _json(params: Params, runs: list[RunStatus]) -> str:
+def _json(params: Params, runs: list[RunStatus], of_images: str | None) -> str:
     measured = [row.name for row in params.rows if artefacts.metrics(params.experiment, row).exists()]
     content = {
         "experiment": params.experiment,
         "measured": measured,
+        "raw_images": of_images,
         "runs": [{**asdict(run), "row": run.row.name} for run in runs],
     }
     return json.dumps(content, indent=2)
 
 
-def _table(params: Params, runs: list[RunStatus]) -> str:
+def _table(params: Params, runs: list[RunStatus], of_images: str | None) -> str:
     lines = [
         [
             run.row.name,
@@ -211,4 +218,4 @@ def _table(params: Params, runs: list[RunStatus]) -> str:
     present = {run.state for run in runs}
     meanings = [f"{state}: {meaning}" for state, meaning in MEANINGS.items() if state in present]
     reasons = dict.fromkeys(f"{model_name(run.row, run.seed)}: {run.reason}" for run in runs if run.reason)
-    return "\n".join([_summary(params, runs), "", table, "", *meanings, *reasons])
+    return "\n".join([_summary(params, runs), "", table, "", *meanings, *reasons, *([of_images] if of_images else [])])

@@ -58,19 +58,33 @@ def _central_box(width: int, height: int, across: int, down: int) -> Box:
 
 
 def training_pixels(
-    encoded: bytes, name: str, size: int, scale: tuple[float, float], flip: bool, random: np.random.Generator
+    encoded: bytes,
+    name: str,
+    size: int,
+    scale: tuple[float, float],
+    flip: bool,
+    random: np.random.Generator,
+    channels: int = 3,
 ) -> np.ndarray:
-    """A random crop scaled to (size, size, 3) uint8, flipped horizontally with p = 0.5 if `flip`."""
-    crop = _random_crop(encoded, name, scale, random).resize((size, size), Image.Resampling.BILINEAR)
+    """A random crop scaled to (size, size, channels) uint8, flipped horizontally with p = 0.5 if `flip`."""
+    crop = _random_crop(encoded, name, scale, random, channels).resize((size, size), Image.Resampling.BILINEAR)
     mirrored = flip and random.random() < 0.5
-    return np.asarray(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
+    return _array(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
 
 
-def _random_crop(encoded: bytes, name: str, scale: tuple[float, float], random: np.random.Generator) -> Image.Image:
+def _array(image: Image.Image) -> np.ndarray:
+    """uint8 (height, width, channels), of grey images too."""
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def _random_crop(
+    encoded: bytes, name: str, scale: tuple[float, float], random: np.random.Generator, channels: int
+) -> Image.Image:
     """The crop; in a usual JPEG nothing below it is decoded, so damage there goes unseen: `prepare` has checked."""
-    frame = _frame(encoded)
+    frame = _frame(encoded) if channels == 3 else None
     if frame is None:
-        image = decode(encoded, name)
+        image = decode(encoded, name, channels)
         return image.crop(draw_box(random, *image.size, scale))
     box = draw_box(random, frame.width, frame.height, scale)
     return _upper_rows(encoded, name, frame, box[3]).crop(box)
@@ -117,7 +131,7 @@ def _upper_rows(encoded: bytes, name: str, frame: _Frame, rows: int) -> Image.Im
 
 
 def evaluation_pixels(image: Image.Image, name: str, size: int, shorter_side: int) -> np.ndarray:
-    """The central (size, size, 3) uint8 of the image scaled to a shorter side, as Resize and CenterCrop give it."""
+    """The central (size, size, channels) uint8 of the scaled image, as torchvision's Resize and CenterCrop give it."""
     scaled = resize_shorter_side(image, name, shorter_side)
     left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
-    return np.asarray(scaled.crop((left, top, left + size, top + size)))
+    return _array(scaled.crop((left, top, left + size, top + size)))

@@ -65,7 +65,7 @@ class JpegImages:
     def training_batches(
         self, augmentation: Augmentation, seed: int, epoch: int, batch_size: int, first: int = 0
     ) -> Iterator[Batch]:
-        """Batches `first`, first + 1, ... of an epoch: float images (batch, 3, height, width), int64 labels.
+        """Batches `first`, first + 1, ... of an epoch: float images (batch, channels, height, width), int64 labels.
 
         Each image that an epoch visits comes exactly once; the last batch may be smaller. Each process gets a share of
         each batch.
@@ -83,7 +83,7 @@ class JpegImages:
     def training_pixels(
         self, augmentation: Augmentation, seed: int, epoch: int, batches: Sequence[torch.Tensor]
     ) -> Iterator[torch.Tensor]:
-        """The workers' output for the images at some indices: uint8 (images, height, width, 3) per batch."""
+        """The workers' output for the images at some indices: uint8 (images, height, width, channels) per batch."""
         return self._load(_TrainingView(self._source, augmentation, seed, epoch), batches)
 
     def _normalised(self, batches: Iterable[torch.Tensor], pixels: Iterable[torch.Tensor]) -> Iterator[Batch]:
@@ -111,7 +111,7 @@ class JpegImages:
 
 
 class _View(Dataset[torch.Tensor]):
-    """The pixels of the images at some indices, uint8 (images, height, width, 3); subclasses choose which pixels.
+    """The pixels of the images at some indices, uint8 (images, height, width, channels); subclasses choose which.
 
     An image that cannot be read or decoded is returned as its error: raised in a worker, it would arrive with a
     traceback.
@@ -119,11 +119,11 @@ class _View(Dataset[torch.Tensor]):
 
     def __init__(self, source: Split):
         self._source = source
-        self._size: int = source.manifest["shape"][1]
-        self.image_bytes = self._size * self._size * 3
+        self._channels, self._size, _ = source.manifest["shape"]
+        self.image_bytes = self._size * self._size * self._channels
 
     def __getitems__(self, indices: list[int]) -> torch.Tensor | DataError:
-        batch = torch.empty((len(indices), self._size, self._size, 3), dtype=torch.uint8)
+        batch = torch.empty((len(indices), self._size, self._size, self._channels), dtype=torch.uint8)
         if get_worker_info():
             batch.share_memory_()  # now, while it is empty; later it would be copied
         try:
@@ -155,13 +155,14 @@ class _TrainingView(_View):
         self._start["state"]["counter"] = np.array([0, 0, 0, index], np.uint64)
         self._random.bit_generator.state = self._start
         encoded = self._source.encoded(index)
-        return training_pixels(encoded, self._name(index), self._size, self._scale, self._flip, self._random)
+        name = self._name(index)
+        return training_pixels(encoded, name, self._size, self._scale, self._flip, self._random, self._channels)
 
 
 class _EvaluationView(_View):
     def _pixels(self, index: int) -> np.ndarray:
         name = self._name(index)
-        image = decode(self._source.encoded(index), name)
+        image = decode(self._source.encoded(index), name, self._channels)
         return evaluation_pixels(image, name, self._size, self._source.manifest["evaluation"]["resize"])
 
 

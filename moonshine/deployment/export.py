@@ -87,9 +87,11 @@ def _explanation(description: Mapping[str, Any]) -> str:
         if "resize" in preprocessing
         else f"resize the shorter side to {preprocessing['shorter_side']}, take the central {height} x {width}"
     )
+    turn = "turn upright by EXIF orientation, " if preprocessing.get("exif_orientation") else ""
     mean, std = description["normalisation"]["mean"], description["normalisation"]["std"]
     return (
         f"Input `images`: float32 (batch, {channels}, {height}, {width}), from {'RGB' if channels == 3 else 'grey'} "
-        f"pixels: {resize} (bilinear, antialiased), divide by 255, subtract {mean}, divide by {std} (by channel). "
+        f"pixels: {turn}{resize} (bilinear, antialiased), divide by 255, subtract {mean}, divide by {std} "
+        "(by channel). "
         f"Output `logits`: float32 (batch, {len(description['classes'])}), one for each of the metadata's classes."
     )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from moonshine.data.crops import evaluation_pixels
 from moonshine.errors import DataError
-from moonshine.images.decoding import decode_eight_bits
+from moonshine.images.decoding import decode_eight_bits, turn_upright
 from moonshine.project.records import ModelDescription
 from moonshine.runtime.progress import printable
 
@@ -24,10 +24,14 @@ def load_images(paths: Sequence[Path], description: ModelDescription) -> torch.T
 
 def _load(path: Path, description: ModelDescription) -> torch.Tensor:
     name = printable(str(path))
+    channels, preprocessing = description["input"][0], description["preprocessing"]
     try:
-        image = decode_eight_bits(path.read_bytes(), name)
+        encoded = path.read_bytes()
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from None
+    image = decode_eight_bits(encoded, name, channels)
+    if preprocessing.get("exif_orientation"):
+        image = turn_upright(image, encoded)
     pixels = torch.from_numpy(_pixels(image, name, description).copy()).permute(2, 0, 1)
     mean, std = (torch.tensor(description["normalisation"][key]).view(-1, 1, 1) * 255 for key in ("mean", "std"))
     return (pixels - mean) / std
@@ -39,5 +43,4 @@ def _pixels(image: Image.Image, name: str, description: ModelDescription) -> np.
     if "resize" not in preprocessing:
         return evaluation_pixels(image, name, preprocessing["crop"][0], preprocessing["shorter_side"])
     height, width = preprocessing["resize"]
-    image = image if channels == 3 else image.convert("L")
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)

@@ -11,7 +11,7 @@ from moonshine.deployment.images import load_images
 from moonshine.deployment.model import logits_of, refuse_folder
 from moonshine.errors import DataError
 from moonshine.models.model_file import load_model
-from moonshine.runtime.progress import printable
+from moonshine.runtime.progress import printable, say
 
 
 def predict(model: Path, images: Sequence[Path], top: int = 5, as_json: bool = False) -> None:
@@ -26,6 +26,8 @@ def predict(model: Path, images: Sequence[Path], top: int = 5, as_json: bool = F
     refuse_folder(model)
     network, description = load_model(model)
     names = class_names(description["classes"])
+    if description["preprocessing"].get("exif_orientation"):
+        say(f"{model}: images are turned upright by their EXIF orientation first, as those it was trained on were")
     unreadable = []
     for given in images:
         if given.is_dir() and not any(_images_below(given)):

@@ -13,6 +13,7 @@ from moonshine.engines.dvc_project import hash_of_list, open_project
 from moonshine.errors import DataError, MachineError
 from moonshine.images.store import SPLITS, read_manifest, split_path
 from moonshine.params import Params
+from moonshine.preparation.raw_images import raw_changes
 from moonshine.project import artefacts
 from moonshine.project.git import git
 from moonshine.project.lock_file import DVC_LOCK, read_stages
@@ -34,7 +35,8 @@ class Recorded:
 def verify(params: Params) -> None:
     """Check prepared data against the manifest, models against records, outputs against dvc.lock, and the index page.
 
-    Also check, by their own records, whether data, models and metrics were made for params.yaml as it is now.
+    Also check, by their own records, whether data, models and metrics were made for params.yaml as it is now, and
+    whether raw images that no checksum pins are still those that the data were made from.
 
     Raises DataError (exit code 3) with one line per file and the command that repairs it. A dvc.lock without any stage
     of the experiment proves nothing and counts as such a file.
@@ -56,6 +58,8 @@ def verify(params: Params) -> None:
         problems.setdefault(path, problem)
     for each in () if damaged else find_mismatches(params):  # a damaged file contradicts all that was made from it
         problems.setdefault(each.path, f"{each.problem}; repair: {each.command}, or an engine")
+    if changes := raw_changes(params):
+        problems.setdefault(artefacts.manifest(params.dataset.name), f"not of the images there are now: {changes}")
     if problems:
         raise DataError("\n".join(f"{path}: {problem}" for path, problem in sorted(problems.items())))
     say(

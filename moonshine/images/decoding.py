@@ -3,8 +3,9 @@
 import io
 import re
 import struct
+import warnings
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from moonshine.errors import DataError
 
@@ -29,17 +30,35 @@ PIXELS_PER_BYTE = 256
 """For larger images; photographs have about ten at most, an entirely blank page a few hundred or more."""
 LONGEST = 65_500
 """Most pixels per side of an image once it is scaled, as for JPEG: a very thin image could take all memory."""
+MODES = {1: "L", 3: "RGB"}
+"""Number of channels -> Pillow's mode."""
+ORIENTATION = ExifTags.Base.Orientation
+KEEP_EXIF = ("JPEG", "MPO", "PNG", "WEBP")
+"""Formats whose pixels Pillow leaves as they are stored; it turns TIFF."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what turns the stored pixels upright, for those that are not upright."""
+BROKEN_EXIF = (SyntaxError, ValueError, OSError, EOFError, KeyError, TypeError, struct.error)
+"""What Pillow raises for it."""
 
 
-def decode(encoded: bytes, name: str) -> Image.Image:
-    """An RGB image from anything Pillow can read: JPEG in RGB, grey or CMYK, PNG; EXIF is ignored.
+def decode(encoded: bytes, name: str, channels: int = 3) -> Image.Image:
+    """An RGB image, or a grey one for one channel, from anything Pillow can read: JPEG in RGB, grey or CMYK, PNG.
 
-    DataError (exit code 3) with the image's name if it cannot be decoded to its end.
+    EXIF is ignored. DataError (exit code 3) with the image's name if it cannot be decoded to its end.
     """
+    mode = MODES[channels]
     try:
         image = Image.open(io.BytesIO(encoded))
-        if image.mode != "RGB":
-            return image.convert("RGB")
+        if image.mode != mode:
+            return image.convert(mode)
         image.load()  # convert() would copy it
         return image
     except UNDECODABLE as error:
@@ -47,7 +66,24 @@ def decode(encoded: bytes, name: str) -> Image.Image:
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
 
 
-def decode_eight_bits(encoded: bytes, name: str) -> Image.Image:
+def orientation(image: Image.Image) -> int | None:
+    """The EXIF orientation of an opened image whose pixels Pillow does not turn by itself; raises BROKEN_EXIF."""
+    found: int | None = image.getexif().get(ORIENTATION) if image.format in KEEP_EXIF else None
+    return found
+
+
+def turn_upright(image: Image.Image, encoded: bytes) -> Image.Image:
+    """`image`, decoded from `encoded`, as it was held in front of the camera; broken EXIF counts as none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever decoded it has seen them
+        try:
+            turn = UPRIGHT.get(orientation(Image.open(io.BytesIO(encoded))) or 0)
+        except BROKEN_EXIF:
+            turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def decode_eight_bits(encoded: bytes, name: str, channels: int = 3) -> Image.Image:
     """Like `decode`, for files that were not prepared: more bits per channel or a made-up size is refused too.
 
     Pillow would clip nearly all of a deeper grey image to white; in other images it drops the lower bits.
@@ -56,10 +92,10 @@ def decode_eight_bits(encoded: bytes, name: str) -> Image.Image:
         opened = Image.open(io.BytesIO(encoded))
         pixels, deep = _claimed_pixels(opened), _deeper(opened)
     except UNDECODABLE:
-        return decode(encoded, name)  # which reports what is wrong
+        return decode(encoded, name, channels)  # which reports what is wrong
     if pixels > max(UNSUSPICIOUS, PIXELS_PER_BYTE * len(encoded)):
         raise DataError(f"{name}: claims {pixels:,} pixels in {len(encoded):,} bytes, more than any photograph has")
-    image = decode(encoded, name)
+    image = decode(encoded, name, channels)
     if deep:
         raise DataError(f"{name}: has more than 8 bits per channel ({deep}); convert it to 8 bits")
     return image

@@ -28,6 +28,7 @@ class _Preprocessing(_Part):
     resize: Size | None = None
     shorter_side: Side | None = None
     crop: Size | None = None
+    exif_orientation: bool | None = None
 
 
 class _Normalisation(_Part):
@@ -53,8 +54,8 @@ class _Description(_Part):
             raise ValueError(f"network and normalisation are not both for {channels} channels")
         if (self.preprocessing.crop if jpeg_images else self.preprocessing.resize) != size:
             raise ValueError(f"preprocessing does not give images of {size[0]} x {size[1]}")
-        if jpeg_images and (channels != 3 or size[0] != size[1]):
-            raise ValueError("JPEG images are squares of three channels")
+        if jpeg_images and size[0] != size[1]:
+            raise ValueError("JPEG images are squares")
         return self
 
 

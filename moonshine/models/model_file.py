@@ -37,13 +37,16 @@ def model_description(name: str, architecture: Architecture, manifest: Manifest)
 
     "name" within its experiment, "architecture", "input" (channels, height, width), "preprocessing", "normalisation"
     (mean and std of each channel on a 0..1 scale), "classes" (names by label). Preprocessing is "resize", the whole
-    image to (height, width), for small images; for JPEG images "shorter_side" and "crop".
+    image to (height, width), for small images; for JPEG images "shorter_side" and "crop", and "exif_orientation" if
+    they are turned upright first.
     """
     height, width = manifest["shape"][1:]
     if manifest["encoding"] == "raw":
         preprocessing: dict[str, Any] = {"resize": [height, width]}
     else:
         preprocessing = {"shorter_side": manifest["evaluation"]["resize"], "crop": [height, width]}
+        if manifest.get("exif_orientation"):
+            preprocessing["exif_orientation"] = True
     return {
         "name": name,
         "architecture": architecture,

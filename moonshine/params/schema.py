@@ -141,17 +141,27 @@ class Dataset(Section):
     classes: Count
     """Number of classes. If left out, that of the source; for `folder`, the class folders in `train/` are counted."""
     channels: Count
-    """Number of colour channels: 1 for `digits` and `fashion_mnist`, 3 for the others, also if left out."""
+    """Number of colour channels: 1 for `digits` and `fashion_mnist`, 3 for the others; 1 or 3 for `folder`, whose
+    images are converted to grey or to RGB. If left out, 1 for `digits` and `fashion_mnist`, otherwise 3."""
     size: Count
     """Side, in pixels, of the square images that networks see. Small images are resized to it."""
     validation: Count | None = None
-    """Number of images held out for validation, stratified by class; 360 if left out. Only for `digits`; the other
-    sources have a validation split of their own."""
+    """Number of images held out for validation, stratified by class; 360 if left out. Only for `digits`."""
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of each class held out for validation, at least one image; 0.2 if left out. Only for `folder`, and only if
+    the images have no validation split of their own."""
+    labels: FilePath | None = None
+    """CSV file with the columns `path`, `label` and, optionally, `split`, if folders do not show the classes. Its path
+    and those in it are relative to `machine.raw_data.folder`. Only for `folder`."""
+    exif_orientation: bool | None = None
+    """Whether photographs are turned upright by the EXIF orientation that cameras store, which `moonshine predict` then
+    does as well. If left out, their pixels are used as stored. Only for `folder`."""
     training: Count | None = None
     """Number of training images to keep, stratified by class, for small images; all if left out. At least as many
     images as there are classes must be kept, and at least as many left out. The validation split stays whole."""
     files: dict[str, DataFile] | None = None
-    """Role -> a file that the source is made from. The files in `experiments/` list those of each source."""
+    """Role -> a file that the source is made from. The files in `experiments/` list those of each source. Left out for
+    `imagenet` if its images are not in the published archives ([layouts](data.md#imagenet))."""
     evaluation: Evaluation | None = None
     """How JPEG images are preprocessed when errors are measured. Not allowed for small images. If left out, JPEG
     images are scaled to `size` * 256 / 224, rounded."""
@@ -171,11 +181,16 @@ class Dataset(Section):
     def _source_has_what_it_needs(self) -> "Dataset":
         roles = DATA_FILES[self.source]
         found = self.files or {}
-        if set(found) != set(roles):
+        is_unpacked = self.source == "imagenet" and self.files is None
+        if set(found) != set(roles) and not is_unpacked:
             wanted = f"exactly {', '.join(roles)}" if roles else "no files"
             raise ValueError(f"files: {self.source} needs {wanted}, found {', '.join(found) or 'none'}")
         if self.validation and self.source != "digits":
-            raise ValueError(f"validation: {self.source} has a validation split of its own")
+            instead = "use validation_share" if self.source == "folder" else "it has a validation split of its own"
+            raise ValueError(f"validation: not for {self.source}; {instead}")
+        for key in ("validation_share", "labels", "exif_orientation"):
+            if getattr(self, key) is not None and self.source != "folder":
+                raise ValueError(f"{key}: only for the source folder, not for {self.source}")
         if self.source == "digits" and self.validation and not 10 <= self.validation <= DIGITS - 10:
             raise ValueError(
                 f"validation: {self.validation} of {DIGITS} digits; both splits need at least ten, one per class"
@@ -184,8 +199,10 @@ class Dataset(Section):
 
     @model_validator(mode="after")
     def _images_are_the_sources(self) -> "Dataset":
-        channels = 1 if self.source in GREY else 3
-        if self.channels != channels:
+        if self.source == "folder":
+            if self.channels not in (1, 3):
+                raise ValueError(f"channels: {self.channels}; must be 1, for grey, or 3")
+        elif self.channels != (channels := 1 if self.source in GREY else 3):
             raise ValueError(f"channels: {self.channels}, but {self.source} has {channels}")
         if self.source in CLASSES and self.classes != CLASSES[self.source]:
             raise ValueError(f"classes: {self.classes}, but {self.source} has {CLASSES[self.source]}")

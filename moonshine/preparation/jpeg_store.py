@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import struct
 import threading
 import warnings
 from collections import deque
@@ -11,16 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import Image
 
 from moonshine.errors import DataError, MachineError
-from moonshine.images.decoding import decode_eight_bits, resize_shorter_side, scaled_size
+from moonshine.images.decoding import (
+    BROKEN_EXIF,
+    UPRIGHT,
+    decode_eight_bits,
+    orientation,
+    resize_shorter_side,
+    scaled_size,
+    turn_upright,
+)
 from moonshine.images.store import SPLITS, write_split
 from moonshine.project.records import SplitRecord
 from moonshine.runtime.progress import Progress, say
@@ -29,12 +35,7 @@ from moonshine.runtime.signals import STOP_SIGNALS
 BLOCK = 32
 """Images sent to a decoding process at a time."""
 QUALITY = 95
-"""JPEG quality of images that are scaled when prepared."""
-ORIENTATION = ExifTags.Base.Orientation
-TURNED = range(2, 9)
-"""Orientations other than the one in which the pixels are stored."""
-KEEP_EXIF = ("JPEG", "MPO", "PNG", "WEBP")
-"""Formats whose pixels Pillow leaves as they are stored; it turns TIFF."""
+"""JPEG quality of images that are scaled or turned when prepared."""
 LISTED = 100
 """Undecodable images that are named; the rest are only counted."""
 
@@ -48,6 +49,8 @@ class JpegImage:
     id: str
     jpeg: bool = True
     """Whether its name claims that it is a JPEG."""
+    problem: str | None = None
+    """Why the source could not read it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ class JpegSource:
     bytes: int
     """Approximate total size of the images."""
     origin: dict[str, Any]
+    """What the manifest records about the source; complete once both splits have been read."""
+    check: Callable[[], None] = lambda: None
+    """To be called once both splits have been read; raises DataError if they must not be used together."""
 
 
 @dataclass
@@ -78,20 +84,18 @@ class _UnusableError(DataError):
 
 
 Inspection = tuple[bytes | None, str | None, str | None]
-"""The scaled image, if it was scaled; what is odd about it; why it cannot be decoded or scaled."""
+"""The scaled or turned image, if it was; what is odd about it; why it cannot be decoded or scaled."""
 Look = Callable[[JpegImage], Inspection]
 
 
-def write_jpeg_images(
-    folder: Path, source: JpegSource, resize: int | None, evaluation: int, workers: int
-) -> dict[str, SplitRecord]:
-    """Write both splits; returns their manifest entries. `evaluation` is the shorter side that evaluation scales to.
+def write_jpeg_images(folder: Path, source: JpegSource, look: Look, workers: int) -> dict[str, SplitRecord]:
+    """Write both splits; returns their manifest entries. `look` is `inspect` with the settings of the data set.
 
     DataError (exit code 3) lists images that cannot be decoded, and classes with a wrong number of images, in both
     splits.
     """
     entries: dict[str, SplitRecord] = {}
-    problems, look = list[str](), partial(inspect, resize=resize, evaluation=evaluation)
+    problems = list[str]()
     for split in SPLITS:
         findings = _Findings(counts=[0] * len(source.classes))
         try:
@@ -109,6 +113,7 @@ def write_jpeg_images(
         say(f"{folder}: {split}: {entries[split]['count']:,} images, {len(findings.oddities)} of them odd but readable")
     if problems:
         raise DataError("\n".join(problems))
+    source.check()
     return entries
 
 
@@ -188,37 +193,48 @@ def _inspect_block(block: list[JpegImage], look: Look) -> list[Inspection]:
     return [look(jpeg_image) for jpeg_image in block]
 
 
-def inspect(jpeg_image: JpegImage, resize: int | None, evaluation: int) -> Inspection:
-    """Decode one image to its end, and scale it if its shorter side is longer than `resize`."""
+def inspect(
+    jpeg_image: JpegImage, resize: int | None, evaluation: int, channels: int = 3, upright: bool = False
+) -> Inspection:
+    """Decode one image to its end; turn it `upright`, and scale it if its shorter side is longer than `resize`.
+
+    `evaluation` is the shorter side that evaluation scales to.
+    """
+    if jpeg_image.problem:
+        return None, None, jpeg_image.problem
     try:
-        image = decode_eight_bits(jpeg_image.encoded, "it")
+        decoded = decode_eight_bits(jpeg_image.encoded, "it", channels)
+        image = turn_upright(decoded, jpeg_image.encoded) if upright else decoded
         scaled_size(image.size, "it", evaluation)
-        if resize is None or min(image.size) <= resize:
-            return None, _oddity(jpeg_image), None
-        scaled, buffer = resize_shorter_side(image, "it", resize), io.BytesIO()
+        is_large = resize is not None and min(image.size) > resize
+        if image is decoded and not is_large:
+            return None, _oddity(jpeg_image, upright), None
+        if resize is not None and is_large:
+            image = resize_shorter_side(image, "it", resize)
     except DataError as error:
         return None, None, str(error).removeprefix("it: ")
-    scaled.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue(), _oddity(jpeg_image), None
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue(), _oddity(jpeg_image, upright), None
 
 
-def _oddity(jpeg_image: JpegImage) -> str | None:
+def _oddity(jpeg_image: JpegImage, upright: bool) -> str | None:
     """What is unusual about an image that can be decoded, and what part of it no network sees."""
-    broken, orientation, animated = False, None, False
+    broken, held, animated = False, None, False
     with warnings.catch_warnings(record=True) as complaints:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but nothing is broken
         image = Image.open(io.BytesIO(jpeg_image.encoded))
         try:
-            orientation = image.getexif().get(ORIENTATION) if image.format in KEEP_EXIF else None
+            held = orientation(image)
             animated = getattr(image, "is_animated", False)
-        except (SyntaxError, ValueError, OSError, EOFError, KeyError, TypeError, struct.error):
+        except BROKEN_EXIF:
             broken = True
     found = (
         _odd_format(image, jpeg_image.jpeg, broken or bool(complaints)),
         "alpha" if image.has_transparency_data else None,
         "several frames" if animated else None,
-        f"EXIF orientation {orientation}" if orientation in TURNED else None,
+        f"EXIF orientation {held}{', turned upright' if upright else ''}" if held in UPRIGHT else None,
     )
     return ", ".join(filter(None, found)) or None
 

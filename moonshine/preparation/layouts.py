@@ -70,8 +70,10 @@ class Layout:
     """Total size of the images."""
     files: dict[str, Path]
     """Every file that the images and labels come from, by its path relative to the folder."""
-    held_out: str | None = None
-    """How images were held out for validation, in words; None if the folder has a validation split."""
+    held_out: float | None = None
+    """Share of each class held out for validation; None if the folder has a validation split."""
+    words: list[str] | None = None
+    """What the classes are called, by label, if their names are identifiers."""
 
     def counts(self, split: str) -> list[int]:
         """Images of each class, by label."""
@@ -119,7 +121,7 @@ def find_layout(
     (images,) = found.images.values()
     share = VALIDATION_SHARE if validation_share is None else validation_share
     split = _held_out(root, found.classes, images, share, seed)
-    return Layout(found.kind, found.classes, split, found.bytes, found.files, f"{share} of each class, seed {seed}")
+    return Layout(found.kind, found.classes, split, found.bytes, found.files, share)
 
 
 def _too_few(root: Path, found: _Found) -> str:

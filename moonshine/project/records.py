@@ -53,6 +53,8 @@ class Manifest(TypedDict):
     """What the source reports about itself: its name, hashes, how it was split."""
     evaluation: NotRequired[dict[str, int]]
     """For JPEG images: `resize`, the shorter side before the central crop."""
+    exif_orientation: NotRequired[bool]
+    """True if JPEG images were turned upright."""
 
 
 class ModelDescription(TypedDict):
@@ -63,7 +65,8 @@ class ModelDescription(TypedDict):
     input: list[int]
     """Channels, height and width."""
     preprocessing: dict[str, Any]
-    """`resize` to (height, width) for small images; `shorter_side` and `crop` for JPEG images."""
+    """`resize` to (height, width) for small images; `shorter_side` and `crop` for JPEG images, and `exif_orientation`
+    if they are turned upright first."""
     normalisation: Normalisation
     classes: list[str]
 

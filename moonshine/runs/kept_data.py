@@ -7,8 +7,7 @@ the new ones are complete and published. The links are hard links and take no sp
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +17,10 @@ from PIL import features
 
 from moonshine.errors import DataError, MoonshineError
 from moonshine.images.store import SPLITS, read_manifest, split_path
-from moonshine.inputs.raw import raw_folder
 from moonshine.params.schema import Params
 from moonshine.project import artefacts
 from moonshine.project.graph import CODE, PACKAGE, SOURCES, code_files
+from moonshine.runs.raw_files import Stamp, hash_of_stamps, stamps
 from moonshine.runtime import signals
 from moonshine.runtime.files import atomic_write, explain, make_folder, remove, sha256, sync_folder
 from moonshine.runtime.locks import hold_lock
@@ -37,11 +36,13 @@ BLOCK = 1 << 24
 class KeptData:
     """The prepared data of one data set, locked from construction to the end of the process."""
 
-    def __init__(self, params: Params):
+    def __init__(self, params: Params, raw_files: Mapping[str, Path] | None = None):
+        """`raw_files` are the files that the data are made from, by name, if no checksum in params.yaml pins them."""
+        self.raw_stamps = stamps(raw_files or {})
         self.published = artefacts.data_folder(params.dataset.name)
         self.parent = artefacts.RUNS / "prepare" / params.dataset.name
         hold_lock(self.parent)
-        self.path = self.parent / _hash(_identity(params))
+        self.path = self.parent / _hash(_identity(params, self.raw_stamps))
 
     def is_complete(self) -> bool:
         """Whether exactly these data have been prepared before and are undamaged; reads all of them."""
@@ -148,35 +149,19 @@ def _has_sha256(path: Path, expected: str) -> bool:
         return False
 
 
-def _identity(params: Params) -> dict[str, Any]:
-    """All that determines the bytes: settings, code, decoders, and the JPEG images if no checksum pins them."""
-    settings = params.dataset.model_dump(exclude={"shared": True, "licensed": True, "files": {"__all__": {"url"}}})
+def _identity(params: Params, raw_stamps: Mapping[str, Stamp]) -> dict[str, Any]:
+    """All that determines the bytes: settings, code, decoders, and the raw files if no checksum pins them."""
+    exclude: Any = {"shared": True, "licensed": True, "files": {"__all__": {"url"}}}
     modules = code_files([*CODE["prepare"], SOURCES.format(source=params.dataset.source)])
     return {
-        "dataset": settings,
+        "dataset": params.dataset.model_dump(exclude=exclude, exclude_none=True),
         "code": {module: sha256(PACKAGE / module) for module in modules},
         "versions": {name: version(name) for name in DECODERS},
         "jpeg": [features.version(name) for name in ("jpg", "libjpeg_turbo")],
-        "images": _listing(raw_folder(params)) if params.dataset.source == "folder" else None,
+        "raw_files": hash_of_stamps(raw_stamps),
     }
 
 
 def _hash(identity: dict[str, Any]) -> str:
     """16 hex digits that name the folder."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _listing(root: Path) -> str:
-    """A hash of the names, sizes and times of all JPEG images, which are not read.
-
-    The inode change time (ctime) counts too: an image may be replaced by one of equal size and date.
-    """
-    listing = hashlib.sha256()
-    for path in sorted(path for split in ("train", "val") for path in root.glob(f"{split}/*/[!.]*")):
-        try:
-            status = path.stat()
-        except OSError:
-            continue  # the source reports what is wrong with it
-        about = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        listing.update(repr((os.fsencode(path.relative_to(root)), *about)).encode())
-    return listing.hexdigest()

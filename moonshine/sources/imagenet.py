@@ -1,4 +1,6 @@
-"""ILSVRC2012 from the three archives as published: 1,281,167 + 50,000 JPEG images of 1,000 classes.
+"""ILSVRC2012, 1,281,167 + 50,000 JPEG images of 1,000 classes, from the three archives as published or unpacked.
+
+Without `dataset.files`, they are in one of the layouts of moonshine/preparation/imagenet_layouts.py.
 
 The training archive holds one tar per class, named by its WordNet id (wnid); the validation archive is flat; the devkit
 has the classes, how many training images each has, and the labels of the validation images. Labels number the wnids in
@@ -21,6 +23,7 @@ from moonshine.inputs.archives import LARGEST_TAR, members, read_members
 from moonshine.inputs.raw import RawFile, find_files
 from moonshine.params.schema import Params
 from moonshine.preparation.jpeg_store import JpegImage, JpegSource
+from moonshine.preparation.raw_images import RawImages
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 SYNSETS, TRUTH = f"{DEVKIT}/meta.mat", f"{DEVKIT}/ILSVRC2012_validation_ground_truth.txt"
@@ -38,8 +41,10 @@ class Devkit:
     """The label of validation image number 1, 2, ..."""
 
 
-def open_source(params: Params) -> JpegSource:
-    """The archives, ready to be streamed; only the devkit is read here."""
+def open_source(params: Params, raw: RawImages | None) -> JpegSource:
+    """The archives, ready to be streamed, or the images in `raw`; only the devkit is read here."""
+    if raw:
+        return _unpacked(raw)
     files = find_files(params)
     devkit = read_devkit(files["devkit"])
     validation_counts = np.bincount(devkit.validation_labels, minlength=len(devkit.wnids)).tolist()
@@ -53,6 +58,20 @@ def open_source(params: Params) -> JpegSource:
             "checksums": {role: file.checksum for role, file in files.items()},
             "words": devkit.words,
         },
+    )
+
+
+def _unpacked(raw: RawImages) -> JpegSource:
+    layout = raw.layout
+    raw.origin["source"] = "ILSVRC2012"
+    if layout.words:
+        raw.origin["words"] = layout.words
+    return JpegSource(
+        classes=layout.classes,
+        splits={split: raw.split(split, all_jpeg=True) for split in layout.images},
+        counts={split: layout.counts(split) for split in layout.images},
+        bytes=layout.bytes,
+        origin=raw.origin,
     )
 
 

@@ -16,8 +16,8 @@ from moonshine.preparation.jpeg_store import JpegImage, JpegSource
 IMAGE = re.compile(r"[^/]+/(train|val)/(n\d{8})/([^/.][^/]*)\.JPEG")
 
 
-def open_source(params: Params) -> JpegSource:
-    """The archive, read once to check it and to count; each split is then a separate pass."""
+def open_source(params: Params, raw: None) -> JpegSource:
+    """The archive, which is pinned, read once to check it and to count; each split is then a separate pass."""
     file = find_files(params)["archive"]
     with file.stream() as archive:
         found = [match.groups() for name, _ in members(archive, file.path) if (match := IMAGE.fullmatch(name))]

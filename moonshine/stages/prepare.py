@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +15,11 @@ from moonshine.errors import DataError, ParamsError
 from moonshine.images.store import SPLITS, write_split
 from moonshine.inputs.raw import find_files
 from moonshine.params.schema import JPEG_SOURCES, Dataset, Params
-from moonshine.preparation.jpeg_store import JpegSource, write_jpeg_images
+from moonshine.preparation.jpeg_store import JpegSource, inspect, write_jpeg_images
 from moonshine.preparation.prepared import Prepared
+from moonshine.preparation.raw_images import RawImages, list_raw_images
 from moonshine.runs.kept_data import KeptData
+from moonshine.runs.raw_files import write_record
 from moonshine.runtime.cpus import usable_cpus
 from moonshine.runtime.files import require_room, write_checked_json
 from moonshine.runtime.progress import say
@@ -24,22 +27,29 @@ from moonshine.runtime.progress import say
 SUBSET_SEED = 0
 IMAGENET_NORMALISATION = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 """What torchvision's published networks were trained with, so that they fit; per channel, on a 0..1 scale."""
+GREY_NORMALISATION = {"mean": [0.449], "std": [0.226]}
+"""Means of the above over channels, so that first convolutions summed over colours fit."""
 
 
 def prepare(params: Params) -> None:
     """Prepare params.dataset; the manifest is written last, so its presence means that everything is there."""
-    kept = KeptData(params)
+    layout = list_raw_images(params)
+    kept = KeptData(params, layout.files if layout else None)
     if not kept.is_complete():
+        raw = RawImages(layout, kept.parent) if layout else None
         with kept.written() as folder:
-            _write(params, folder)
+            _write(params, raw, folder)
+            if raw:
+                write_record(folder, raw.layout.files, kept.raw_stamps, raw.hashes)
     kept.publish()
 
 
-def _write(params: Params, folder: Path) -> None:
+def _write(params: Params, raw: RawImages | None, folder: Path) -> None:
     settings = params.dataset
     source = importlib.import_module(f"moonshine.sources.{settings.source}")
-    write = _jpeg_images if settings.source in JPEG_SOURCES else _small_images
-    manifest = {"format": 1, "name": settings.name, **write(params, source, folder)}
+    is_jpeg = settings.source in JPEG_SOURCES
+    rest = _jpeg_images(params, source, raw, folder) if is_jpeg else _small_images(params, source, folder)
+    manifest = {"format": 1, "name": settings.name, **rest}
     write_checked_json(folder / "manifest.json", manifest)
 
 
@@ -70,22 +80,30 @@ def _small_images(params: Params, source: ModuleType, folder: Path) -> dict[str,
     }
 
 
-def _jpeg_images(params: Params, source: ModuleType, folder: Path) -> dict[str, Any]:
+def _jpeg_images(params: Params, source: ModuleType, raw: RawImages | None, folder: Path) -> dict[str, Any]:
     """Write the splits as they stream from the source; returns the rest of the manifest."""
     settings = params.dataset
-    images: JpegSource = source.open_source(params)
-    _require_as_params_say(settings, len(images.classes), 3)
+    images: JpegSource = source.open_source(params, raw)
+    _require_as_params_say(settings, len(images.classes), settings.channels)
     if settings.resize is None:
         require_room(folder, images.bytes, "the prepared images")
     workers = usable_cpus() if params.machine.workers is None else params.machine.workers
     assert settings.evaluation is not None
-    splits = write_jpeg_images(folder, images, settings.resize, settings.evaluation.resize, workers)
+    look = partial(
+        inspect,
+        resize=settings.resize,
+        evaluation=settings.evaluation.resize,
+        channels=settings.channels,
+        upright=bool(settings.exif_orientation),
+    )
+    splits = write_jpeg_images(folder, images, look, workers)
     return {
         "classes": images.classes,
         "encoding": "jpeg",
-        "shape": [3, settings.size, settings.size],
+        "shape": [settings.channels, settings.size, settings.size],
         "evaluation": settings.evaluation.model_dump(),
-        "normalisation": IMAGENET_NORMALISATION,
+        **({"exif_orientation": True} if settings.exif_orientation else {}),
+        "normalisation": IMAGENET_NORMALISATION if settings.channels == 3 else GREY_NORMALISATION,
         "splits": splits,
         "origin": {**images.origin, "resize": settings.resize},
     }

@@ -15,8 +15,7 @@ from benchmarks.separate_project import write_params
 from moonshine.errors import DataError
 from moonshine.images.decoding import decode
 from moonshine.images.store import Split, read_manifest
-from moonshine.params.schema import Params
-from moonshine.sources.folder import open_source as open_folder
+from moonshine.preparation.layouts import find_layout
 from tests.support.imagenet_archives import ARCHIVES, Archives, jpeg, jpeg_params, tar_bytes
 from tests.support.project import run, run_moonshine
 
@@ -154,10 +153,10 @@ def test_a_claim_of_terabytes_is_refused(tmp_path: Path) -> None:
 
 def write_folder(raw: Path) -> None:
     """Four classes of one image in both splits."""
-    for split in ("train", "val"):
+    for number, split in enumerate(("train", "val")):
         for name in ("a", "b", "c", "d"):
             (raw / split / name).mkdir(parents=True)
-            (raw / split / name / "1.jpg").write_bytes(jpeg(1))
+            (raw / split / name / "1.jpg").write_bytes(jpeg(1 + 10 * number))
 
 
 def test_a_folder_needs_the_same_classes_in_both_splits(tmp_path: Path) -> None:
@@ -187,14 +186,14 @@ def test_a_class_spelt_in_another_normalisation_is_told(tmp_path: Path) -> None:
     (tmp_path / "raw/train/a").rename(tmp_path / "raw/train/caf\u00e9")
     (tmp_path / "raw/val/a").rename(tmp_path / "raw/val/cafe\u0301")
     with pytest.raises(DataError, match=r"differs from .* only in Unicode normalisation; rename one of them$"):
-        open_folder(Params(**jpeg_params("folder", tmp_path / "raw", CLASSES)))
+        find_layout(tmp_path / "raw")
 
 
 def test_a_name_that_commands_a_terminal_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "raw")
     (tmp_path / "raw/train/a").rename(tmp_path / "raw/train/a\x1b[2J\nb")
     with pytest.raises(DataError, match=r"/a\\x1b\[2J\\nb: its name has control characters; rename it$"):
-        open_folder(Params(**jpeg_params("folder", tmp_path / "raw", CLASSES)))
+        find_layout(tmp_path / "raw")
 
 
 def test_what_is_no_image_is_not_taken_for_a_class_or_an_image(tmp_path: Path) -> None:
@@ -234,7 +233,7 @@ def test_what_cannot_be_an_image_is_named(name: str, make: Callable[[Path], None
     write_folder(raw)
     make(raw / name)
     with pytest.raises(DataError, match=rf"^{re.escape(str(raw / name))}: .*{re.escape(reason)}"):
-        open_folder(Params(**jpeg_params("folder", raw, CLASSES)))
+        find_layout(raw)
 
 
 def test_the_manifest_of_a_folder_tells_changed_images_apart(tmp_path: Path) -> None:
