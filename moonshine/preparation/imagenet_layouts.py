@@ -58,7 +58,7 @@ def _folders(root: Path, base: Path, kind: str, solution: Path | None) -> Layout
             files[path.relative_to(root).as_posix()] = path
             total += size
     labels = _labels_of_solution(solution, label_of) if solution else None
-    found = list_images(base / "val") if labels else _validation_in_folders(base / "val", wnids)
+    found = list_images(base / "val") if labels is not None else _validation_in_folders(base / "val", wnids)
     val = list[ImageFile]()
     for path, size in found:
         match = VALIDATION_NAME.fullmatch(path.name)

@@ -1,13 +1,14 @@
 """Image data sets as Hugging Face stores them: Parquet shards such as data/train-00000-of-00003.parquet.
 
 The column `image` is a struct of `bytes` and `path`, and `label` an integer whose names are in the schema's metadata.
-Shards are read in a stream: neither a shard nor a row group is ever in memory as a whole.
+Shards are read in a stream: no more than a group of rows, as the file's writer chose it, is in memory at a time.
 """
 
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,7 @@ def stream_images(path: Path) -> Iterator[bytes]:
     """The encoded images of a shard, in the order of its rows."""
     row = 0
     with _open(path) as file:
-        batches = file.iter_batches(ROWS, columns=["image.bytes"], use_threads=False)
-        while (batch := _read(lambda: next(batches, None), path)) is not None:
+        for batch in _batches(file, path):
             for image in batch.column(0).field("bytes"):
                 if not image.is_valid:
                     raise DataError(f"{path}: row {row} names its image but does not contain it; get it with images")
@@ -83,8 +83,15 @@ def stream_images(path: Path) -> Iterator[bytes]:
                 row += 1
 
 
+def _batches(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+    for group in range(file.num_row_groups):  # one by one, because Arrow would keep what it has read of the former
+        batches = file.iter_batches(ROWS, row_groups=[group], columns=["image.bytes"], use_threads=False)
+        while (batch := _read(partial(next, batches, None), path)) is not None:
+            yield batch
+
+
 def _open(path: Path) -> pq.ParquetFile:
-    opened: pq.ParquetFile = _read(lambda: pq.ParquetFile(path, buffer_size=BUFFER), path)
+    opened: pq.ParquetFile = _read(lambda: pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False), path)
     return opened
 
 
