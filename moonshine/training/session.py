@@ -107,9 +107,7 @@ def _train_group(
     started: float,
 ) -> list[DivergedError]:
     """Train runs with equal batches to completion; returns the errors of those that diverged."""
-    states = {
-        _resume(params.recipe_of(run.row), run, make_objective(run.row), device, starts): run for run in runs
-    }
+    states = {_resume(params.recipe_of(run.row), run, make_objective(run.row), device, starts): run for run in runs}
     _announce(params, states, len(train), device)
     require_room_for(runs[0].path, [state.checkpoint() for state in states])
     machine, recipe = params.machine, params.recipe_of(runs[0].row)
