@@ -79,13 +79,13 @@ def all_but_the_head(state: State, architecture: Architecture, path: Path) -> St
 
 
 def same_tensors(state: Mapping[str, torch.Tensor], architecture: Architecture) -> State:
-    """Those tensors of another network that have the names and shapes of this one's; none if no weight is among them.
+    """Those tensors of another network that have the names and shapes of this one's.
 
-    Batch-norm counters and other integers alone do not count.
+    None if no layer's weights are among them: a bias of the classes or batch norms' counters fit many networks.
     """
     shapes = {name: tensor.shape for name, tensor in build_network(architecture).state_dict().items()}
     same = {name: tensor for name, tensor in state.items() if shapes.get(name) == tensor.shape}
-    return same if any(tensor.is_floating_point() for tensor in same.values()) else {}
+    return same if any(tensor.dim() > 1 for tensor in same.values()) else {}
 
 
 def head_of(architecture: Architecture) -> set[str]:

@@ -34,7 +34,7 @@ class Starts:
 
         Raises DataError (exit code 3) for a file other than the pinned one, SecurityError (4) for one that holds more
         than data, CheckpointError (8) for one that lacks a tensor of the network other than the classifier head's, or
-        for a teacher without a tensor that fits.
+        for a teacher without weights that fit.
         """
         state, said = self._with_words(run)
         if said:
@@ -59,7 +59,7 @@ class Starts:
         given = self._state_of_model(artefacts.named_model(self._params.experiment, teacher), teacher)
         state = same_tensors(given, architecture)
         if not state:
-            raise CheckpointError(f"networks.{name}.init: {teacher} has no tensor of its names and shapes; remove it")
+            raise CheckpointError(f"networks.{name}.init: {teacher} has no weights of its names and shapes; remove it")
         return state, f"begins with {len(state)} of the {len(given)} tensors of {teacher}, those that fit"
 
 

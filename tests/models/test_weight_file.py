@@ -216,7 +216,8 @@ def test_of_a_teacher_everything_but_what_was_replaced_fits() -> None:
     assert not [name for name in taken if name.startswith("layer") and name.endswith("conv1.weight")]
 
 
-def test_counters_alone_are_no_start() -> None:
-    assert same_tensors(STATE, {"arch": "mobilenet_v2", "classes": 7, "in_channels": 3}) == {}
-    other: Architecture = {**ARCHITECTURE, "channels": [5, 6, 7, 9], "classes": 7}
+@pytest.mark.parametrize("classes", [7, 10])
+def test_counters_and_a_bias_of_the_classes_are_no_start(classes: int) -> None:
+    assert same_tensors(STATE, {"arch": "wrn-10-1", "classes": classes, "in_channels": 1}) == {}
+    other: Architecture = {**ARCHITECTURE, "channels": [5, 6, 7, 9], "classes": classes}
     assert same_tensors(STATE, other) == {}

@@ -79,8 +79,11 @@ def test_a_student_and_its_control_begin_with_their_teachers_weights(trained: Pa
     params["train_from_teacher"] = ["student"]
     write_params(project, params)
     said = run_moonshine("distil", "at/student", *SEED, cwd=project).stderr
-    count = len(load_file(project / TEACHER))
-    assert f"distil/at/student: begins with 72 of the {count} tensors of train/teacher/seed0, those that fit" in said
+    given, own = load_file(project / TEACHER), load_file(trained / STUDENT)
+    fitting = [name for name in given if name in own and given[name].shape == own[name].shape]
+    assert 0 < len(fitting) < len(given)
+    words = f"begins with {len(fitting)} of the {len(given)} tensors of train/teacher/seed0, those that fit"
+    assert f"distil/at/student: {words}" in said
     assert "an older run is not resumed because it differs in init: None -> teacher" in said
     assert first_epoch(project, "distil/at/student") != first_epoch(trained, "distil/at/student")
     assert identity(project, "distil/at/student")["init"] == "teacher"
@@ -89,7 +92,6 @@ def test_a_student_and_its_control_begin_with_their_teachers_weights(trained: Pa
     made = identity(project, "train/student")
     assert (made["init"], made["teacher"]) == ("teacher", sha256(project / TEACHER))
 
-    shutil.copy(project / STUDENT, project / "other")
     record = project / "models/toy/records/train/teacher/seed0.json"
     record.write_text(record.read_text().replace(sha256(project / TEACHER), "0" * 64))
     refused = refusal(project, params, "train", "student", *SEED, code=3)
