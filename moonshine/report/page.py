@@ -99,13 +99,17 @@ def _other_recipes(params: Params, name: Callable[[str], str]) -> str:
 
 def _differing(recipe: Recipe, usual: Recipe) -> str:
     """In what a row's recipe differs from the experiment's, in words."""
+    schedule = ""
+    if (recipe.lr_steps, recipe.lr_factor) != (usual.lr_steps, usual.lr_factor):
+        steps = f"learning rate {recipe.lr:g}, {_lowered(recipe)}"
+        schedule = steps if recipe.lr_steps else f"constant learning rate {recipe.lr:g}"
     words = {
         "epochs": _plural(recipe.epochs, "epoch"),
         "images": _images(recipe),
         "batch_size": f"batch size {recipe.batch_size}",
-        "lr": f"learning rate {recipe.lr:g}",
-        "lr_steps": _lowered(recipe),
-        "lr_factor": _lowered(recipe),
+        "lr": schedule or f"learning rate {recipe.lr:g}",
+        "lr_steps": schedule,
+        "lr_factor": schedule,
         "momentum": f"momentum {recipe.momentum:g}",
         "weight_decay": f"weight decay {recipe.weight_decay:g}",
         "augmentation": "other augmentation",
@@ -121,9 +125,7 @@ def _images(recipe: Recipe) -> str:
 
 
 def _lowered(recipe: Recipe) -> str:
-    """When the learning rate falls."""
-    if not recipe.lr_steps:
-        return "constant learning rate"
+    """When the learning rate falls, if it does."""
     after = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
     return f"multiplied by {recipe.lr_factor:g} after {after} {', '.join(map(str, recipe.lr_steps))}"
 

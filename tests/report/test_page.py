@@ -103,6 +103,32 @@ def test_a_row_shows_mean_deviation_cost_and_its_differences(project: Path, run_
     assert "Somebody, 2018, table 1" in read_page(project)
 
 
+def test_rows_that_are_trained_in_another_way_are_named(project: Path, run_in_process: RunInProcess) -> None:
+    params = measured_params()
+    params["titles"]["train/teacher"] = "Teacher*"
+    params["networks"]["teacher"] = {**params["networks"]["teacher"], "recipe": {"epochs": 1, "lr_steps": []}}
+    params["networks"]["student"]["recipe"] = {"lr": 0.02, "weight_decay": 0.0}
+    params["methods"]["at"]["recipe"] = {"images": 300, "batch_size": 32}
+    write_params(project, params)
+    refused = run_in_process("report", cwd=project, fails=True)
+    assert "curves/train/teacher/seed0.csv: has 2 epochs, params.yaml 1" in refused.stderr
+    for path in project.glob("results/toy/curves/train/teacher/*.csv"):
+        path.write_text("\n".join(path.read_text().splitlines()[:2]) + "\n")
+    run_in_process("report", cwd=project)
+    assert (
+        "All networks are trained for 2 epochs with batch size 128, weight decay 0.0001 and a learning rate of 0.05, "
+        "multiplied by 0.1 after epoch 1. Trained in another way: "
+        r"Teacher\* (1 epoch, constant learning rate 0.05); "
+        "From scratch (learning rate 0.02, weight decay 0); "
+        "Student (300 training images, batch size 32, learning rate 0.02, weight decay 0). No. Params includes"
+    ) in read_page(project)
+    params["recipe"]["images"] = 300
+    write_params(project, params)
+    run_in_process("report", cwd=project)
+    assert "All networks are trained on 300 training images for 2 epochs" in read_page(project)
+    assert "Student (batch size 32, learning rate 0.02" in read_page(project)
+
+
 def test_equal_means_of_unlike_seeds_are_equally_good(project: Path, run_in_process: RunInProcess) -> None:
     """21 of 1,800 images in each row: seeds are stored with six decimals, of which the sums differ."""
     for row, wrong in (("train/teacher", (7, 7, 7)), ("train/student", (6, 7, 8)), ("distil/at/student", (30, 30, 30))):

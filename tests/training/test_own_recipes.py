@@ -5,33 +5,16 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.separate_project import write_params
 from moonshine.models.model_file import load_model
 from moonshine.runtime.files import sha256
-from tests.support.project import run_moonshine, start_until_paused, toy_params
+from tests.support.own_recipes import own_recipes
+from tests.support.project import run_moonshine, start_until_paused
 
 DISTIL = ("distil", "--together", "--seed", "0")
-
-
-def own_recipes() -> dict[str, Any]:
-    """A teacher with one epoch; three students, of which two share batches although their learning rates differ."""
-    params = toy_params()
-    thin = params["networks"]["teacher"]
-    params["networks"] = {
-        "teacher": {**thin, "recipe": {"epochs": 1, "lr": 0.02, "lr_steps": []}},
-        "student": params["networks"]["student"],
-        "slow": {**thin, "recipe": {"lr": 0.01, "lr_steps": []}},
-        "small": {**thin, "recipe": {"images": 150, "batch_size": 50, "augmentation": {"flip": False}}},
-    }
-    params["methods"]["at"]["recipe"] = {"images": 300}
-    params["methods"]["kd"] = {"alpha": 0.5, "temperature": 4.0}
-    params["distil"] = {"networks": ["student", "slow"], "methods": ["at"]}
-    params["distil_more"] = {"networks": ["small"], "methods": ["kd"]}
-    return params
 
 
 @pytest.fixture(scope="module")
