@@ -202,7 +202,32 @@ MISTAKES = {
     "a part held out of what has a split": (
         "dataset",
         {**JPEG_DATASET, "validation": 20},
-        "dataset: validation: folder has a validation split of its own",
+        "dataset: validation: not for folder; use validation_share",
+    ),
+    "all images held out": (
+        "dataset",
+        {**JPEG_DATASET, "validation_share": 1.0},
+        "dataset.validation_share: must be below 1, found 1.0",
+    ),
+    "a share of what has a split": (
+        "dataset.validation_share",
+        0.2,
+        "dataset: validation_share: only for the source folder, not for digits",
+    ),
+    "labels of what has them": (
+        "dataset.labels",
+        "labels.csv",
+        "dataset: labels: only for the source folder, not for digits",
+    ),
+    "digits held by a camera": (
+        "dataset.exif_orientation",
+        True,
+        "dataset: exif_orientation: only for the source folder, not for digits",
+    ),
+    "photographs of two channels": (
+        "dataset",
+        {**JPEG_DATASET, "channels": 2},
+        "dataset: channels: 2; must be 1, for grey, or 3",
     ),
     "a part of photographs": ("dataset", {**JPEG_DATASET, "training": 20}, "dataset: training: not for folder"),
     "data in neither list": ("dataset.shared", [], "shared, licensed: one must be [digits], the other []"),
