@@ -103,14 +103,11 @@ def _classes(dataset: Content, params: Content) -> int | None:
         raise ParamsError(
             "dataset.classes: missing, and so is machine.raw_data.folder, whose class folders would be counted"
         )
-    folder = root / "train" if (root / "train").is_dir() else root
-    if dataset.get("labels") is not None or any(folder.glob("*.parquet")) or any(root.glob("data/*.parquet")):
-        raise ParamsError("dataset.classes: missing; only folders are counted, not what a CSV file or shards name")
     try:
-        return len(_visible_folders(folder))
+        return len(_visible_folders(root / "train"))
     except OSError as error:
         raise ParamsError(
-            f"dataset.classes: missing, and {folder} cannot be listed to count them ({error.strerror})"
+            f"dataset.classes: missing, and {root / 'train'} cannot be listed to count them ({error.strerror})"
         ) from None
 
 

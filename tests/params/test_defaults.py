@@ -337,7 +337,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "own images that are not there": (
         {"dataset": {"source": "folder", "size": 24}, "machine": {"raw_data": {"folder": "none"}}},
-        "dataset.classes: missing, and none cannot be listed to count them (No such file or directory)",
+        "dataset.classes: missing, and none/train cannot be listed to count them (No such file or directory)",
     ),
     "a checkpoint that is not there": (
         {"fetch": {"big": {"url": "none.pth"}}, "teacher": "fetch/big"},
