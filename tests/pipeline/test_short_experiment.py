@@ -57,7 +57,7 @@ def test_a_few_lines_give_a_results_page_without_images(engine: tuple[str, ...],
     assert {"train/big", "train/cheap", "distil/at/cheap"} <= {line[1] for line in table}
     assert "Top-5" not in page, "there are two classes"
     assert "No images are shown." in page
-    assert "| Mean distance over 8 images |" in page
+    assert "Mean distance over 8 images" in page
     assert "attention-maps/maps" not in page
     assert "Attention maps of the teacher" not in (results / "report.html").read_text()
     distances = json.loads((results / "attention-maps/distances.json").read_text())
