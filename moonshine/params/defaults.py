@@ -29,6 +29,7 @@ LICENSED = ("folder", "imagenet")
 SHOWN_IMAGES = {"imagenette": [0, 500, 1000, 1500]}
 """Validation images of several classes, for sources whose images are ordered by class."""
 LEFT_BY_WINDOWS = ("thumbs.db", "desktop.ini")
+VALIDATION_NAMES = ("val", "valid", "validation", "test")
 MOST_SHOWN = 6
 """Images that are drawn by default."""
 
@@ -103,12 +104,18 @@ def _classes(dataset: Content, params: Content) -> int | None:
         raise ParamsError(
             "dataset.classes: missing, and so is machine.raw_data.folder, whose class folders would be counted"
         )
+    if dataset.get("labels") is not None:
+        raise ParamsError("dataset.classes: missing key; folders of classes are counted, labels in a CSV file are not")
+    folder = root / "train" if (root / "train").is_dir() else root
     try:
-        return len(_visible_folders(root / "train"))
+        count = len(_visible_folders(folder))
     except OSError as error:
         raise ParamsError(
-            f"dataset.classes: missing, and {root / 'train'} cannot be listed to count them ({error.strerror})"
+            f"dataset.classes: missing, and {folder} cannot be listed to count them ({error.strerror})"
         ) from None
+    if not count or any(folder.glob("*.parquet")) or any(root.glob("data/*.parquet")):
+        raise ParamsError(f"dataset.classes: missing key; {folder} has no folders of classes that could be counted")
+    return count
 
 
 def _raw_folder(params: Content) -> Path | None:
@@ -316,7 +323,8 @@ def _shown_images(shown: Content, params: Content) -> list[int]:
         return []
     root = _raw_folder(params)
     if dataset.get("source") == "folder" and root is not None:
-        return _first_of_each_class(root / "val")
+        split = next((root / name for name in VALIDATION_NAMES if (root / name).is_dir()), None)
+        return _first_of_each_class(split) if split and (root / "train").is_dir() else [0]
     return SHOWN_IMAGES.get(str(dataset.get("source")), [*range(MOST_SHOWN)])
 
 

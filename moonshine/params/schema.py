@@ -139,7 +139,8 @@ class Dataset(Section):
     source: Source
     """Where the images come from. `imagenet`, `imagenette` and `folder` have JPEG images, the others small images."""
     classes: Count
-    """Number of classes. If left out, that of the source; for `folder`, the class folders in `train/` are counted."""
+    """Number of classes. If left out, that of the source; for `folder`, its folders
+    of classes are counted; labels in a CSV file or in Parquet shards are not."""
     channels: Count
     """Number of colour channels: 1 for `digits` and `fashion_mnist`, 3 for the others; 1 or 3 for `folder`, whose
     images are converted to grey or to RGB. If left out, 1 for `digits` and `fashion_mnist`, otherwise 3."""

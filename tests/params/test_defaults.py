@@ -181,6 +181,21 @@ def test_the_class_folders_of_own_images_are_counted(tmp_path: Path) -> None:
     assert shared["attention_maps"]["images"] == [0, 3, 5], "the first of each class"
 
 
+def test_class_folders_without_a_split_are_counted(tmp_path: Path) -> None:
+    own_images(tmp_path)
+    given = short(dataset__source="folder", machine__raw_data={"folder": str(tmp_path / "train")})
+    assert complete(given)[0]["dataset"]["classes"] == 3
+    labelled = {**given, "dataset": {**given["dataset"], "labels": "labels.csv"}}
+    with pytest.raises(
+        ParamsError, match=r"dataset\.classes: missing key; folders of classes are counted, labels in a"
+    ):
+        complete(labelled)
+    (tmp_path / "train/data").mkdir()
+    (tmp_path / "train/data/train-00000-of-00001.parquet").touch()
+    with pytest.raises(ParamsError, match=r"dataset\.classes: missing key; .* has no folders of classes that could be"):
+        complete(given)
+
+
 def test_the_checksum_of_a_checkpoint_on_this_machine_is_computed(tmp_path: Path) -> None:
     (tmp_path / "big.pth").write_bytes(b"weights")
     given = short(fetch={"big": {"url": str(tmp_path / "big.pth")}}, teacher="fetch/big")
@@ -337,7 +352,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "own images that are not there": (
         {"dataset": {"source": "folder", "size": 24}, "machine": {"raw_data": {"folder": "none"}}},
-        "dataset.classes: missing, and none/train cannot be listed to count them (No such file or directory)",
+        "dataset.classes: missing, and none cannot be listed to count them (No such file or directory)",
     ),
     "a checkpoint that is not there": (
         {"fetch": {"big": {"url": "none.pth"}}, "teacher": "fetch/big"},
