@@ -51,6 +51,13 @@ def integer(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be an integer, found {text!r}") from None
 
 
+def count(text: str) -> int:
+    """An argument type: an integer of at least 1."""
+    if not 0 < (number := integer(text)) < 2**31:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
+    return number
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=integer, required=True, metavar="N", help="one of the seeds of params.yaml")
 

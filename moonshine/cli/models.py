@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from moonshine.cli.command import Command, integer, read
+from moonshine.cli.command import Command, count, read
 from moonshine.project import artefacts
 
 
@@ -16,14 +16,8 @@ def _images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders for all images below them"
     )
-    parser.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes to show")
+    parser.add_argument("--top", type=count, default=5, metavar="N", help="how many classes to show")
     parser.add_argument("--json", action="store_true", help="print one JSON object per line and image, for programs")
-
-
-def _count(text: str) -> int:
-    if (count := integer(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {count}")
-    return count
 
 
 def _predict(options: argparse.Namespace) -> None:
