@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.networks import build_network, place
 from moonshine.params import Params, read_params
 from moonshine.params.schema import Augmentation, Recipe
-from moonshine.project.records import Architecture, Manifest
+from moonshine.project.records import Architecture
 from moonshine.project.rows import Row, parse_model
 from moonshine.training.objective import CrossEntropy, Objective
 from moonshine.training.state import TrainingState
@@ -114,7 +114,7 @@ def training_step(
     channels = student["in_channels"]
     statistics = {"mean": [0.0] * channels, "std": [1.0] * channels}
     with FakeTensorMode(allow_non_fake_inputs=True):
-        normalise = Normalisation(cast(Manifest, {"normalisation": statistics}), CPU)
+        normalise = Normalisation(statistics, CPU)
         pixels = torch.empty(batch, size, size, channels, dtype=torch.uint8)
         labels = torch.zeros(batch, dtype=torch.int64)
         with Trace() as trace:

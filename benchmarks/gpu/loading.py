@@ -78,7 +78,7 @@ def _endless(context: Context, data: Path, workers: int) -> Iterator[tuple[torch
     """Normalised training batches on the device: the few images again and again, with another crop each time."""
     split, size = JpegImages(data, "train", context.device, workers), speed_scale(context)[1]
     order = epoch_order(0, 1, len(split)).repeat(-(-ENOUGH // len(split)))
-    normalisation = Normalisation(split.manifest, context.device)
+    normalisation = Normalisation(split.manifest["normalisation"], context.device)
     order_of_batches = order[:ENOUGH].split(size)
     for indices, pixels in zip(order_of_batches, split.training_pixels(CROPS, 0, 1, order_of_batches)):
         images = normalisation.channels_last(to_device(pixels, context.device))
