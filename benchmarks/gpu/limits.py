@@ -29,6 +29,7 @@ from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.networks import build_network, place
 from moonshine.params import Params, read_params
 from moonshine.params.schema import Augmentation, Recipe
+from moonshine.project import records
 from moonshine.project.records import Architecture
 from moonshine.project.rows import Row, parse_model
 from moonshine.training.objective import CrossEntropy, Objective
@@ -112,7 +113,7 @@ def training_step(
     state = TrainingState(Row("train", "student"), student, objective, _recipe(batch), 0, CPU)
     outputs_of_teacher = _teacher(teacher) if teacher else lambda images: None
     channels = student["in_channels"]
-    statistics = {"mean": [0.0] * channels, "std": [1.0] * channels}
+    statistics: records.Normalisation = {"mean": [0.0] * channels, "std": [1.0] * channels}
     with FakeTensorMode(allow_non_fake_inputs=True):
         normalise = Normalisation(statistics, CPU)
         pixels = torch.empty(batch, size, size, channels, dtype=torch.uint8)
