@@ -40,6 +40,7 @@ def former(tmp_path: Path) -> Path:
     archive = subprocess.run(["git", "archive", VERSION], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "x"], input=archive, cwd=project, check=True)
     params = toy_params()
+    del params["train_from_teacher"]  # which it does not know
     write_params(project, {**params, "machine": {**params.get("machine", {}), "checkpoint_steps": 1}})
     (project / "dvc.lock").unlink()
     return project
