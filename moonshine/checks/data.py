@@ -52,7 +52,7 @@ def data_problem(params: Params) -> str | None:
     """
     if not (manifest := _manifest(params.dataset.name)):
         return None
-    asked, prepared = _asked(params.dataset, manifest), _prepared(params.dataset, manifest)
+    asked, prepared = _asked(params.dataset), _prepared(params.dataset, manifest)
     differing = [key for key in asked if asked[key] != prepared[key]]
     return "; ".join(f"prepared with dataset.{key} {prepared[key]}, not {asked[key]}" for key in differing) or None
 
@@ -75,8 +75,7 @@ def _require_training_images(params: Params, count: int) -> None:
             raise ParamsError(f"{key}: {asked:,}, but data/{params.dataset.name} has {count:,} training images")
 
 
-def _asked(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
-    held_out = "validation_share" in manifest["origin"]  # if not, params.yaml may leave the share out as well
+def _asked(settings: Dataset) -> dict[str, Any]:
     return {
         "source": ORIGINS[settings.source],
         "classes": settings.classes,
@@ -86,7 +85,7 @@ def _asked(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
         "resize": settings.resize,
         "training": settings.training,
         "validation": (settings.validation or DIGITS_VALIDATION) if settings.source == "digits" else None,
-        "validation_share": settings.validation_share or (VALIDATION_SHARE if held_out else None),
+        "validation_share": settings.validation_share,
         "labels": settings.labels,
         "exif_orientation": bool(settings.exif_orientation),
         **{
@@ -100,6 +99,8 @@ def _prepared(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
     """The same values, from the manifest. Some sources with a single archive have only its sha256 there."""
     origin, splits = manifest["origin"], manifest["splits"]
     channels, size, _ = manifest["shape"]
+    share = origin.get("validation_share")
+    by_default = settings.validation_share is None and share == VALIDATION_SHARE
     pins = origin.get("checksums") or origin.get("content_sha256") or {"archive": origin.get("sha256")}
     return {
         "source": origin["source"],
@@ -110,7 +111,7 @@ def _prepared(settings: Dataset, manifest: Manifest) -> dict[str, Any]:
         "resize": origin.get("resize"),
         "training": splits["train"]["count"] if "subset" in origin else None,
         "validation": splits["val"]["count"] if origin["source"] == ORIGINS["digits"] else None,
-        "validation_share": origin.get("validation_share"),
+        "validation_share": None if by_default else share,
         "labels": origin.get("labels"),
         "exif_orientation": manifest.get("exif_orientation", False),
         **{f"files.{role}": pins.get(role) for role in DATA_FILES[settings.source]},

@@ -13,7 +13,7 @@ from moonshine.preparation.raw_images import RawImages
 def open_source(params: Params, raw: RawImages) -> JpegSource:
     """The images, listed; they are read only while they are written."""
     layout, labels = raw.layout, params.dataset.labels
-    raw.origin["source"] = "folder"
+    raw.origin |= {"source": "folder"}
     if layout.held_out is not None:
         raw.origin |= {"validation_share": layout.held_out, "split": f"stratified, seed {SPLIT_SEED}"}
     if labels is not None:

@@ -16,11 +16,13 @@ import yaml
 from safetensors.torch import load_file
 
 from benchmarks.separate_project import ROOT, environment, write_params
-from moonshine.checks.data import DIGITS_VALIDATION, ORIGINS, _asked
+from moonshine.checks.data import DIGITS_VALIDATION, ORIGINS, VALIDATION_SHARE, _asked
 from moonshine.params.schema import Dataset
+from moonshine.preparation import layouts
 from moonshine.runtime.files import sha256
 from moonshine.sources.digits import DEFAULT_VALIDATION
 from tests.support.imagenet_archives import Archives, jpeg_params
+from tests.support.layouts import CLASSES, pictures, write_files
 from tests.support.plans import (
     AFTER_TRAIN,
     ALL,
@@ -70,6 +72,12 @@ def imagenet(raw: Path) -> dict[str, Any]:
     return jpeg_params("imagenet", raw, 12, files=files)
 
 
+def own_images(raw: Path) -> dict[str, Any]:
+    """A folder per class, without a split."""
+    write_files(raw, pictures(each=18))
+    return jpeg_params("folder", raw, len(CLASSES))
+
+
 def pinned(role: str, kind: str) -> Callable[[dict[str, Any]], None]:
     return lambda dataset: dataset["files"][role].update({kind: OTHER if kind != "md5" else OTHER[:32]})
 
@@ -110,6 +118,15 @@ SOURCES: dict[str, tuple[Callable[[Path], dict[str, Any]], list[tuple[Callable[[
             (setting(source="folder", files=None), "prepared with dataset.source ILSVRC2012, not folder"),
         ],
     ),
+    "folder": (
+        own_images,
+        [
+            (setting(validation_share=0.5), "prepared with dataset.validation_share 0.2, not 0.5"),
+            (setting(exif_orientation=True), "prepared with dataset.exif_orientation False, not True"),
+            (setting(labels="labels.csv"), "prepared with dataset.labels None, not labels.csv"),
+            (setting(channels=1), "prepared with dataset.channels 3, not 1"),
+        ],
+    ),
 }
 
 
@@ -147,6 +164,7 @@ def test_every_key_of_a_data_set_that_decides_bytes_is_compared() -> None:
     asked = {key.partition(".")[0] for key in _asked(Dataset(**toy_params()["dataset"]))}
     assert set(Dataset.model_fields) - asked == {"name", "files", "shared", "licensed"}
     assert DIGITS_VALIDATION == DEFAULT_VALIDATION
+    assert VALIDATION_SHARE == layouts.VALIDATION_SHARE
     for source, origin in ORIGINS.items():
         assert f'"source": "{origin}"' in (ROOT / f"moonshine/sources/{source}.py").read_text()
 
