@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from moonshine.distillation.attention_transfer import FORMS, MEAN_SQUARE, attention_loss, attention_map
 from moonshine.distillation.knowledge_distillation import knowledge_loss
 from moonshine.distillation.teacher import TeacherOutputs
+from moonshine.evaluation.cross_entropy import weighted_cross_entropy
 from moonshine.models.features import FeatureTap
 
 
@@ -29,12 +29,14 @@ class Distillation:
         last_epoch: int | None = None,
         alpha: float | None = None,
         temperature: float = 4.0,
+        class_weights: torch.Tensor | None = None,
     ):
-        """The keyword arguments are the keys of a method in params.yaml.
+        """The keyword arguments are the keys of a method in params.yaml, and the weights of classes.
 
         `layers` are the paths of all the student's layers whose attention may be compared; `groups` picks some, counted
         from 1, each paired with the teacher's layer of that number. `beta` is one for all or one per group.
-        The attention loss is added from `first_epoch` to `last_epoch`, counted from 1.
+        The attention loss is added from `first_epoch` to `last_epoch`, counted from 1. `class_weights` (classes,)
+        multiply the cross-entropy with the labels; None for classes that count alike.
         Raises ValueError for an unknown form or if beta does not have one value per group.
         """
         self.alpha, self.temperature, self.groups, self.form = alpha, temperature, tuple(groups), form
@@ -49,6 +51,7 @@ class Distillation:
             *(f"attention_{group}" for group in self.groups),
         )
         self._first, self._last = first_epoch, last_epoch
+        self._class_weights = class_weights
         self._layers = tuple(layers[group - 1] for group in self.groups)
 
     def attach(self, network: nn.Module) -> None:
@@ -66,7 +69,7 @@ class Distillation:
         In float32, whatever the precision of the logits and features.
         """
         with torch.autocast(logits.device.type, enabled=False):
-            loss = cross_entropy(logits.float(), labels)
+            loss = weighted_cross_entropy(logits, labels, self._class_weights)
             parts = [loss]
             if self.alpha is not None:
                 parts.append(knowledge_loss(logits.float(), teacher.logits, self.temperature))

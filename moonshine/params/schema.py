@@ -38,6 +38,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 LearningRate = Annotated[float, Field(gt=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 WeightDecay = Annotated[float, Field(ge=0)]
+ClassWeights = Literal["balanced"]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, AfterValidator(check_url)]
@@ -291,6 +292,9 @@ class Recipe(Section):
     seed, so a larger number adds images to those of a smaller one. Each class has its share to
     within one image, and a class whose share is less than one image has one. At least as many images as there are
     classes are needed."""
+    class_weights: ClassWeights | None = None
+    """`balanced` multiplies the cross-entropy of each image by images / (classes * images of its class), counted over
+    the images that are trained on, so that each class counts as much as any other. Not weighted if left out."""
     precision: Precision
     """Precision of the forward and backward pass. `float32` has 23 bits of mantissa everywhere; `tf32` lets GPUs of
     NVIDIA's Ampere generation or later round the factors in convolutions and matrix products to 10 bits, which is
@@ -342,6 +346,8 @@ class OwnRecipe(Section):
     """Instead of `recipe.augmentation`, with all its keys."""
     images: Count | None = None
     """Instead of `recipe.images`."""
+    class_weights: ClassWeights | None = None
+    """Instead of `recipe.class_weights`."""
     precision: Precision | None = None
     """Instead of `recipe.precision`; for a distilled row, that of its teacher's forward pass too."""
     compile: bool | None = None

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from tabulate import tabulate
 
 from moonshine.params import Params
-from moonshine.params.schema import Recipe, Table
+from moonshine.params.schema import TEACHER, Recipe, Table
 from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures.catalogue import FIGURES, drawable
@@ -75,13 +75,14 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
     lowered = f", {_lowered(recipe)}" if recipe.lr_steps else ""
     part = f"on {_images(recipe)} " if recipe.images else ""
     precision = "" if recipe.precision == "float32" else f" in {recipe.precision}"
+    weights = ", classes of equal weight" if recipe.class_weights else ""
     trained = "Networks without published weights" if params.fetch else "All networks"
     seeds = ", ".join(map(str, params.seeds))
     return (
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
-        f"{part}for {_plural(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}, weight decay "
-        f"{recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}."
-        f"{_other_recipes(params, name)} No. Params includes the running means "
+        f"{part}for {_plural(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}{weights}, "
+        f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}."
+        f"{_other_recipes(params, name)}{_beginnings(params, name)} No. Params includes the running means "
         "and variances of batch norm, Trainable does not; MACs are multiply-accumulates per image. The best value of "
         "each column is bold."
     )
@@ -97,6 +98,15 @@ def _other_recipes(params: Params, name: Callable[[str], str]) -> str:
     return f" Trained in another way: {listed}." if listed else ""
 
 
+def _beginnings(params: Params, name: Callable[[str], str]) -> str:
+    """Sentences on the rows whose weights are not random when their training begins; else nothing."""
+    rows: dict[str, list[str]] = {}
+    for row in params.seeded_rows:
+        if init := params.networks[row.network].init:
+            rows.setdefault("the teacher's" if init == TEACHER else "given", []).append(name(params.title(row)))
+    return "".join(f" Trained from {whose} weights: {', '.join(titles)}." for whose, titles in rows.items())
+
+
 def _differing(recipe: Recipe, usual: Recipe) -> str:
     """In what a row's recipe differs from the experiment's, in words."""
     schedule = ""
@@ -106,6 +116,7 @@ def _differing(recipe: Recipe, usual: Recipe) -> str:
     words = {
         "epochs": _plural(recipe.epochs, "epoch"),
         "images": _images(recipe),
+        "class_weights": "classes of equal weight" if recipe.class_weights else "images of equal weight",
         "batch_size": f"batch size {recipe.batch_size}",
         "lr": schedule or f"learning rate {recipe.lr:g}",
         "lr_steps": schedule,

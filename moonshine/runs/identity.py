@@ -51,7 +51,7 @@ def identity_in_params(params: Params, row: Row, classes: int, in_channels: int)
     described = architecture_of(network, classes, in_channels)
     recipe = params.recipe_of(row)
     # a later key that is left out does not change the hash of runs from before it
-    later = {key for key in ("images",) if getattr(recipe, key) is None}
+    later = {key for key in ("images", "class_weights") if getattr(recipe, key) is None}
     parts: dict[str, Any] = {"recipe": recipe.model_dump(exclude=later), "network": described}
     if row.method:
         parts["method"] = params.methods[row.method].model_dump(exclude={"recipe"})

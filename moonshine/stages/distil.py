@@ -48,8 +48,8 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     check_networks(params, dict.fromkeys(run.row.network for run in runs))
     layers = {run.row: attention_layers_of(run.identity["network"]) for run in runs}
 
-    def make_objective(row: Row) -> Distillation:
-        return Distillation(layers[row], **_method(params, row).objective)
+    def make_objective(row: Row, class_weights: torch.Tensor | None) -> Distillation:
+        return Distillation(layers[row], class_weights=class_weights, **_method(params, row).objective)
 
     def make_teacher(device: torch.device, recipe: Recipe) -> Teacher:
         path = artefacts.named_model(params.experiment, params.teacher)

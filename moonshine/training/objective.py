@@ -4,7 +4,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+
+from moonshine.evaluation.cross_entropy import weighted_cross_entropy
 
 
 class Objective(Protocol):
@@ -19,9 +20,12 @@ class Objective(Protocol):
 
 
 class CrossEntropy:
-    """Training from scratch."""
+    """Training on the labels alone; `class_weights` (classes,) if classes count differently."""
 
     parts: tuple[str, ...] = ("cross_entropy",)
+
+    def __init__(self, class_weights: torch.Tensor | None = None):
+        self._class_weights = class_weights
 
     def attach(self, network: nn.Module) -> None:
         pass
@@ -29,5 +33,5 @@ class CrossEntropy:
     def __call__(
         self, logits: torch.Tensor, labels: torch.Tensor, teacher: None, epoch: int
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        loss = cross_entropy(logits.float(), labels)
+        loss = weighted_cross_entropy(logits, labels, self._class_weights)
         return loss, [loss]

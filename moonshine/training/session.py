@@ -8,6 +8,7 @@ import torch
 
 from moonshine.data.loading import Images, limited, open_images
 from moonshine.errors import CheckpointError, DivergedError, ParamsError
+from moonshine.evaluation.cross_entropy import balanced_weights
 from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.model_file import model_bytes, model_description
 from moonshine.models.networks import build_network
@@ -28,7 +29,7 @@ from moonshine.training.replicas import joined
 from moonshine.training.start import Starts
 from moonshine.training.state import TrainingState
 
-MakeObjective = Callable[[Row], Objective]
+MakeObjective = Callable[[Row, torch.Tensor | None], Objective]
 Forward = Callable[[torch.Tensor], Any]
 MakeTeacher = Callable[[torch.device, Recipe], Forward]
 
@@ -41,7 +42,8 @@ def train_runs(
 ) -> None:
     """Train the unfinished ones of the runs, all of one seed, to completion.
 
-    `make_objective` gets a row; `make_teacher` gets the device and a recipe with the precision that the teacher needs.
+    `make_objective` gets a row and the weights of classes; `make_teacher` gets the device and a recipe with the
+    precision that the teacher needs.
     """
     device = choose_device(params.machine.device, params.machine.trainings_per_gpu)
     make_deterministic(params.recipe.threads)
@@ -107,7 +109,10 @@ def _train_group(
     started: float,
 ) -> list[DivergedError]:
     """Train runs with equal batches to completion; returns the errors of those that diverged."""
-    states = {_resume(params.recipe_of(run.row), run, make_objective(run.row), device, starts): run for run in runs}
+    states = {
+        _resume(params.recipe_of(run.row), run, _objective(params, run.row, make_objective, train), device, starts): run
+        for run in runs
+    }
     _announce(params, states, len(train), device)
     require_room_for(runs[0].path, [state.checkpoint() for state in states])
     machine, recipe = params.machine, params.recipe_of(runs[0].row)
@@ -162,13 +167,21 @@ def _batches_of_students(
     for run in runs:
         # without compiling, which needs no less memory and takes minutes
         eager = params.recipe_of(run.row).model_copy(update={"compile": False})
-        state = TrainingState(run.row, run.identity["network"], make_objective(run.row), eager, run.seed, train.device)
+        objective = _objective(params, run.row, make_objective, train)
+        state = TrainingState(run.row, run.identity["network"], objective, eager, run.seed, train.device)
         needs.append(measure_need(state, images, labels, of_teacher))
         say(f"{run.row}: {needs[-1].lasting / 1e6:.1f} MB, and {needs[-1].passing / 1e6:.1f} MB more in its step")
         del state
     free = free_memory(train.device, params.machine.trainings_per_gpu)
     groups = distributed.broadcast_from_main(batches_of_students(needs, free))
     return [[runs[index] for index in group] for group in groups]
+
+
+def _objective(params: Params, row: Row, make_objective: MakeObjective, train: Images) -> Objective:
+    if params.recipe_of(row).class_weights is None:
+        return make_objective(row, None)
+    labels = train.labels[train.visited.to(train.device)]
+    return make_objective(row, balanced_weights(labels, len(train.manifest["classes"])))
 
 
 def _without_checkpoint(runs: Sequence[RunFolder]) -> list[RunFolder]:

@@ -103,6 +103,21 @@ def test_a_row_shows_mean_deviation_cost_and_its_differences(project: Path, run_
     assert "Somebody, 2018, table 1" in read_page(project)
 
 
+def test_rows_that_begin_with_other_weights_are_named(project: Path, run_in_process: RunInProcess) -> None:
+    params = measured_params()
+    params["networks"]["teacher"] = {
+        **params["networks"]["teacher"],
+        "init": {"url": "weights.pth", "sha256": "0" * 64},
+        "recipe": {"class_weights": "balanced"},
+    }
+    write_params(project, params)
+    run_in_process("report", cwd=project)
+    assert (
+        "Trained in another way: Teacher (classes of equal weight). Trained from given weights: Teacher. No. Params"
+        in read_page(project)
+    )
+
+
 def test_rows_that_are_trained_in_another_way_are_named(project: Path, run_in_process: RunInProcess) -> None:
     params = measured_params()
     params["titles"]["train/teacher"] = "Teacher*"
