@@ -1,5 +1,6 @@
 """`moonshine new`: from a folder of photographs to an experiment, and from that to results."""
 
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from benchmarks.separate_project import ROOT, load_params_dict, start_and_run
+from benchmarks.separate_project import ROOT, load_params_dict
 from moonshine.commands.new import estimate
 from moonshine.commands.new.choices import Request, choose, network_names
 from moonshine.commands.new.found import what_looks_wrong
@@ -97,7 +98,7 @@ def test_the_file_can_be_made_again_with_the_command_in_it(folder: Path, photogr
     text = (folder / "experiments/one.yaml").read_text()
     command = text.splitlines()[1].removeprefix("#     ")
     (folder / "experiments/one.yaml").unlink()
-    start_and_run("bash", "-c", f"python -m {command} --no-estimate", cwd=folder)
+    run_moonshine(*shlex.split(command)[1:], "--no-estimate", cwd=folder)
     assert (folder / "experiments/one.yaml").read_text() == text
 
 
