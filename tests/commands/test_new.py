@@ -395,7 +395,7 @@ def test_published_weights_are_downloaded_once_under_the_name_that_trainings_loo
     monkeypatch.chdir(folder)
     monkeypatch.setattr("moonshine.commands.new.weights.download", serve)
     found = find_weights("https://example.org/weights.pth", "wrn-10-1")
-    monkeypatch.setattr("moonshine.inputs.pinned.download", None)
+    monkeypatch.setattr("moonshine.inputs.download.download", None)
     assert found.sha256 == sha256(weights)
     assert pinned_file(PinnedFile(**found.pin), Machine(), "networks.teacher.init") == found.path
 
