@@ -11,7 +11,7 @@ from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures.catalogue import FIGURES, drawable
 from moonshine.report.figures.measured import Measured
 from moonshine.report.markdown import escape, prose
-from moonshine.report.rows import ResultRow
+from moonshine.report.rows import ResultRow, untaught
 from moonshine.report.tables import Cell, table_columns
 
 INTERACTIVE = "[report.html](report.html) has the same with sortable tables and interactive figures, in one file."
@@ -26,7 +26,7 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
     blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows, escape), INTERACTIVE]
     for table in params.tables:
         blocks += _table(table, rows)
-    blocks += ["## Reading the differences", explanation(params)]
+    blocks += ["## Reading the differences", explanation(params, rows)]
     for name in drawable(measured):
         figure = FIGURES[name]
         blocks += [f"## {figure.title}", figure.said(measured), picture(f"figures/{name}", figure.title)]
@@ -145,12 +145,12 @@ def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def explanation(params: Params) -> str:
+def explanation(params: Params, rows: dict[str, ResultRow]) -> str:
     published = any(table.published for table in params.tables)
     brackets = "The number in brackets after a published value is the measured one minus it. " if published else ""
     return (
-        '"− scratch" is the error of a distilled network minus that of the same network trained on labels alone: '
-        f"negative if the teacher helped. {brackets}{EXPLANATION}"
+        f'"− {untaught(rows.values())}" is the error of a distilled network minus that of the same network trained on '
+        f"labels alone: negative if the teacher helped. {brackets}{EXPLANATION}"
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,8 @@ class ResultRow:
     title: str
     metrics: Metrics | None
     costs: Costs
+    is_from_scratch: bool = True
+    """Whether the weights were random when training began; false for weights that params.yaml gives."""
 
     @property
     def name(self) -> str:
@@ -90,13 +92,19 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
     for row, path in paths.items():
         metrics = None if row in absent else _checked(params, row, path)
         costs: Costs = {key: metrics[key] for key in COSTS} if metrics else computed[row.network]
-        rows[row.name] = ResultRow(row, params.title(row), metrics, costs)
+        is_from_scratch = params.networks[row.network].init is None
+        rows[row.name] = ResultRow(row, params.title(row), metrics, costs, is_from_scratch)
     protocols = {(m["dataset"]["sha256"], m["n"]) for each in rows.values() if (m := each.metrics)}
     if len(protocols) > 1:
         raise DataError(
             f"results/{params.experiment}/metrics: rows were measured on different images; evaluate them again"
         )
     return rows
+
+
+def untaught(rows: Iterable[ResultRow]) -> str:
+    """How rows without a teacher were trained, in a word or two."""
+    return "scratch" if all(row.is_from_scratch for row in rows if row.kind == "train") else "labels alone"
 
 
 def scratch_partner(row: ResultRow, rows: dict[str, ResultRow]) -> ResultRow | None:

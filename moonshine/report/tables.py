@@ -9,7 +9,7 @@ import pandas as pd
 
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.rows import COSTS, ERRORS, Count, Error, ResultRow, rank, scratch_partner
+from moonshine.report.rows import COSTS, ERRORS, Count, Error, ResultRow, rank, scratch_partner, untaught
 
 NOT_RUN = "not run"
 HEADINGS = {
@@ -58,7 +58,7 @@ def _beside(table: Table, key: Error, chosen: list[ResultRow], rows: dict[str, R
     """The columns that put an error in context: against the row from scratch, and published values."""
     if any(scratch_partner(row, rows) for row in chosen):
         cells = [_to_scratch(row, key, rows) for row in chosen]
-        yield Column(f"{SHORT[key]} − scratch", f"{key}_minus_scratch", cells, ranked=False)
+        yield Column(f"{SHORT[key]} − {untaught(rows.values())}", f"{key}_minus_scratch", cells, ranked=False)
     for published in table.published:
         values = [_published_value(published, row, key) for row in chosen]
         if any(value is not None for value in values):

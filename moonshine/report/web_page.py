@@ -36,7 +36,7 @@ def web_page(params: Params, rows: dict[str, ResultRow], measured: Measured, att
         experiment=params.experiment,
         notice=notice(params, rows),
         protocol=protocol(params, rows),
-        explanation=explanation(params),
+        explanation=explanation(params, rows),
         cards=_cards(params, rows, measured),
         tables=[_table(table, rows) for table in params.tables],
         figures=[

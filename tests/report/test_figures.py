@@ -168,6 +168,16 @@ def test_networks_of_one_title_stay_apart(project: Path, monkeypatch: pytest.Mon
     assert list(read_measured(project, monkeypatch).networks.values()) == ["student", "student (student)"]
 
 
+def test_rows_that_begin_with_weights_are_not_called_from_scratch(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(read_measured(project, monkeypatch).looks) == {"from scratch", "distilled"}
+    params = measured_params()
+    params["networks"]["student"]["init"] = {"url": "weights.pth", "sha256": "0" * 64}
+    write_params(project, params)
+    assert set(read_measured(project, monkeypatch).looks) == {"labels alone", "distilled"}
+
+
 def test_names_are_wrapped_to_what_room_there_is() -> None:
     for title in hostile_titles().values():
         lines = wrapped(title, 92)

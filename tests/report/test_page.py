@@ -116,6 +116,8 @@ def test_rows_that_begin_with_other_weights_are_named(project: Path, run_in_proc
         "Trained in another way: Teacher (classes of equal weight). Trained from given weights: Teacher. No. Params"
         in read_page(project)
     )
+    assert "Top-1 − labels alone" in table_line(project, "Model")
+    assert '"− labels alone" is the error of a distilled network' in read_page(project)
 
 
 def test_rows_that_are_trained_in_another_way_are_named(project: Path, run_in_process: RunInProcess) -> None:

@@ -7,11 +7,12 @@ import pandas as pd
 
 from moonshine.project.rows import Row
 from moonshine.report.curves import attention_groups
-from moonshine.report.rows import ResultRow
+from moonshine.report.rows import ResultRow, untaught
 
 GREY = "#7d8590"
-FETCHED, SCRATCH = "published weights", "from scratch"
-LOOKS = {FETCHED: (GREY, "diamond"), SCRATCH: ("#1f83c6", "circle")}
+FETCHED = "published weights"
+UNTAUGHT = {"scratch": "from scratch", "labels alone": "labels alone"}
+LOOKS = {FETCHED: (GREY, "diamond"), **dict.fromkeys(UNTAUGHT.values(), ("#1f83c6", "circle"))}
 COLOURS = ["#d36a00", "#0a9c74", "#b55fa0", "#8a8a1f", "#d1495b", "#7b6fd0", "#4d9a2d", "#a0785a", "#2f9fb5", "#c2408c"]
 SHAPES = ["triangle-up", "square", "cross", "triangle-down", "triangle-right", "triangle-left"]
 
@@ -45,7 +46,7 @@ class Measured:
         return {key: "distilled" if len(keys) == 1 else f"distilled, {key}" for key in keys}
 
     def method(self, row: Row) -> str:
-        return {"fetch": FETCHED, "train": SCRATCH}.get(row.stage) or self.methods[row.method]
+        return {"fetch": FETCHED, "train": UNTAUGHT[untaught(self.rows)]}.get(row.stage) or self.methods[row.method]
 
     @cached_property
     def looks(self) -> dict[str, tuple[str, str]]:
