@@ -287,6 +287,8 @@ class _Row:
 def _labelled(root: Path, labels: str) -> _Found:
     table = root / labels
     rows = _read_rows(table)
+    if not rows:
+        raise DataError(f"{table}: has no rows; needs one for each image")
     _require_files(root, table, rows)
     present = {row.split for row in rows}
     validation = the_validation_split(present, table)
@@ -345,7 +347,7 @@ def _wrong_in(row: _Row, has_split: bool) -> str | None:
 
 
 def _require_files(root: Path, table: Path, rows: list[_Row]) -> None:
-    absent = [row.path for row in rows if not (root / row.path).is_file()]
+    absent = [row.path for row in rows if not os.path.isfile(root / row.path)]  # noqa: PTH113 (too long: an OSError)
     if absent:
         more = f" and {len(absent) - NAMED:,} more" if len(absent) > NAMED else ""
         raise DataError(f"{table}: names files that are missing: {', '.join(absent[:NAMED])}{more}")
@@ -365,8 +367,10 @@ def _sharded(root: Path, shards: dict[str, list[Path]]) -> _Found:
     for path, index in indices.items():
         if index.names != names:
             raise DataError(f"{path}: its names of classes are not those of {shards['train'][0]}; get it again")
-    highest = max((label for index in indices.values() for label in index.labels), default=-1)
-    classes = names or [str(label) for label in range(highest + 1)]
+    labels = [label for index in indices.values() for label in index.labels]
+    if names is None and (highest := max(labels, default=-1)) >= len(labels):  # which could need any memory
+        raise DataError(f"{first.parent}: has the label {highest}, but {len(labels)} images; every class needs some")
+    classes = names or [str(label) for label in range(max(labels, default=-1) + 1)]
     for path, index in indices.items():
         if wrong := [label for label in index.labels if not 0 <= label < len(classes)]:
             raise DataError(f"{path}: has the label {wrong[0]}, outside 0..{len(classes) - 1}")

@@ -39,15 +39,21 @@ class ShardIndex:
 def find_shards(root: Path) -> dict[str, list[Path]]:
     """Split, as the files call it -> its shards in order, from `root`/data or `root`; empty if there are none.
 
-    Raises DataError (exit code 3) if shards of a split are missing.
+    Raises DataError (exit code 3) if shards of a split are missing, or if they are of several versions of it.
     """
     for folder in (root / "data", root):
         found: dict[str, dict[int, Path]] = {}
         counts: dict[str, int] = {}
         for path in sorted(folder.glob("*.parquet")):
             if match := SHARD.fullmatch(path.name):
-                found.setdefault(match["split"], {})[int(match["number"])] = path
-                counts[match["split"]] = int(match["count"])
+                number, count = int(match["number"]), int(match["count"])
+                shards = found.setdefault(match["split"], {})
+                if number in shards or counts.setdefault(match["split"], count) != count:
+                    other = shards.get(number) or next(iter(shards.values()))
+                    raise DataError(
+                        f"{folder}: {other.name} and {path.name} are of two versions of {match['split']}; leave one"
+                    )
+                shards[number] = path
         for split, shards in found.items():
             if absent := sorted(set(range(counts[split])) - set(shards)):
                 raise DataError(
@@ -67,7 +73,10 @@ def read_index(path: Path) -> ShardIndex:
         labels = table["label"].to_pylist()
         if None in labels:
             raise DataError(f"{path}: row {labels.index(None)} has no label")
-        paths = [image and image["path"] for image in table["image"].to_pylist()]
+        try:
+            paths = [image and image["path"] for image in table["image"].to_pylist()]
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: a path in it is not UTF-8; get it again") from None
         return ShardIndex(paths, labels, _names(file.schema_arrow), _image_bytes(file))
 
 
@@ -106,12 +115,18 @@ def _read(read: Any, path: Path) -> Any:
 
 
 def _require_columns(schema: pa.Schema, path: Path) -> None:
-    image = schema.field("image").type if "image" in schema.names else None
-    has_image = image is not None and pa.types.is_struct(image) and {"bytes", "path"} <= {field.name for field in image}
-    if not has_image or "label" not in schema.names or not pa.types.is_integer(schema.field("label").type):
+    columns = {name: schema.field(name).type for name in ("image", "label") if schema.names.count(name) == 1}
+    image, label = columns.get("image"), columns.get("label")
+    parts = {field.name: field.type for field in image} if image is not None and pa.types.is_struct(image) else {}
+    has_image = "path" in parts and _is_binary(parts.get("bytes"))
+    if not has_image or label is None or not pa.types.is_integer(label):
         raise DataError(
             f"{path}: its columns are {', '.join(schema.names)}; needs image, of bytes and path, and label, an integer"
         )
+
+
+def _is_binary(kind: pa.DataType | None) -> bool:
+    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _names(schema: pa.Schema) -> list[str] | None:

@@ -3,11 +3,13 @@
 import io
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
@@ -214,6 +216,14 @@ def write_pairs(raw: Path, *names: str) -> None:
     write_files(raw, {f"{name}/{index}.jpg": b"not read" for name in names for index in range(2)})
 
 
+def write_parquet(raw: Path, contents: Any, paths: Any, columns: Sequence[str] = ("image", "label")) -> None:
+    """A shard of such images, all of class 0."""
+    image = pa.StructArray.from_arrays([pa.array(contents), pa.array(paths)], ["bytes", "path"])
+    labels = [pa.array([0] * len(image))] * (len(columns) - 1)
+    (raw / "data").mkdir(parents=True)
+    pq.write_table(pa.table([image, *labels], [*columns]), raw / "data/train-00000-of-00001.parquet")
+
+
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (
         lambda raw: raw.mkdir(),
@@ -265,6 +275,34 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda raw: write_shards(raw, "train", [("1", b"", 7), ("2", b"", 0)], CLASSES, count=1),
         "has the label 7, outside 0..2",
     ),
+    "a label beyond all images": (
+        lambda raw: write_shards(raw, "train", [("1", b"", 0), ("2", b"", 2**40)], None, count=1),
+        f"has the label {2**40}, but 2 images; every class needs some",
+    ),
+    "shards of two versions": (
+        lambda raw: [write_shards(raw, "train", rows_of(TRAIN), CLASSES, count=count) for count in (2, 3)],
+        "train-00000-of-00002.parquet and train-00000-of-00003.parquet are of two versions of train; leave one",
+    ),
+    "a shard of another version": (
+        lambda raw: (
+            [write_shards(raw, "train", rows_of(TRAIN), CLASSES, count=count) for count in (2, 3)],
+            next(raw.glob("data/*0-of-00002*")).unlink(),
+            *(path.unlink() for path in raw.glob("data/*[12]-of-00003*")),
+        ),
+        "train-00000-of-00003.parquet and train-00001-of-00002.parquet are of two versions of train; leave one",
+    ),
+    "a path that is not UTF-8": (
+        lambda raw: write_parquet(raw, [b""], pa.array([b"\xff"]).view(pa.string())),
+        "a path in it is not UTF-8; get it again",
+    ),
+    "text instead of images": (
+        lambda raw: write_parquet(raw, ["text"], ["1"]),
+        "its columns are image, label; needs image, of bytes and path, and label, an integer",
+    ),
+    "a column twice": (
+        lambda raw: write_parquet(raw, [b""], ["1"], ["image", "label", "label"]),
+        "its columns are image, label, label; needs image, of bytes and path, and label, an integer",
+    ),
     "a class without rows": (
         lambda raw: write_shards(raw, "train", [(str(i), b"", i % 2) for i in range(8)], CLASSES, count=1),
         "class 'dog' has no image; it needs two, for training and for validation",
@@ -293,6 +331,11 @@ TABLES = {
         "path,label\n" + "".join(f"{i}.png,cat\n" for i in range(5)),
         "names files that are missing: 0.png, 1.png, 2.png and 2 more",
     ),
+    "a name that no file can have": (
+        f"path,label\n{'x' * 300}.jpg,cat\n",
+        f"names files that are missing: {'x' * 300}.jpg",
+    ),
+    "no rows": ("path,label,split\n", "has no rows; needs one for each image"),
     "another split": ("path,label,split\n1.jpg,cat,dev\n", "line 2: split is 'dev'; must be one of train, val, valid"),
     "no training split": ("path,label,split\n1.jpg,cat,val\n", "split has val; needs train and val"),
     "not text": ("\x00\xff", "labels.csv: "),
