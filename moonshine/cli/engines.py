@@ -1,20 +1,10 @@
-"""Commands that keep params.yaml, Snakemake and DVC in step with each other and with what was made."""
+"""Commands that keep Snakemake and DVC in step with each other and with what was made."""
 
 import argparse
 from pathlib import Path
 
 from moonshine.cli.command import Command, add_seed, read, require_own_folders, require_params_of_engines, require_row
 from moonshine.errors import ParamsError
-
-
-def _experiment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("experiment", metavar="EXPERIMENT", help="a file of experiments/ without .yaml")
-
-
-def _use(options: argparse.Namespace) -> None:
-    from moonshine.commands.use import use
-
-    use(options.experiment, options.params)
 
 
 def _sync(options: argparse.Namespace) -> None:
@@ -97,14 +87,6 @@ def _merge_lock(options: argparse.Namespace) -> None:
 
 
 COMMANDS = (
-    Command(
-        "use",
-        "make an experiment of experiments/ the current one, by copying it to params.yaml",
-        _use,
-        ("moonshine use imagenet",),
-        _experiment,
-        details="Keys that its file leaves out are filled in and marked as default.",
-    ),
     Command(
         "sync",
         "update Snakemake's state from dvc.lock, after dvc pull, checkout or repro",

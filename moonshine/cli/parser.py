@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from moonshine import __version__
-from moonshine.cli import engines, inspection, models, new, stages
+from moonshine.cli import engines, inspection, models, setup, stages
 from moonshine.cli.command import Command
 from moonshine.errors import ParamsError
 from moonshine.project import artefacts
 from moonshine.runtime.suggest import nearest
 
 GROUPS: dict[str, tuple[Command, ...]] = {
-    "Set up an experiment": new.COMMANDS,
+    "Set up an experiment": setup.COMMANDS,
     "Stages of the pipeline": stages.COMMANDS,
     "Look at an experiment": inspection.COMMANDS,
     "Keep the engines in step": engines.COMMANDS,

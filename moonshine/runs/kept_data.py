@@ -97,7 +97,7 @@ class KeptData:
             with suppress(MoonshineError, OSError):  # the first error is the one to report
                 if not (self.published / artefacts.MANIFEST).exists():
                     _publish(former, self.published)
-            say(f"{former}: keeps the data of before; `moonshine prepare` with their params and images restores them")
+            say(f"{former}: keeps the previous data; `moonshine prepare` with their params and images restores them")
 
 
 def _publish(source: Path, target: Path) -> None:

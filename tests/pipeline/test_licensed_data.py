@@ -124,7 +124,7 @@ def test_data_of_before_outlive_a_prepare_that_fails(failure: str, deleted: bool
     else:
         assert files_below(digits / DIGITS) == golden
     if failure != "SIGKILL":
-        assert "keeps the data of before" in result.output
+        assert "keeps the previous data" in result.output
         assert not list(digits.glob("runs/prepare/*/unfinished"))
     write_params(digits, digits_params())
     result = command(digits, "prepare")

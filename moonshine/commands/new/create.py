@@ -22,6 +22,11 @@ from moonshine.preparation.layouts import find_layout
 from moonshine.runtime.cpus import usable_cpus
 from moonshine.runtime.files import write_text
 
+NEXT = """\
+  moonshine use {name}
+  snakemake --cores all    # or: dvc repro
+  moonshine show           # the results page"""
+
 
 def new(request: Request, is_estimated: bool) -> None:
     """Look at the images, choose, write experiments/<name>.yaml, and print what was found and chosen.
@@ -43,7 +48,7 @@ def new(request: Request, is_estimated: bool) -> None:
     print(_summary(target, params, choices, found), flush=True)
     if is_estimated:
         print("\n".join(["", *time_lines(params, found, cpus)]), flush=True)
-    print(f"\nNext:\n  moonshine use {request.name}\n  snakemake --cores all    # or: dvc repro")
+    print(f"\nNext:\n{NEXT.format(name=request.name)}")
 
 
 def _target(name: str) -> Path:

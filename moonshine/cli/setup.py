@@ -1,4 +1,4 @@
-"""The command that begins an experiment on the user's own images."""
+"""Commands that set up an experiment: one for the user's own images, or one of experiments/."""
 
 import argparse
 from pathlib import Path
@@ -73,6 +73,16 @@ def _new(options: argparse.Namespace) -> None:
     new(request, is_estimated=not options.no_estimate)
 
 
+def _experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("experiment", metavar="EXPERIMENT", help="a file of experiments/ without .yaml")
+
+
+def _use(options: argparse.Namespace) -> None:
+    from moonshine.commands.use import use
+
+    use(options.experiment, options.params)
+
+
 COMMANDS = (
     Command(
         "new",
@@ -82,5 +92,13 @@ COMMANDS = (
         _choices,
         "It looks at the images, chooses each value by a rule that the file states, and never overwrites a file.",
         is_long=True,
+    ),
+    Command(
+        "use",
+        "make an experiment of experiments/ the current one, by copying it to params.yaml",
+        _use,
+        ("moonshine use imagenet",),
+        _experiment,
+        details="Keys that its file leaves out are filled in and marked as default.",
     ),
 )
