@@ -1,5 +1,5 @@
 # `make demo` runs the experiment of params.yaml and prints its tables; `make test` runs the tests.
-# Both first make .venv with the locked packages.
+# Both first make .venv with the locked packages, which `make install` does alone.
 PYTHON ?= python3
 CORES ?= all
 DEVICE ?= cuda
@@ -10,7 +10,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PEER := .venv-peer
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-slow test-all test-oldest faults bench gpu-check lint format docs lock hooks image sif test-containers test-slurm
+.PHONY: install demo test test-slow test-all test-oldest faults bench gpu-check lint format docs lock hooks image sif test-containers test-slurm
+
+install: $(INSTALLED)
 
 demo: $(INSTALLED)
 	python -m moonshine sync
