@@ -44,10 +44,18 @@ def complete(content: Content) -> tuple[Content, list[Key]]:
     for place, rules in RULES.items():
         for path, section in _sections(params, place):
             for key, rule in rules.items():
-                if section.get(key) is None and (value := rule(section, params)) is not None:
+                if section.get(key) is None and (value := _by(rule, path, section, params)) is not None:
                     section[key] = value
                     filled.append((*path, key))
     return params, filled
+
+
+def _by(rule: Rule, path: Key, section: Content, params: Content) -> Any:
+    """What the rule gives; its errors name a key of the section, to which the section's place is added."""
+    try:
+        return rule(section, params)
+    except ParamsError as error:
+        raise ParamsError(".".join([*path, str(error)])) from None
 
 
 def may_be_left_out(key: Sequence[Any]) -> bool:
@@ -101,20 +109,16 @@ def _classes(dataset: Content, params: Content) -> int | None:
         return PUBLISHED_CLASSES.get(str(dataset.get("source")))
     root = _raw_folder(params)
     if root is None:
-        raise ParamsError(
-            "dataset.classes: missing, and so is machine.raw_data.folder, whose class folders would be counted"
-        )
+        raise ParamsError("classes: missing, and so is machine.raw_data.folder, whose class folders would be counted")
     if dataset.get("labels") is not None:
-        raise ParamsError("dataset.classes: missing key; folders of classes are counted, labels in a CSV file are not")
+        raise ParamsError("classes: missing key; folders of classes are counted, labels in a CSV file are not")
     folder = root / "train" if (root / "train").is_dir() else root
     try:
         count = len(_visible_folders(folder))
     except OSError as error:
-        raise ParamsError(
-            f"dataset.classes: missing, and {folder} cannot be listed to count them ({error.strerror})"
-        ) from None
+        raise ParamsError(f"classes: missing, and {folder} cannot be listed to count them ({error.strerror})") from None
     if not count or any(folder.glob("*.parquet")) or any(root.glob("data/*.parquet")):
-        raise ParamsError(f"dataset.classes: missing key; {folder} has no folders of classes that could be counted")
+        raise ParamsError(f"classes: missing key; {folder} has no folders of classes that could be counted")
     return count
 
 

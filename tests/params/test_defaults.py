@@ -358,7 +358,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a checkpoint that is not there": (
         {"fetch": {"big": {"url": "none.pth"}}, "teacher": "fetch/big"},
-        "url: none.pth: no such file; its sha256 is missing and would be computed",
+        "fetch.big.url: none.pth: no such file; its sha256 is missing and would be computed",
     ),
     "a published checkpoint without a checksum": (
         {"fetch": {"big": {"url": "https://example.org/big.pth"}}, "teacher": "fetch/big"},
