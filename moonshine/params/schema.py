@@ -101,6 +101,16 @@ def _downloads(path: str) -> str:
 
 
 FilePath = Annotated[str, AfterValidator(_path)]
+
+
+def _below(text: str) -> str:
+    path = PurePath(text)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"must be the path of a file below the folder of images, found {text!r}")
+    return text
+
+
+PathBelow = Annotated[FilePath, AfterValidator(_below)]
 UrlOrPath = Annotated[FilePath, AfterValidator(lambda text: check_url(text) if ":" in text else text)]
 
 
@@ -152,7 +162,7 @@ class Dataset(Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of each class held out for validation, at least one image; 0.2 if left out. Only for `folder`, and only if
     the images have no validation split of their own."""
-    labels: FilePath | None = None
+    labels: PathBelow | None = None
     """CSV file with the columns `path`, `label` and, optionally, `split`, if folders do not show the classes. Its path
     and those in it are relative to `machine.raw_data.folder`. Only for `folder`."""
     exif_orientation: bool | None = None

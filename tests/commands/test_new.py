@@ -134,7 +134,9 @@ def test_every_layout_of_the_source_can_be_given(layout: str, folder: Path, phot
         assert written["validation_share"] == 0.2
     elif layout == "csv":
         as_csv(photographs, root)
-        written = new(folder, root, "--labels", "labels.csv")["dataset"]
+        code, lines = refusal(folder, "a", "--images", str(root), *NETWORKS, "--labels", "../labels.csv")
+        assert (code, lines) == (2, [f"--labels ../labels.csv: not in {root}; move it there"])
+        written = new(folder, root, "--labels", str(root / "labels.csv"))["dataset"]
         assert written["labels"] == "labels.csv"
     else:
         as_shards(photographs, root)
@@ -361,6 +363,12 @@ def test_weights_are_pinned_for_the_teacher_and_handed_on(folder: Path, photogra
     assert teacher["recipe"]["lr"] == pytest.approx(written["recipe"]["lr"] / 10)
     assert (cheap["init"], "init" in other) == ("teacher", False)
     assert (written["train"], written["train_from_teacher"]) == (["wrn-10-1", "wrn-10-2"], ["wrn-10-1-gn"])
+
+
+def test_weights_for_grey_images_keep_them_grey(folder: Path, tmp_path: Path) -> None:
+    torch.save(initialise({"arch": "wrn-10-1", "classes": 5, "in_channels": 1}, 0).state_dict(), tmp_path / "grey.pth")
+    photographs = draw_photographs(tmp_path / "grey", classes=2, grey=True)
+    assert new(folder, photographs, "--weights", str(tmp_path / "grey.pth"))["dataset"]["channels"] == 1
 
 
 @pytest.mark.parametrize(

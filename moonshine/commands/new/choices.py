@@ -154,8 +154,8 @@ def choose(request: Request, survey: Survey, weights: Weights | None, cpus: int,
             if is_torchvision_resnet(network["arch"]):
                 network["stem"] = "3x3"
                 reasons["stem"] = f"the stem 3x3 keeps images of {size} pixels as large as they are"
-    dataset = _dataset(request, survey, size, reasons)
-    channels = dataset["channels"]
+    channels = 1 if survey.is_grey and (weights is None or weights.are_for_grey) else 3
+    dataset = _dataset(request, survey, size, channels, reasons)
     if weights:
         require_fit(weights, networks[request.teacher], len(survey.classes), channels)
     built = {name: _built(network, len(survey.classes), channels) for name, network in networks.items()}
@@ -210,8 +210,8 @@ def _begin(
         networks[name]["init"] = "teacher"
     shared = f", and {', '.join(begun)} with the tensors shared with it" if begun else ""
     reasons["weights"] = (
-        f"the teacher begins with the given weights, fine-tuned for {epochs} epochs at a tenth of the learning rate"
-        f"{shared}"
+        f"the teacher begins with the given weights, fine-tuned for {epochs} epoch{'s' * (epochs > 1)} at a "
+        f"tenth of the learning rate{shared}"
     )
     return begun
 
@@ -232,13 +232,13 @@ def _size(survey: Survey, reasons: dict[str, str]) -> int:
     return size
 
 
-def _dataset(request: Request, survey: Survey, size: int, reasons: dict[str, str]) -> dict[str, Any]:
+def _dataset(request: Request, survey: Survey, size: int, channels: int, reasons: dict[str, str]) -> dict[str, Any]:
     name = [request.name]
     dataset: dict[str, Any] = {
         "name": request.name,
         "source": "folder",
         "classes": len(survey.classes),
-        "channels": 1 if survey.is_grey and not request.weights else 3,
+        "channels": channels,
         "size": size,
         "evaluation": {"resize": size if size <= SMALL else round(size * 256 / 224)},
         "shared": name if request.is_shared else [],

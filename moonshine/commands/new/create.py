@@ -1,7 +1,9 @@
 """`moonshine new`: an experiment for a folder of photographs, written to experiments/ and never over another."""
 
+import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,6 +41,7 @@ def new(request: Request, is_estimated: bool) -> None:
     network_names(request.teacher, request.students)  # before the long look at the images
     weights = find_weights(request.weights, request.teacher) if request.weights else None
     cpus = usable_cpus()
+    request = _with_labels_below(request)
     found = survey(find_layout(request.folder, request.validation_share, labels=request.labels))
     choices = choose(request, found, weights, cpus, torch.cuda.is_available())
     text = experiment_text(choices, found, request.command)
@@ -49,6 +52,17 @@ def new(request: Request, is_estimated: bool) -> None:
     if is_estimated:
         print("\n".join(["", *time_lines(params, found, cpus)]), flush=True)
     print(f"\nNext:\n{NEXT.format(name=request.name)}")
+
+
+def _with_labels_below(request: Request) -> Request:
+    """The same with the CSV file's path relative to the folder, so that data do not depend on where that is."""
+    if request.labels is None:
+        return request
+    try:
+        path = Path(os.path.normpath(request.folder / request.labels))
+        return replace(request, labels=path.relative_to(request.folder).as_posix())
+    except ValueError:
+        raise ParamsError(f"--labels {request.labels}: not in {request.folder}; move it there") from None
 
 
 def _target(name: str) -> Path:

@@ -36,6 +36,12 @@ class Weights:
     def pin(self) -> dict[str, str]:
         return {"url": self.url, "sha256": self.sha256}
 
+    @property
+    def are_for_grey(self) -> bool:
+        """Whether the network that they are of takes images of one channel: its first convolution does."""
+        first = next((tensor for tensor in read_state(self.path).values() if tensor.dim() == 4), None)
+        return first is not None and first.shape[1] == 1
+
 
 def find_weights(wanted: str, arch: str) -> Weights:
     """The file that `wanted` means: TORCHVISIONS_OWN, an https address, or a path.
