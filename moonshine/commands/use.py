@@ -6,19 +6,22 @@ from pathlib import Path
 from moonshine.errors import ParamsError
 from moonshine.params.full_text import full_text
 from moonshine.params.read import check_content
+from moonshine.project import artefacts
 from moonshine.project.git import git
-from moonshine.runtime.files import write_text
+from moonshine.runtime.files import sha256, write_text
 from moonshine.runtime.progress import say
 from moonshine.runtime.suggest import suggest
 
 FOLDER = Path("experiments")
+WRITTEN = artefacts.RUNS / "params-used.sha256"
+"""The sha256 of what was last written to params.yaml, which may be overwritten whatever has become of the experiment."""
 
 
 def use(name: str, target: Path) -> None:
     """Check experiments/<name>.yaml and copy it to `target`, with what it leaves out filled in and marked.
 
     Raises ParamsError (exit code 2) and leaves `target` as it is if there is no such experiment, if its file is wrong,
-    or if neither git nor experiments/ has what `target` contains.
+    or if `target` has changes by hand that neither git nor experiments/ has.
     """
     if not FOLDER.is_dir():
         raise ParamsError(f"{FOLDER}: no such folder; run this from the project's root")
@@ -30,12 +33,15 @@ def use(name: str, target: Path) -> None:
     params = check_content(path, content)
     _require_kept_elsewhere(target)
     write_text(target, text)
+    write_text(WRITTEN, sha256(target))
     defaults = f"; {len(filled)} keys filled in and marked as default" if filled else ""
     say(f"{target}: now {path}, {len(params.rows)} rows, seeds {params.seeds}{defaults}")
 
 
 def _require_kept_elsewhere(target: Path) -> None:
     if not target.exists() or target.read_bytes() in map(_as_used, FOLDER.glob("*.yaml")):
+        return
+    if WRITTEN.exists() and WRITTEN.read_text() == sha256(target):  # of an experiment that has been edited since
         return
     if git("show", f"HEAD:./{os.path.relpath(target)}") != target.read_bytes():
         raise ParamsError(

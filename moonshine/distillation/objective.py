@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from moonshine.data.class_weights import weighted_cross_entropy
 from moonshine.distillation.attention_transfer import FORMS, MEAN_SQUARE, attention_loss, attention_map
 from moonshine.distillation.knowledge_distillation import knowledge_loss
 from moonshine.distillation.teacher import TeacherOutputs
-from moonshine.evaluation.cross_entropy import weighted_cross_entropy
 from moonshine.models.features import FeatureTap
 
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from moonshine.evaluation.cross_entropy import weighted_cross_entropy
+from moonshine.data.class_weights import weighted_cross_entropy
 
 
 class Objective(Protocol):

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from moonshine.data.class_weights import balanced_weights
 from moonshine.data.loading import Images, limited, open_images
 from moonshine.errors import CheckpointError, DivergedError, ParamsError
-from moonshine.evaluation.cross_entropy import balanced_weights
 from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.model_file import model_bytes, model_description
 from moonshine.models.networks import build_network

@@ -49,6 +49,15 @@ def test_changes_that_are_kept_nowhere_else_are_not_overwritten(tmp_path: Path) 
     assert (project / "params.yaml").read_text() == edited
 
 
+def test_what_it_wrote_is_overwritten_although_the_experiment_has_been_edited_since(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    experiment = tmp_path / "experiments/mine.yaml"
+    for seeds in ("[0]", "[0, 1]"):
+        experiment.write_text((ROOT / "experiments/digits.yaml").read_text().replace("[0, 1, 2]", seeds))
+        run_moonshine("use", "mine", cwd=tmp_path)
+        assert (tmp_path / "params.yaml").read_text() == experiment.read_text()
+
+
 def test_a_wrong_or_unknown_experiment_leaves_params_alone(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     write_params(tmp_path, toy_params())

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.separate_project import write_params
+from moonshine.data.class_weights import balanced_weights, weighted_cross_entropy
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
-from moonshine.evaluation.cross_entropy import balanced_weights, weighted_cross_entropy
 from moonshine.training.objective import CrossEntropy
 from tests.support.project import run_moonshine, toy_params
 

@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels, in which classes may count differently."""
+"""Weights of classes in the cross-entropy with the labels, so that classes with few images may count as much."""
 
 import torch
 from torch.nn.functional import cross_entropy
