@@ -14,7 +14,7 @@ from moonshine.runtime.suggest import suggest
 
 FOLDER = Path("experiments")
 WRITTEN = artefacts.RUNS / "params-used.sha256"
-"""The sha256 of what was last written to params.yaml, which may be overwritten whatever has become of the experiment."""
+"""The sha256 of what was last written to params.yaml, which may be overwritten whatever became of the experiment."""
 
 
 def use(name: str, target: Path) -> None:
