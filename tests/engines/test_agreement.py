@@ -104,7 +104,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "the results page deleted": (deleted("results/toy/README.md"), {REPORT}),
     "another experiment, and back": (there_and_back, set()),
 }
-QUICK = {"other files among models, curves and metrics", "the teacher altered by hand", "the method's own recipe"}
+QUICK = {"other files among models, curves and metrics", "the teacher altered by hand"}
 
 
 def plans_after(change: str, finished: Path, folder: Path) -> tuple[set[str], set[str]]:

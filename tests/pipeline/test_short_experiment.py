@@ -46,9 +46,8 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
-@pytest.mark.parametrize(
-    "engine", [("snakemake", "--cores", "2"), pytest.param(("dvc", "repro"), marks=pytest.mark.slow)], ids=" ".join
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [("snakemake", "--cores", "2"), ("dvc", "repro")], ids=" ".join)
 def test_a_few_lines_give_a_results_page_without_images(engine: tuple[str, ...], project: Path) -> None:
     run(*engine, cwd=project)
     results = project / "results/own"

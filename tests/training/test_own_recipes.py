@@ -80,6 +80,7 @@ def test_each_student_has_the_bytes_that_it_has_alone(
     assert finished(alone) == {student: ours[student] for student in ("at/slow", "kd/small")}
 
 
+@pytest.mark.slow
 def test_a_killed_training_on_some_of_the_images_resumes_to_the_same_bytes(
     project: Path, together: tuple[Path, str], tmp_path: Path
 ) -> None:

@@ -198,6 +198,7 @@ def test_what_is_no_start_is_refused(init: Any, line: str, tmp_path: Path) -> No
     assert result.stderr.startswith(f"error: params.yaml: {line}")
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_has_the_same_bytes_even_if_the_file_is_gone(project: Path, tmp_path: Path) -> None:
     params = params_with(teacher=published(project))
     params["machine"]["checkpoint_steps"] = 1
@@ -214,6 +215,7 @@ def test_stopped_and_resumed_it_has_the_same_bytes_even_if_the_file_is_gone(proj
     assert sha256(project / TEACHER) == sha256(undisturbed / TEACHER)
 
 
+@pytest.mark.slow
 def test_together_or_alone_they_begin_with_the_same_bytes(project: Path, tmp_path: Path) -> None:
     params = params_with(student="teacher")
     params["networks"]["same"] = {**params["networks"]["teacher"], "init": published(project)}
