@@ -58,6 +58,21 @@ def count(text: str) -> int:
     return number
 
 
+def between(least: float, most: float, wanted: str) -> Callable[[str], float]:
+    """An argument type: a number above `least` and below `most`, which `wanted` says in words."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = least
+        if not least < value < most:
+            raise argparse.ArgumentTypeError(f"must be {wanted}, found {text!r}")
+        return value
+
+    return number
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=integer, required=True, metavar="N", help="one of the seeds of params.yaml")
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from moonshine.cli.command import Command, read, require_own_folders
+from moonshine.cli.command import Command, between, read, require_own_folders
 from moonshine.errors import DataError, ParamsError
 from moonshine.project import artefacts
 from moonshine.runtime import progress
@@ -72,22 +72,12 @@ def _how_to_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     parser.add_argument(
         "--watch",
-        type=_seconds,
+        type=between(0, 1e6, "a number of seconds above 0"),
         nargs="?",
         const=5.0,
         metavar="SECONDS",
         help="print it again every SECONDS (5 if not given) until everything is trained",
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, found {text!r}")
-    return seconds
 
 
 def _status(options: argparse.Namespace) -> None:

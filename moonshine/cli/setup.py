@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from moonshine.cli.command import Command, count
+from moonshine.cli.command import Command, between, count
 
 
 def _choices(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,10 @@ def _choices(parser: argparse.ArgumentParser) -> None:
         "--labels", metavar="CSV", help="a file in FOLDER with columns path, label and, optionally, split"
     )
     parser.add_argument(
-        "--validation-share", type=_share, metavar="SHARE", help="what to hold out if there is no split (default: 0.2)"
+        "--validation-share",
+        type=between(0, 1, "between 0 and 1"),
+        metavar="SHARE",
+        help="what to hold out if there is no split (default: 0.2)",
     )
     parser.add_argument(
         "--weights",
@@ -41,16 +44,6 @@ def _choices(parser: argparse.ArgumentParser) -> None:
         "--show-images", action="store_true", help="draw some validation images in results/, which git tracks"
     )
     parser.add_argument("--no-estimate", action="store_true", help="do not measure how long trainings take")
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, found {text!r}")
-    return share
 
 
 def _new(options: argparse.Namespace) -> None:

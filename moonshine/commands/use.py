@@ -39,9 +39,9 @@ def use(name: str, target: Path) -> None:
 
 
 def _require_kept_elsewhere(target: Path) -> None:
-    if not target.exists() or target.read_bytes() in map(_as_used, FOLDER.glob("*.yaml")):
+    if not target.exists() or (WRITTEN.exists() and WRITTEN.read_text() == sha256(target)):
         return
-    if WRITTEN.exists() and WRITTEN.read_text() == sha256(target):  # of an experiment that has been edited since
+    if target.read_bytes() in map(_as_used, FOLDER.glob("*.yaml")):
         return
     if git("show", f"HEAD:./{os.path.relpath(target)}") != target.read_bytes():
         raise ParamsError(
