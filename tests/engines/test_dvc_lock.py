@@ -555,7 +555,7 @@ def test_lineage_reaches_the_raw_data_and_every_link_holds(project: Path) -> Non
 
 
 @pytest.mark.slow
-def test_lineage_tells_edits_that_change_nothing_from_those_accepted_on_somebodys_word(project: Path) -> None:
+def test_lineage_tells_edits_that_change_nothing_from_those_accepted_without_proof(project: Path) -> None:
     commit_all(project)
     comment("moonshine/training/schedule.py")(project)
     append(project / "moonshine/training/loop.py", b"UNUSED = 1\n")
@@ -568,7 +568,7 @@ def test_lineage_tells_edits_that_change_nothing_from_those_accepted_on_somebody
     commit_all(project)
     assert shown.count("is not in git") == 0
     shown = run_moonshine("lineage", "train/teacher", cwd=project).stdout
-    assert shown.count("on somebody's word (the version that made it is not in git)\n") == 2
+    assert shown.count("accepted in dvc.lock without proof (the version that made it is not in git)\n") == 2
 
 
 def test_lineage_takes_a_path_however_it_is_written(project: Path) -> None:
