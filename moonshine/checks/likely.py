@@ -22,15 +22,19 @@ def likely_mistakes(params: Params) -> Iterator[str]:
         if network.recipe and name in used - trained:
             yield f"networks.{name}.recipe: has no effect, because {name} is only fetched"
     in_tables = {row for table in params.tables for row in table.rows}
-    for row in dict.fromkeys(row.name for row in params.rows):
+    for row in dict.fromkeys(row.name for row in params.evaluated_rows):
         if params.tables and row not in in_tables:
             yield f"tables: {row} is in no table"
     trained = {row.network for row in params.seeded_rows}
     for name, network in params.networks.items():
         if network.init is not None and name in used - trained:
             yield f"networks.{name}.init: only published weights of it are used, so it begins no training"
+    for name in params.fetch_teacher:
+        if params.teacher != f"fetch/{name}":
+            yield f"fetch_teacher.{name}: is not the teacher, so no student learns from it"
     begun = {f"networks.{name}.init": network.init for name, network in params.networks.items()}
     files = {f"fetch.{name}": checkpoint for name, checkpoint in params.fetch.items()} | begun
+    files |= {f"fetch_teacher.{name}": checkpoint for name, checkpoint in params.fetch_teacher.items()}
     for key, file in files.items():
         if isinstance(file, PinnedFile) and "://" not in file.url and not Path(file.url).expanduser().is_file():
             yield f"{key}.url: no file {file.url} on this machine"

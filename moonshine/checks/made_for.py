@@ -124,7 +124,7 @@ def _changed(params: Params, row: Row, seed: int, record: RunRecord) -> list[str
 
 def _changed_fetched(params: Params, row: Row, record: dict[str, Any]) -> list[str]:
     noted = [key for key, field in Checkpoint.model_fields.items() if key in record or not field.is_required()]
-    pinned = {key: value for key, value in params.fetch[row.network].model_dump().items() if key in noted}
+    pinned = {key: value for key, value in params.checkpoints[row.network].model_dump().items() if key in noted}
     with safe_open(artefacts.model(params.experiment, row), framework="numpy") as file:
         network_made = json.loads(file.metadata()[DESCRIPTION])["architecture"]
     network_now = params.architecture(row.network)

@@ -44,7 +44,7 @@ def _useless_start(params: Params, name: str) -> Iterator[str]:
     teacher = parse_model(params.teacher)[0].network
     try:
         state = build_network(params.architecture(teacher)).state_dict()
-        if not same_tensors(state, params.architecture(name)):
+        if not same_tensors(state, params.architecture(name), same_classes=not params.teacher_has_other_classes):
             yield f"init: the teacher's network {teacher} has no weight of the same name and shape; leave it out"
     except (ParamsError, *IMPOSSIBLE):
         return

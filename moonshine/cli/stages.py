@@ -45,7 +45,8 @@ def _fetch(options: argparse.Namespace) -> None:
     from moonshine.stages.fetch import fetch
 
     check_data(params)
-    with unchanged(options, "fetch", [artefacts.manifest(params.dataset.name)], network=options.network):
+    stage = "fetch" if options.network in params.fetch else "fetch_teacher"
+    with unchanged(options, stage, [artefacts.manifest(params.dataset.name)], network=options.network):
         fetch(params, options.network)
 
 
@@ -133,6 +134,8 @@ def _row(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     params = read(options)
     row = require_row(params, options.row)
+    if row not in params.evaluated_rows:
+        raise ParamsError(f"{row}: is for other classes than the data set (fetch_teacher); its errors mean nothing")
     start(f"{params.experiment}/evaluate/{row}")
     from moonshine.checks.made_for import seeds_of
     from moonshine.engines.leftovers import set_aside_leftovers
@@ -176,7 +179,7 @@ def _report(options: argparse.Namespace) -> None:
 
     experiment = params.experiment
     curves = [artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds]
-    metrics = [artefacts.metrics(experiment, row) for row in params.rows]
+    metrics = [artefacts.metrics(experiment, row) for row in params.evaluated_rows]
     maps = artefacts.attention_maps(experiment).glob("*")
     with unchanged(options, "report", [*curves, *metrics, *maps]):
         require_results(params, options.params)

@@ -35,16 +35,22 @@ def describe_network(params: Params, name: str) -> None:
     if name not in params.networks:
         raise ParamsError(f'unknown network "{name}"{suggest(name, params.networks)}')
     check_networks(params, [name])
-    dataset = params.dataset
-    _print_network(params.networks[name], dataset.classes, dataset.channels, dataset.size)
+    classes = params.architecture(name)["classes"]
+    _print_network(params.networks[name], classes, params.dataset.channels, params.dataset.size)
 
 
 def describe_experiment(params: Params) -> None:
     """Print the cost of every network of an experiment, for its images."""
     costs = network_costs(params, params.networks)
     _print_images(params.dataset.classes, params.dataset.channels, params.dataset.size)
+    own = {name: checkpoint.classes for name, checkpoint in params.fetch_teacher.items()}
     lines = [
-        {"Network": name, "Arch": network.arch, "Conv": network.conv or "S", **_counts(costs[name])}
+        {
+            "Network": f"{name}, {own[name]} classes" if name in own else name,
+            "Arch": network.arch,
+            "Conv": network.conv or "S",
+            **_counts(costs[name]),
+        }
         for name, network in params.networks.items()
     ]
     _print_table(lines, numbers=3)

@@ -184,13 +184,13 @@ def _last_epoch(curve: Path) -> tuple[int | None, float | None]:
 def _summary(params: Params, runs: list[RunStatus]) -> str:
     counts = Counter(run.state for run in runs)
     parts = [f"{counts[state]} {state}" for state in MEANINGS if counts[state]]
-    measured = sum(artefacts.metrics(params.experiment, row).exists() for row in params.rows)
-    of_rows = f"{measured} of {len(params.rows)} rows measured"
+    measured = sum(artefacts.metrics(params.experiment, row).exists() for row in params.evaluated_rows)
+    of_rows = f"{measured} of {len(params.evaluated_rows)} rows measured"
     return f"{params.experiment}: of {len(runs)} networks {', '.join(parts)}; {of_rows}"
 
 
 def _json(params: Params, runs: list[RunStatus], of_images: str | None) -> str:
-    measured = [row.name for row in params.rows if artefacts.metrics(params.experiment, row).exists()]
+    measured = [row.name for row in params.evaluated_rows if artefacts.metrics(params.experiment, row).exists()]
     content = {
         "experiment": params.experiment,
         "measured": measured,

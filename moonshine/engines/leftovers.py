@@ -66,7 +66,7 @@ def _leftovers(params: Params) -> Iterator[Path]:
     curves = {artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds}
     yield from _files(artefacts.all_curves(experiment)) - curves
     for folder, file in ((artefacts.all_metrics, artefacts.metrics), (artefacts.all_scores, artefacts.scores)):
-        yield from _files(folder(experiment)) - {file(experiment, row) for row in params.rows}
+        yield from _files(folder(experiment)) - {file(experiment, row) for row in params.evaluated_rows}
 
 
 def _files(folder: Path) -> set[Path]:

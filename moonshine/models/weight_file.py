@@ -78,12 +78,15 @@ def all_but_the_head(state: State, architecture: Architecture, path: Path) -> St
     return _fitted(state, architecture, path, without=head_of(architecture))
 
 
-def same_tensors(state: Mapping[str, torch.Tensor], architecture: Architecture) -> State:
+def same_tensors(state: Mapping[str, torch.Tensor], architecture: Architecture, same_classes: bool = True) -> State:
     """Those tensors of another network that have the names and shapes of this one's.
 
-    None if no layer's weights are among them: a bias of the classes or batch norms' counters fit many networks.
+    None if no layer's weights are among them: a bias of the classes or batch norms' counters fit many networks. If the
+    networks are not for the `same_classes`, the classifier head is left out, even if the numbers of classes are equal.
     """
-    shapes = {name: tensor.shape for name, tensor in build_network(architecture).state_dict().items()}
+    without = set() if same_classes else head_of(architecture)
+    tensors = build_network(architecture).state_dict().items()
+    shapes = {name: tensor.shape for name, tensor in tensors if name not in without}
     same = {name: tensor for name, tensor in state.items() if shapes.get(name) == tensor.shape}
     return same if any(tensor.dim() > 1 for tensor in same.values()) else {}
 
@@ -217,7 +220,7 @@ def _likely_cause(expected: State, found: State, architecture: Architecture) -> 
             classes = here[name][0] if here[name] else "no"
             return (
                 f"{name} is for {classes} classes, the network has {architecture['classes']}: pin a checkpoint of "
-                "these classes, or begin a training with it by `init`"
+                "these classes, begin a training with it by `init`, or name it in `fetch_teacher`"
             )
         first = next(name for name, shape in shapes.items() if len(shape) == 4)
         if wrong - head == {first} and len(here[first]) == 4:

@@ -28,6 +28,8 @@ LICENSED = ("folder", "imagenet")
 """Sources that are taken to be licensed: own images are, until their owner says otherwise."""
 SHOWN_IMAGES = {"imagenette": [0, 500, 1000, 1500]}
 """Validation images of several classes, for sources whose images are ordered by class."""
+FETCHED = ("fetch", "fetch_teacher")
+"""Keys of the networks with published weights."""
 LEFT_BY_WINDOWS = ("thumbs.db", "desktop.ini")
 VALIDATION_NAMES = ("val", "valid", "validation", "test")
 MOST_SHOWN = 6
@@ -223,14 +225,14 @@ def _sha256(checkpoint: Content, params: Content) -> str | None:
 
 
 def _train(section: Content, params: Content) -> list[str]:
-    others = [*_names(params.get("fetch")), *_names(params.get("train_from_teacher"))]
+    others = [name for key in (*FETCHED, "train_from_teacher") for name in _names(params.get(key))]
     return [name for name in _names(params.get("networks")) if name not in others]
 
 
 def _train_from_teacher(section: Content, params: Content) -> list[str]:
     networks = _mapping(params.get("networks"))
     beginning = [name for name in _names(networks) if _mapping(networks[name]).get("init") == TEACHER]
-    others = [*_names(params.get("fetch")), *_names(params.get("train"))]
+    others = [name for key in (*FETCHED, "train") for name in _names(params.get(key))]
     return [name for name in beginning if name not in others]
 
 
@@ -241,7 +243,8 @@ def _distil(section: Content, params: Content) -> Content:
 def _students(distil: Content, params: Content) -> list[str]:
     if not _methods(distil, params):
         return []
-    return [name for name in _names(params.get("networks")) if name != _network(params.get("teacher"))]
+    others = [_network(params.get("teacher")), *_names(params.get("fetch_teacher"))]
+    return [name for name in _names(params.get("networks")) if name not in others]
 
 
 def _methods(distil: Content, params: Content) -> list[str]:
@@ -251,7 +254,7 @@ def _methods(distil: Content, params: Content) -> list[str]:
 
 
 def _rows(params: Content) -> list[Row]:
-    """As Params.rows."""
+    """As Params.evaluated_rows."""
     groups = [_mapping(params.get(key)) for key in ("distil", "distil_more")]
     return [
         *(Row("fetch", name) for name in _names(params.get("fetch"))),
@@ -367,6 +370,7 @@ RULES: dict[Key, dict[str, Rule]] = {
     ("recipe", "augmentation"): {"flip": _flip, "crop_scale": _crop_scale},
     ("methods", "*"): {"groups": _groups},
     ("fetch", "*"): {"sha256": _sha256},
+    ("fetch_teacher", "*"): {"sha256": _sha256},
     ("networks", "*", "init"): {"sha256": _sha256},
     ("distil",): {"networks": _students, "methods": _methods},
     (): {

@@ -17,7 +17,8 @@ def in_order(params: Params) -> Params:
     """
     rows = [Row.parse(name) for table in params.tables for name in table.rows]
     named = [row.network for row in rows if row.stage == "fetch"]
-    params = params.model_copy(update={"fetch": _ordered(params.fetch, named)})
+    fetched = {"fetch": _ordered(params.fetch, named), "fetch_teacher": _ordered(params.fetch_teacher, ())}
+    params = params.model_copy(update=fetched)
     update: dict[str, object] = {
         "networks": _ordered(params.networks, [row.network for row in params.rows]),
         "methods": _ordered(params.methods, [*params.distil.methods, *params.distil_more.methods]),

@@ -18,6 +18,7 @@ OWN_COLUMNS = ("_std", "_minus_scratch", "_difference", "_p")
 def check_references(params: Params) -> Iterator[str]:
     """One line for each name that refers to nothing, as `key: reason (did you mean ...?)`."""
     yield from _unknown("fetch", params.fetch, "network", params.networks)
+    yield from _unknown("fetch_teacher", params.fetch_teacher, "network", params.networks)
     yield from _unknown("train", params.train, "network", params.networks)
     yield from _unknown("train_from_teacher", params.train_from_teacher, "network", params.networks)
     for key, group in (("distil", params.distil), ("distil_more", params.distil_more)):
@@ -36,11 +37,13 @@ def check_references(params: Params) -> Iterator[str]:
     )
     for key, names in repeatable:
         yield from (f"{key}: duplicate entry {name}" for name in sorted({n for n in names if names.count(n) > 1}))
+    yield from _other_classes(params)
     yield from _starts(params)
     yield from _stage_names(params)
     yield from _models(params)
     yield from _attention(params)
     names_of_rows = [row.name for row in params.rows]
+    measured = [row.name for row in params.evaluated_rows]
     yield from _unknown("titles", params.titles, "row", names_of_rows)
     titles = [params.title(row) for row in params.rows]
     yield from (
@@ -58,6 +61,9 @@ def check_references(params: Params) -> Iterator[str]:
             for repeated in sorted(name for name, count in counts.items() if count > 1):
                 yield f"tables.{table.name}.{key}: duplicate entry {repeated}"
         yield from _unknown(f"tables.{table.name}.rows", table.rows, "row", names_of_rows)
+        for unmeasured in sorted(set(table.rows) - set(measured)):
+            if unmeasured in names_of_rows:
+                yield f"tables.{table.name}.rows: {unmeasured} has other classes than the data set; leave it out"
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"
             yield from _unknown(key, published.values, "row of this table", table.rows)
@@ -71,6 +77,33 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
             yield f'{key}: unknown {kind} "{name}"{suggest(name, known)}'
 
 
+def _other_classes(params: Params) -> Iterator[str]:
+    """What a network for other classes than the data set's is used for, although it can only transfer attention."""
+    for name, checkpoint in params.fetch.items():
+        if checkpoint.classes is not None:
+            yield f"fetch.{name}.classes: its errors on other classes mean nothing; move {name} to fetch_teacher"
+    others = {
+        "fetch": [*params.fetch],
+        "train": params.train,
+        "train_from_teacher": params.train_from_teacher,
+        "distil.networks": params.distil.networks,
+        "distil_more.networks": params.distil_more.networks,
+    }
+    for name, checkpoint in params.fetch_teacher.items():
+        if checkpoint.classes is None:
+            yield f"fetch_teacher.{name}.classes: missing key; the number of classes that the checkpoint is for"
+        for key, names in others.items():
+            if name in names:
+                yield f"{key}: {name} is in fetch_teacher, for other classes; add a network of another name for this"
+    if params.teacher_has_other_classes:
+        for method in dict.fromkeys([*params.distil.methods, *params.distil_more.methods]):
+            if method in params.methods and params.methods[method].alpha is not None:
+                yield (
+                    f"methods.{method}.alpha: {params.teacher} has other classes than the data set (fetch_teacher), so "
+                    "logits cannot be compared; transfer attention alone (beta and groups)"
+                )
+
+
 def _starts(params: Params) -> Iterator[str]:
     """Networks that begin with the teacher's weights need a stage that waits for the teacher, and no others do."""
     begin = {name for name, network in params.networks.items() if network.init == TEACHER}
@@ -80,12 +113,13 @@ def _starts(params: Params) -> Iterator[str]:
     for name in params.train_from_teacher:
         if name in params.networks and name not in begin:
             yield f"train_from_teacher: {name} has no `init: teacher`; move it to train, or set networks.{name}.init"
-    for name, checkpoint in params.fetch.items():
+    for name, checkpoint in params.checkpoints.items():
+        key_of_name = f"fetch.{name}" if name in params.fetch else f"fetch_teacher.{name}"
         if given := checkpoint.normalisation:
             for key, values in (("mean", given.mean), ("std", given.std)):
                 if len(values) != params.dataset.channels:
                     yield (
-                        f"fetch.{name}.normalisation.{key}: {len(values)} values, but images of "
+                        f"{key_of_name}.normalisation.{key}: {len(values)} values, but images of "
                         f"{params.dataset.channels} channels"
                     )
 

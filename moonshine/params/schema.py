@@ -514,6 +514,9 @@ class Checkpoint(PinnedFile):
 
     normalisation: Normalisation | None = None
     """How the network was trained to see images. The data set's normalisation if left out."""
+    classes: Count | None = None
+    """Number of classes of the network, which are not those of the data set. Required in `fetch_teacher`, not allowed
+    in `fetch`."""
 
 
 class Distil(Section):
@@ -636,6 +639,9 @@ class Params(Section):
     """Name -> a way to distil. If left out, `{}`."""
     fetch: dict[Name, Checkpoint]
     """Network -> a published checkpoint: the rows `fetch/<network>`. If left out, `{}`."""
+    fetch_teacher: dict[Name, Checkpoint] = {}  # dvc.yaml has the same default
+    """The same for a teacher that was trained on other classes than those of the data set. Its model is called
+    `fetch/<network>` too. It is not evaluated and is in no table, and only its attention can be transferred."""
     train: list[Name]
     """Networks trained on the labels alone: the rows `train/<network>`. If left out, all that are neither in `fetch`
     nor begin with the teacher's weights."""
@@ -661,7 +667,7 @@ class Params(Section):
     @property
     def rows(self) -> list[Row]:
         """Every row of the experiment: fetched, trained and distilled ones."""
-        fetched = [Row("fetch", network) for network in self.fetch]
+        fetched = [Row("fetch", network) for network in self.checkpoints]
         trained = [Row("train", network) for network in (*self.train, *self.train_from_teacher)]
         distilled = [
             Row("distil", network, method)
@@ -670,6 +676,16 @@ class Params(Section):
             for network in group.networks
         ]
         return fetched + trained + distilled
+
+    @property
+    def evaluated_rows(self) -> list[Row]:
+        """The rows whose errors are measured: all but teachers for other classes."""
+        return [row for row in self.rows if row.stage != "fetch" or row.network in self.fetch]
+
+    @property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Network -> its published checkpoint, of `fetch` or `fetch_teacher`."""
+        return {**self.fetch, **self.fetch_teacher}
 
     def recipe_of(self, row: Row) -> Recipe:
         """How the row is trained: `recipe`, changed by the network's own recipe and then by the method's.
@@ -709,7 +725,9 @@ class Params(Section):
 
     def architecture(self, network: str) -> Architecture:
         """The description of one of `networks`, for images of the data set."""
-        return architecture_of(self.networks[network], self.dataset.classes, self.dataset.channels)
+        checkpoint = self.fetch_teacher.get(network)
+        classes = (checkpoint and checkpoint.classes) or self.dataset.classes
+        return architecture_of(self.networks[network], classes, self.dataset.channels)
 
     @property
     def seeded_rows(self) -> list[Row]:
@@ -719,6 +737,11 @@ class Params(Section):
     def needs_teacher(self, row: Row) -> bool:
         """Whether the teacher's model decides the bytes of a row's networks."""
         return row.stage == "distil" or (row.stage == "train" and self.networks[row.network].init == TEACHER)
+
+    @property
+    def teacher_has_other_classes(self) -> bool:
+        """Whether the teacher was trained on other classes than those of the data set."""
+        return any(self.teacher == f"fetch/{network}" for network in self.fetch_teacher)
 
     @property
     def attention_students(self) -> list[str]:

@@ -17,6 +17,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "check": ("models", "params"),
     "prepare": ("images", "preparation", "stages/prepare.py"),
     "fetch": ("images", "models", "stages/fetch.py"),
+    "fetch_teacher": ("images", "models", "stages/fetch.py"),
     "train": (*_TRAINING, "stages/train.py"),
     "distil": (*_TRAINING, "distillation", "stages/distil.py"),
     "evaluate": ("costs", "data", "evaluation", "images", "models", "stages/evaluate.py"),
@@ -59,6 +60,7 @@ def is_code(path: PurePath) -> bool:
 PARAMS: dict[str, tuple[str, ...]] = {
     "prepare": ("dataset",),
     "fetch": ("fetch.{network}", "networks.{network}"),
+    "fetch_teacher": ("fetch_teacher.{network}", "networks.{network}"),
     "train": ("recipe", "networks.{network}"),
     "distil": ("recipe", "networks.{network}", "methods.{method}"),
     "evaluate": ("seeds", "recipe.threads"),

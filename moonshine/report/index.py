@@ -12,6 +12,8 @@ from moonshine.report.tables import NOT_RUN, short_count
 
 FILE = "headline.json"
 """In the folder of each experiment: the content of its line in the index."""
+OTHER_CLASSES = "other classes"
+"""Instead of the error of a teacher that was trained on other classes than its students."""
 INTRODUCTION = (
     "The teacher of each experiment and one of its students, trained on labels alone and distilled. Errors are top-1 "
     "errors in per cent, mean ± standard deviation over seeds. Each page has all rows, the figures and what was run."
@@ -48,5 +50,5 @@ def _line(path: Path) -> list[str]:
 
 def _error(row: dict[str, Any]) -> str:
     if row["top1"] is None:
-        return NOT_RUN
+        return OTHER_CLASSES if row.get("other_classes") else NOT_RUN
     return f"{row['top1']:.2f}" + ("" if row["top1_std"] is None else f" ± {row['top1_std']:.2f}")

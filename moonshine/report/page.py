@@ -76,7 +76,8 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
     part = f"on {_images(recipe)} " if recipe.images else ""
     precision = "" if recipe.precision == "float32" else f" in {recipe.precision}"
     weights = ", classes of equal weight" if recipe.class_weights else ""
-    trained = "Networks without published weights" if params.fetch else "All networks"
+    has_published = params.fetch or params.teacher_has_other_classes
+    trained = "Networks without published weights" if has_published else "All networks"
     seeds = ", ".join(map(str, params.seeds))
     return (
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "

@@ -79,13 +79,13 @@ class ResultRow:
 
 
 def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, ResultRow]:
-    """Every row that params name, and no others that may be in the folder.
+    """Every evaluated row that params name, and no others that may be in the folder.
 
     With `costs_of`, rows may be missing: they have no metrics, and the costs that it computes. Raises DataError (exit
     code 3) for a row that is otherwise missing, a missing or non-finite number, missing seeds, a mean that is not that
     of its seeds, or rows that were measured on different images.
     """
-    paths = {row: artefacts.metrics(params.experiment, row) for row in params.rows}
+    paths = {row: artefacts.metrics(params.experiment, row) for row in params.evaluated_rows}
     absent = [row for row, path in paths.items() if costs_of and not path.exists()]
     computed = costs_of(list(dict.fromkeys(row.network for row in absent))) if costs_of and absent else {}
     rows = {}

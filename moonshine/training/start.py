@@ -9,7 +9,7 @@ import torch
 from moonshine.errors import CheckpointError
 from moonshine.inputs.pinned import pinned_file
 from moonshine.models.model_file import load_model
-from moonshine.models.weight_file import all_but_the_head, read_state, same_tensors
+from moonshine.models.weight_file import all_but_the_head, head_of, read_state, same_tensors
 from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.runs.run_folder import RunFolder
@@ -57,10 +57,11 @@ class Starts:
             return state, f"begins with {len(state)} tensors of {path}; its classifier head is new"
         teacher = self._params.teacher
         given = self._state_of_model(artefacts.named_model(self._params.experiment, teacher), teacher)
-        state = same_tensors(given, architecture)
+        state = same_tensors(given, architecture, same_classes=not self._params.teacher_has_other_classes)
         if not state:
             raise CheckpointError(f"networks.{name}.init: {teacher} has no weights of its names and shapes; remove it")
-        return state, f"begins with {len(state)} of the {len(given)} tensors of {teacher}, those that fit"
+        head = "" if head_of(architecture) & state.keys() else "; its classifier head is new"
+        return state, f"begins with {len(state)} of the {len(given)} tensors of {teacher}, those that fit{head}"
 
 
 def _state_of_model(path: Path, name: str) -> State:

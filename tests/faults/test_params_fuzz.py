@@ -29,7 +29,7 @@ MANY = settings(
     derandomize="FAULTS_COUNTS" not in os.environ,  # `make faults` looks for new ones
     suppress_health_check=list(HealthCheck),
 )
-NAMES = {"networks", "methods", "titles", "raw_data", "values", "files", "fetch"}
+NAMES = {"networks", "methods", "titles", "raw_data", "values", "files", "fetch", "fetch_teacher"}
 """Sections whose keys are the user's own names."""
 
 

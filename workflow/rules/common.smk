@@ -87,12 +87,12 @@ def code(stage):
     ]
 
 
-def all_rows(pattern):
-    return expand(pattern, experiment=EXPERIMENT, row=PARAMS.rows)
+def evaluated_rows(pattern):
+    return expand(pattern, experiment=EXPERIMENT, row=PARAMS.evaluated_rows)
 
 
-def fetched(patterns):
-    return expand(patterns, experiment=EXPERIMENT, network=PARAMS.fetch)
+def fetched(patterns, networks=PARAMS.fetch):
+    return expand(patterns, experiment=EXPERIMENT, network=networks)
 
 
 def trained(patterns, networks=PARAMS.train):

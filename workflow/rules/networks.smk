@@ -7,6 +7,8 @@ rule fetch:
         record="models/{experiment}/records/fetch/{network}.json",
     log:
         "logs/{experiment}/fetch/{network}.log",
+    wildcard_constraints:
+        network=one_of(PARAMS.fetch),
     resources:
         **resources_of("fetch"),
     params:
@@ -14,6 +16,15 @@ rule fetch:
         network=lambda wildcards: config["networks"][wildcards.network],
     shell:
         "python -m moonshine fetch {wildcards.network:q}"
+
+
+# A teacher for other classes, of which DVC makes a stage of its own: it is not evaluated.
+use rule fetch as fetch_teacher with:
+    wildcard_constraints:
+        network=one_of(PARAMS.fetch_teacher),
+    params:
+        checkpoint=lambda wildcards: config["fetch_teacher"][wildcards.network],
+        network=lambda wildcards: config["networks"][wildcards.network],
 
 
 rule train:

@@ -8,6 +8,8 @@ rule evaluate_fetch:
         scores="results/{experiment}/scores/fetch/{network}.json",
     log:
         "logs/{experiment}/evaluate/fetch/{network}.log",
+    wildcard_constraints:
+        network=one_of(PARAMS.fetch),
     threads: PARAMS.recipe.threads
     resources:
         **resources_of("evaluate"),
@@ -155,7 +157,7 @@ rule report:
             "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
             PARAMS.distil_more,
         ),
-        metrics=all_rows("results/{experiment}/metrics/{row}.json"),
+        metrics=evaluated_rows("results/{experiment}/metrics/{row}.json"),
     output:
         page="results/{experiment}/README.md",
         web_page=report(
