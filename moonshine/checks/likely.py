@@ -7,7 +7,8 @@ from torch import nn
 
 from moonshine.models.networks import build_network
 from moonshine.params import Params
-from moonshine.params.schema import PinnedFile
+from moonshine.params.schema import TEACHER, PinnedFile
+from moonshine.project.rows import parse_model
 from moonshine.runtime.device import missing_gpu
 
 
@@ -29,6 +30,7 @@ def likely_mistakes(params: Params) -> Iterator[str]:
     for name, network in params.networks.items():
         if network.init is not None and name in used - trained:
             yield f"networks.{name}.init: only published weights of it are used, so it begins no training"
+    yield from _other_normalisation(params)
     for name in params.fetch_teacher:
         if params.teacher != f"fetch/{name}":
             yield f"fetch_teacher.{name}: is not the teacher, so no student learns from it"
@@ -42,6 +44,20 @@ def likely_mistakes(params: Params) -> Iterator[str]:
         yield problem
     if params.machine.device == "cuda":
         yield from _nondeterministic_networks(params)
+
+
+def _other_normalisation(params: Params) -> Iterator[str]:
+    """Students that begin with weights which expect other pixels than they will see."""
+    row, _ = parse_model(params.teacher)
+    if row.stage != "fetch" or not params.checkpoints[row.network].normalisation:
+        return
+    key = f"{'fetch' if row.network in params.fetch else 'fetch_teacher'}.{row.network}.normalisation"
+    for name, network in params.networks.items():
+        if network.init == TEACHER:
+            yield (
+                f"networks.{name}.init: the teacher's weights were trained with {key}, but {name} sees the data set's "
+                "normalisation; if it learns worse than without init, leave init out"
+            )
 
 
 def _nondeterministic_networks(params: Params) -> Iterator[str]:

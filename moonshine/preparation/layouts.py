@@ -112,7 +112,7 @@ def find_layout(
     else:
         found = _folders(root)
     if len(found.classes) < 2:
-        raise DataError(f"{root}: {_too_few(root, found)}")
+        raise DataError(f"{root}: {_too_few(root, found, labels)}")
     if set(found.images) == {"train", "val"}:
         if validation_share is not None:
             raise DataError(f"{root}: has a validation split of its own; leave out dataset.validation_share")
@@ -124,7 +124,18 @@ def find_layout(
     return Layout(found.kind, found.classes, split, found.bytes, found.files, share)
 
 
-def _too_few(root: Path, found: _Found) -> str:
+def _too_few(root: Path, found: _Found, labels: str | None) -> str:
+    table = None if labels else next((path.name for path, _ in visible(root) if path.suffix.lower() == ".csv"), None)
+    if table:
+        return (
+            f"has no folders of two classes, but {table}; if that has the columns path and label, write "
+            f"`labels: {table}` into dataset (for `moonshine new`: --labels {table})"
+        )
+    if not found.classes and (loose := _loose_file(root)):
+        return (
+            f"{loose} is in no class's folder; move each image into a folder named after its class, or list paths and "
+            "labels in a CSV file and name that in dataset.labels"
+        )
     if not found.classes:
         return (
             "no images found; needs train/ and val/ with a folder per class, a folder per class, Parquet shards such "
@@ -134,6 +145,15 @@ def _too_few(root: Path, found: _Found) -> str:
     inside = only.is_dir() and any(path.is_dir() for path in only.iterdir())
     hint = f"; if the folders of classes are in {only}, name that in machine.raw_data.folder" if inside else ""
     return f"has only one class, {found.classes[0]!r}; a classifier needs two{hint}"
+
+
+def _loose_file(root: Path) -> str | None:
+    """A file where there should be folders of classes, relative to the root."""
+    for folder in (root, root / "train"):
+        for path, status in visible(folder) if folder.is_dir() else ():
+            if stat.S_ISREG(status.st_mode):
+                return path.relative_to(root).as_posix()
+    return None
 
 
 def _require_every_class(root: Path, found: _Found) -> None:

@@ -67,7 +67,13 @@ def raw_changes(params: Params) -> str | None:
         found = ", ".join(
             f"{split} has {now:,} images, not {then:,}" for split, (then, now) in counts.items() if then and then != now
         )
-    return f"{root}: {found} since {folder} was prepared; run `moonshine prepare && moonshine sync`" if found else None
+    if not found:
+        return None
+    cure = "run `moonshine prepare && moonshine sync`"
+    if len(layout.classes) != settings.classes:
+        classes = f"set dataset.classes, which is {settings.classes}, to {len(layout.classes)} in experiments/"
+        cure = f"{classes}, run `moonshine use` again, and then {cure.removeprefix('run ')}"
+    return f"{root}: {found} since {folder} was prepared; {cure}"
 
 
 @dataclass

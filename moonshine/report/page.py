@@ -13,6 +13,7 @@ from moonshine.report.figures.measured import Measured
 from moonshine.report.markdown import escape, prose
 from moonshine.report.rows import ResultRow, untaught
 from moonshine.report.tables import Cell, table_columns
+from moonshine.runtime.words import counted
 
 INTERACTIVE = "[report.html](report.html) has the same with sortable tables and interactive figures, in one file."
 NOT_RUN_YET = (
@@ -81,7 +82,7 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
     seeds = ", ".join(map(str, params.seeds))
     return (
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
-        f"{part}for {_plural(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}{weights}, "
+        f"{part}for {counted(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}{weights}, "
         f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}."
         f"{_other_recipes(params, name)}{_beginnings(params, name)} No. Params includes the running means "
         "and variances of batch norm, Trainable does not; MACs are multiply-accumulates per image. The best value of "
@@ -115,7 +116,7 @@ def _differing(recipe: Recipe, usual: Recipe) -> str:
         steps = f"learning rate {recipe.lr:g}, {_lowered(recipe)}"
         schedule = steps if recipe.lr_steps else f"constant learning rate {recipe.lr:g}"
     words = {
-        "epochs": _plural(recipe.epochs, "epoch"),
+        "epochs": counted(recipe.epochs, "epoch"),
         "images": _images(recipe),
         "class_weights": "classes of equal weight" if recipe.class_weights else "images of equal weight",
         "batch_size": f"batch size {recipe.batch_size}",
@@ -140,10 +141,6 @@ def _lowered(recipe: Recipe) -> str:
     """When the learning rate falls, if it does."""
     after = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
     return f"multiplied by {recipe.lr_factor:g} after {after} {', '.join(map(str, recipe.lr_steps))}"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def explanation(params: Params, rows: dict[str, ResultRow]) -> str:

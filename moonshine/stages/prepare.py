@@ -145,7 +145,8 @@ def _require_as_params_say(settings: Dataset, classes: int, channels: int) -> No
     """Networks are described from params.yaml, without data, so what it says about the images must be true."""
     for key, expected, found in (("classes", settings.classes, classes), ("channels", settings.channels, channels)):
         if found != expected:
-            raise ParamsError(f"dataset.{key}: {expected}, but {settings.source} has {found}")
+            cure = "; correct it in experiments/ and run `moonshine use` again" if settings.source == "folder" else ""
+            raise ParamsError(f"dataset.{key}: {expected}, but {settings.source} has {found}{cure}")
 
 
 def _check(prepared: Prepared, settings: Dataset) -> None:

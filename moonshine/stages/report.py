@@ -20,6 +20,7 @@ from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
 from moonshine.runtime.files import remove, write_bytes, write_json, write_text
 from moonshine.runtime.progress import say
+from moonshine.runtime.words import counted
 
 
 def report(params: Params, costs_of: CostsOf | None = None) -> None:
@@ -48,7 +49,8 @@ def report(params: Params, costs_of: CostsOf | None = None) -> None:
     write_json(folder / HEADLINE, shown)
     write_text(folder.parent / "README.md", index_page(folder.parent))
     missing = sum(row.metrics is None for row in rows.values())
-    say(f"{folder / 'README.md'}: {len(params.tables)} tables of {len(rows)} rows, {missing} not run")
+    count = f"{counted(len(params.tables), 'table')} of {counted(len(rows), 'row')}"
+    say(f"{folder / 'README.md'}: {count}, {missing} not run")
 
 
 def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Measured:

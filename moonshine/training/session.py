@@ -22,6 +22,7 @@ from moonshine.runtime import distributed
 from moonshine.runtime.device import choose_device
 from moonshine.runtime.device_errors import explain_device_error
 from moonshine.runtime.progress import say
+from moonshine.runtime.words import counted
 from moonshine.training.loop import TrainingLoop
 from moonshine.training.memory import batches_of_students, free_memory, measure_need
 from moonshine.training.objective import Objective
@@ -226,7 +227,13 @@ def _announce(params: Params, states: Iterable[TrainingState], images: int, devi
         distilled = f", teacher {params.teacher}, {method.objective}" if method else ""
         say(
             f"{state.row}: seed {state.seed}, {images:,} images, global batch size {recipe.batch_size}, "
-            f"{recipe.epochs} epochs, "
-            f"lr {recipe.lr:g} x {recipe.lr_factor:g} after epochs {recipe.lr_steps}, "
-            f"{device}, {recipe.threads} threads{distilled}"
+            f"{counted(recipe.epochs, 'epoch')}, {_learning_rate(recipe)}, "
+            f"{device}, {counted(recipe.threads, 'thread')}{distilled}"
         )
+
+
+def _learning_rate(recipe: Recipe) -> str:
+    if not recipe.lr_steps:
+        return f"lr {recipe.lr:g}"
+    epochs = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
+    return f"lr {recipe.lr:g} x {recipe.lr_factor:g} after {epochs} {', '.join(map(str, recipe.lr_steps))}"

@@ -60,6 +60,21 @@ def test_each_command_says_it_until_it_is_taken_in(project: Path) -> None:
     assert "since data/folder" not in run_moonshine("verify", cwd=project, check=False).stderr
 
 
+def test_a_new_class_is_said_to_be_counted_first(project: Path) -> None:
+    write_files(project / "raw", {f"owl/{index}.jpg": jpeg(600 + index) for index in range(3)})
+    now = len(CLASSES) + 1
+    said = (
+        "raw: 3 files added (owl/0.jpg, owl/1.jpg, ...) since data/folder was prepared; set dataset.classes, which is "
+        f"{len(CLASSES)}, to {now} in experiments/, run `moonshine use` again, and then "
+        "`moonshine prepare && moonshine sync`"
+    )
+    assert said in run_moonshine("status", cwd=project).stdout.splitlines()
+    refused = run_moonshine("prepare", cwd=project, check=False)
+    assert refused.returncode == 2
+    line = f"dataset.classes: {len(CLASSES)}, but folder has {now}; correct it in experiments/ and run `moonshine use`"
+    assert f"error: {line} again\n" in refused.stderr
+
+
 def touched(path: Path) -> None:
     os.utime(path)
 

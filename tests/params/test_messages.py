@@ -10,7 +10,7 @@ import pytest
 from benchmarks.separate_project import ROOT, load_params_dict, write_params
 from moonshine.errors import ParamsError
 from moonshine.params import read_params
-from tests.support.project import run_moonshine
+from tests.support.project import run_moonshine, toy_params
 
 NETWORKS = "networks.resnet18"
 WRONG: list[tuple[str, object, str]] = [
@@ -140,3 +140,24 @@ def test_the_experiments_give_no_warnings(experiment: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert list(likely_mistakes(read_params(experiment))) == []
+
+
+@pytest.mark.parametrize("section", ["fetch", "fetch_teacher"])
+def test_a_start_with_weights_of_another_normalisation_is_warned_of(section: str, tmp_path: Path) -> None:
+    params = toy_params()
+    checkpoint = {"url": "net.pth", "sha256": "0" * 64, "normalisation": {"mean": [0.5], "std": [0.5]}}
+    params[section] = {"teacher": checkpoint | ({"classes": 7} if section == "fetch_teacher" else {})}
+    params["networks"]["student"]["init"] = "teacher"
+    params.update(teacher="fetch/teacher", train=[], train_from_teacher=["student"], titles={})
+    params["tables"][0]["rows"] = ["distil/at/student"]
+    params["attention_maps"].update(scratch="train/student/seed0")
+    write_params(tmp_path, params)
+    said = run_moonshine("check", cwd=tmp_path).stderr
+    assert (
+        f"warning: params.yaml: networks.student.init: the teacher's weights were trained with {section}.teacher."
+        "normalisation, but student sees the data set's normalisation; if it learns worse than without init, leave "
+        "init out\n"
+    ) in said
+    del params[section]["teacher"]["normalisation"]
+    write_params(tmp_path, params)
+    assert "normalisation" not in run_moonshine("check", cwd=tmp_path).stderr

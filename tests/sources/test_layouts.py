@@ -229,7 +229,24 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda raw: raw.mkdir(),
         "no images found; needs train/ and val/ with a folder per class, a folder per",
     ),
-    "images without folders": (lambda raw: write_files(raw, {"1.jpg": b""}), "no images found; needs train/ and val/"),
+    "images without folders": (
+        lambda raw: write_files(raw, {"1.jpg": b""}),
+        "1.jpg is in no class's folder; move each image into a folder named after its class, or list paths and labels "
+        "in a CSV file and name that in dataset.labels",
+    ),
+    "splits without folders": (
+        lambda raw: write_files(raw, {"train/1.jpg": b"", "val/2.jpg": b""}),
+        "train/1.jpg is in no class's folder; move each image into a folder named after its class",
+    ),
+    "a table that is not named": (
+        lambda raw: write_files(raw, {"1.jpg": b"", "labels.csv": b"path,label"}),
+        "has no folders of two classes, but labels.csv; if that has the columns path and label, write `labels: "
+        "labels.csv` into dataset (for `moonshine new`: --labels labels.csv)",
+    ),
+    "a table beside a folder of images": (
+        lambda raw: write_files(raw, {"images/1.jpg": b"", "all.csv": b"path,label"}),
+        "has no folders of two classes, but all.csv; if that has the columns path and label, write `labels: all.csv`",
+    ),
     "one class": (lambda raw: write_pairs(raw, "cat"), "has only one class, 'cat'; a classifier needs two"),
     "classes one folder below": (lambda raw: write_pairs(raw, "all/cat", "all/dog"), "all, name that in machine.raw"),
     "a class of one image": (

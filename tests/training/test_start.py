@@ -106,6 +106,7 @@ def test_a_network_begins_with_a_published_file_and_a_new_head(trained: Path, pr
     write_params(project, params)
     said = run_moonshine("train", "teacher", *SEED, cwd=project).stderr
     state = load_file(trained / TEACHER)
+    assert ", global batch size 128, 1 epoch, lr 1e-12, cpu, 1 thread\n" in said
     assert f"train/teacher: begins with {len(state) - 2} tensors of net.pth; its classifier head is new" in said
     assert 'net.pth: took the entry state_dict, not epoch; removed "module." before all names' in said
     assert said.count("begins with") == said.count("took the entry") == 1
