@@ -6,6 +6,7 @@ from tabulate import tabulate
 
 from moonshine.params import Params
 from moonshine.params.schema import TEACHER, Recipe, Table
+from moonshine.project.rows import parse_model
 from moonshine.report.attention import Attention
 from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures.catalogue import FIGURES, drawable
@@ -84,9 +85,9 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
         f"{part}for {counted(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}{weights}, "
         f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}."
-        f"{_other_recipes(params, name)}{_beginnings(params, name)} No. Params includes the running means "
-        "and variances of batch norm, Trainable does not; MACs are multiply-accumulates per image. The best value of "
-        "each column is bold."
+        f"{_other_recipes(params, name)}{_beginnings(params, name)}{_other_classes(params, name)} "
+        "No. Params includes the running means and variances of batch norm, Trainable does not; MACs are "
+        "multiply-accumulates per image. The best value of each column is bold."
     )
 
 
@@ -107,6 +108,14 @@ def _beginnings(params: Params, name: Callable[[str], str]) -> str:
         if init := params.networks[row.network].init:
             rows.setdefault("the teacher's" if init == TEACHER else "given", []).append(name(params.title(row)))
     return "".join(f" Trained from {whose} weights: {', '.join(titles)}." for whose, titles in rows.items())
+
+
+def _other_classes(params: Params, name: Callable[[str], str]) -> str:
+    """A sentence on a teacher whose errors are in no table, else nothing."""
+    if not params.teacher_has_other_classes:
+        return ""
+    teacher = name(params.title(parse_model(params.teacher)[0]))
+    return f" The teacher, {teacher}, was trained on other classes, so its error is not measured."
 
 
 def _differing(recipe: Recipe, usual: Recipe) -> str:

@@ -14,7 +14,9 @@ from benchmarks.separate_project import commit_all, write_params
 from moonshine.models.architecture import architecture_of
 from moonshine.models.model_file import load_model, read_description
 from moonshine.models.networks import initialise
-from moonshine.params.schema import Network
+from moonshine.params.schema import Network, Params
+from moonshine.report.headline import headline
+from moonshine.report.page import protocol
 from moonshine.runtime.files import sha256
 from tests.pipeline.test_both_graphs import dvc_graph, require_the_same_graph
 from tests.support.plans import planned_by_dvc, planned_by_snakemake
@@ -110,6 +112,16 @@ def test_its_errors_are_not_measured(project: Path) -> None:
     assert result.stderr == f"error: {line}\n"
     assert json.loads(status(project))["measured"] == []
     assert "0 of 2 rows measured" in run_moonshine("status", cwd=project).stdout
+
+
+def test_the_page_says_why_it_has_no_error() -> None:
+    params = Params(**params_for())
+    text = protocol(params, {})
+    assert "Networks without published weights are trained for 1 epoch" in text
+    assert " The teacher, Teacher of others, was trained on other classes, so its error is not measured." in text
+    shown = headline(params, {})["teacher"]
+    assert (shown["title"], shown["top1"], shown["other_classes"]) == ("Teacher of others", None, True)
+    assert "other classes" not in protocol(Params(**toy_params()), {})
 
 
 def with_method(**keys: Any) -> dict[str, Any]:
