@@ -220,7 +220,7 @@ def _likely_cause(expected: State, found: State, architecture: Architecture) -> 
             classes = here[name][0] if here[name] else "no"
             return (
                 f"{name} is for {classes} classes, the network has {architecture['classes']}: pin a checkpoint of "
-                "these classes, begin a training with it by `init`, or name it in `fetch_teacher`"
+                f"these classes, begin a training with it by `init`, or name it in `fetch_teacher`, classes: {classes}"
             )
         first = next(name for name, shape in shapes.items() if len(shape) == 4)
         if wrong - head == {first} and len(here[first]) == 4:

@@ -140,8 +140,8 @@ CAUSES: dict[str, tuple[Callable[[], dict[str, torch.Tensor]], str]] = {
     ),
     "a head of another size": (
         lambda: {**with_shape("fc.weight", 1000, 8), "fc.bias": torch.zeros(1000)},
-        "fc.weight is for 1000 classes, the network has 10: pin a checkpoint of these classes, or begin a training "
-        "with it by `init`",
+        "fc.weight is for 1000 classes, the network has 10: pin a checkpoint of these classes, begin a training with "
+        "it by `init`, or name it in `fetch_teacher`, classes: 1000",
     ),
     "colours": (
         lambda: with_shape("conv1.weight", 4, 3, 3, 3),
