@@ -11,6 +11,7 @@ from moonshine.errors import ParamsError, first_line
 from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.convolutions import reasons_to_keep
 from moonshine.models.networks import build_network
+from moonshine.models.norms import norm_parameters
 from moonshine.models.weight_file import same_tensors
 from moonshine.params import Params
 from moonshine.params.schema import TEACHER
@@ -26,12 +27,14 @@ def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
     """Build networks, all or the named ones, without weights, and run the shape of an image through each.
 
     Raises ParamsError (exit code 2) with one line per network that cannot be built, lacks an attention point, has
-    nothing to substitute, cannot take the images, or would begin with nothing of the teacher.
+    nothing to substitute, cannot take the images, would begin with nothing of the teacher, or lacks the normalisation
+    layers that its recipe has a weight decay for.
     """
     dataset, learners = params.dataset, params.attention_students
     mistakes: list[str] = []
     for name in params.networks if names is None else names:
-        found = _mistakes(params.architecture(name), dataset.size, name in learners)
+        found = list(_mistakes(params.architecture(name), dataset.size, name in learners))
+        found += [] if found else _useless_decay(params, name)
         mistakes += (f"networks.{name}: {mistake}" for mistake in [*found, *_useless_start(params, name)])
     if mistakes:
         raise ParamsError("\n".join(mistakes))
@@ -48,6 +51,15 @@ def _useless_start(params: Params, name: str) -> Iterator[str]:
             yield f"init: the teacher's network {teacher} has no weight of the same name and shape; leave it out"
     except (ParamsError, *IMPOSSIBLE):
         return
+
+
+def _useless_decay(params: Params, name: str) -> Iterator[str]:
+    """Keys with a weight decay for normalisation layers, if a network has none of them."""
+    rows = [row for row in params.seeded_rows if row.network == name]
+    given = [row for row in rows if params.recipe_of(row).norm_weight_decay is not None]
+    if given and not norm_parameters(build_network(params.architecture(name))):
+        for key in dict.fromkeys(params.recipe_key(row, "norm_weight_decay") for row in given):
+            yield f"{key}: {params.networks[name].arch} has no normalisation layers, so it has no effect"
 
 
 def check_batch_norms(params: Params) -> None:

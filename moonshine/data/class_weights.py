@@ -1,4 +1,4 @@
-"""Weights of classes in the cross-entropy with the labels, so that classes with few images may count as much."""
+"""The cross-entropy with the labels, in which classes with few images may count as much and labels may be smoothed."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -14,12 +14,16 @@ def balanced_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
     return (len(labels) / (classes * counts)).float()
 
 
-def weighted_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """Mean over the batch of each image's cross-entropy, multiplied by the weight of its class if there are weights.
+def weighted_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Mean over the batch of each image's cross-entropy, weighted if there are weights of classes.
 
-    `logits` is (batch, classes), `labels` (batch,), `weights` (classes,). The sum is divided by the number of images,
-    not by the sum of their weights as PyTorch does: a batch's value must be the mean of its shares' values.
+    `logits` is (batch, classes), `labels` (batch,), `weights` (classes,). The target is 1 - smoothing for the label
+    plus smoothing / classes for each class, and each class's term is multiplied by its weight, as PyTorch's
+    cross_entropy does. But the sum is divided by the number of images, not by the sum of their weights: a batch's value
+    must be the mean of its shares' values.
     """
     if weights is None:
-        return cross_entropy(logits.float(), labels)
-    return (weights[labels] * cross_entropy(logits.float(), labels, reduction="none")).mean()
+        return cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+    return cross_entropy(logits.float(), labels, weights, reduction="none", label_smoothing=smoothing).mean()

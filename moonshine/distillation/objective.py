@@ -30,13 +30,15 @@ class Distillation:
         alpha: float | None = None,
         temperature: float = 4.0,
         class_weights: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
     ):
-        """The keyword arguments are the keys of a method in params.yaml, and the weights of classes.
+        """The keyword arguments are the keys of a method in params.yaml, and what a recipe has for the labels.
 
         `layers` are the paths of all the student's layers whose attention may be compared; `groups` picks some, counted
         from 1, each paired with the teacher's layer of that number. `beta` is one for all or one per group.
         The attention loss is added from `first_epoch` to `last_epoch`, counted from 1. `class_weights` (classes,)
-        multiply the cross-entropy with the labels; None for classes that count alike.
+        multiply the cross-entropy with the labels; None for classes that count alike. `label_smoothing` is the share
+        of its target that is spread evenly over all classes.
         Raises ValueError for an unknown form or if beta does not have one value per group.
         """
         self.alpha, self.temperature, self.groups, self.form = alpha, temperature, tuple(groups), form
@@ -51,7 +53,7 @@ class Distillation:
             *(f"attention_{group}" for group in self.groups),
         )
         self._first, self._last = first_epoch, last_epoch
-        self._class_weights = class_weights
+        self._class_weights, self._label_smoothing = class_weights, label_smoothing
         self._layers = tuple(layers[group - 1] for group in self.groups)
 
     def attach(self, network: nn.Module) -> None:
@@ -69,7 +71,7 @@ class Distillation:
         In float32, whatever the precision of the logits and features.
         """
         with torch.autocast(logits.device.type, enabled=False):
-            loss = weighted_cross_entropy(logits, labels, self._class_weights)
+            loss = weighted_cross_entropy(logits, labels, self._class_weights, self._label_smoothing)
             parts = [loss]
             if self.alpha is not None:
                 parts.append(knowledge_loss(logits.float(), teacher.logits, self.temperature))

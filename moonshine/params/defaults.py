@@ -161,7 +161,9 @@ def _licensed(dataset: Content, params: Content) -> list[str]:
 
 
 def _lr_steps(recipe: Content, params: Content) -> list[int] | None:
-    """After 30, 60 and 90 % of the epochs, as on ImageNet."""
+    """After 30, 60 and 90 % of the epochs, as on ImageNet; none for schedules without steps."""
+    if recipe.get("schedule") in ("cosine", "linear"):
+        return []
     if not (epochs := _count(recipe.get("epochs"))):
         return None
     return sorted({epochs * tenths // 10 for tenths in (3, 6, 9)} - {0, epochs})

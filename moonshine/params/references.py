@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from moonshine.models.attention_layers import attention_layers_of
-from moonshine.params.schema import JPEG_SOURCES, TEACHER, Augmentation, Dataset, Params
+from moonshine.models.names import is_torchvision_resnet
+from moonshine.params.schema import JPEG_SOURCES, TEACHER, Augmentation, Dataset, MisfitError, Params
 from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
 
@@ -215,11 +216,13 @@ def _recipe(params: Params, row: Row) -> Iterator[str]:
     try:
         recipe = params.recipe_of(row)
     except ValidationError as error:
-        yield from (_misfit(params, row, str(each["ctx"]["error"])) for each in error.errors())
+        yield from (_misfit(params, row, each["ctx"]["error"]) for each in error.errors())
         return
     if recipe.images and recipe.images < params.dataset.classes:
         yield f"{params.recipe_key(row, 'images')}: {recipe.images} images, but {params.dataset.classes} classes"
     yield from _augmentation(params.recipe_key(row, "augmentation"), recipe.augmentation, params.dataset)
+    if recipe.zero_init_residual and row in params.seeded_rows:
+        yield from _zero_init(params, row)
     if row.method:
         method = params.methods[row.method]
         of_row = "" if params.recipe_key(row, "epochs") == "recipe.epochs" else f" of {row}"
@@ -228,19 +231,29 @@ def _recipe(params: Params, row: Row) -> Iterator[str]:
                 yield f"methods.{row.method}.{key}: {epoch} is after the last of {recipe.epochs} epochs{of_row}"
 
 
-def _misfit(params: Params, row: Row, problem: str) -> str:
+def _zero_init(params: Params, row: Row) -> Iterator[str]:
+    """That residual blocks cannot begin as the identity."""
+    key, network = params.recipe_key(row, "zero_init_residual"), params.networks[row.network]
+    is_common = key == "recipe.zero_init_residual"
+    cure = f"; set networks.{row.network}.{key}: false" if is_common else "; leave it out"
+    if not is_torchvision_resnet(network.arch):
+        yield f"{key}: only valid for torchvision's ResNets, not for {network.arch} of {row}{cure}"
+    elif network.init is not None:
+        yield f"{key}: has no effect on {row}, whose weights begin as networks.{row.network}.init says{cure}"
+
+
+def _misfit(params: Params, row: Row, misfit: MisfitError) -> str:
     """Which key to correct, for what the schema says of a merged recipe: `lr_steps: 6 is not before the last of 5 ...`.
 
     The key may be in another place than the one that it does not fit; the one of the narrower place is to be corrected.
     """
-    key, _, reason = problem.partition(": ")
-    of_key = params.recipe_key(row, key)
-    of_other = params.recipe_key(row, {"lr_steps": "epochs", "processes": "batch_size"}[key])
+    of_key, of_other = (params.recipe_key(row, key) for key in (misfit.key, misfit.other))
     places = ["recipe", "networks", "methods"]
     if places.index(of_other.split(".")[0]) <= places.index(of_key.split(".")[0]):
-        return f"{of_key}: {reason} of {row}"
-    cure = f"; set {of_other.removesuffix('epochs')}lr_steps too" if key == "lr_steps" else ""
-    return f"{of_other}: {of_key}: {reason}{cure}"
+        return f"{of_key}: {misfit.reason} of {row}"
+    is_common = misfit.key == "processes"  # which no own recipe can set
+    cure = "" if is_common else f"; set {of_other.removesuffix(misfit.other)}{misfit.key} too"
+    return f"{of_other}: {of_key}: {misfit.reason}{cure}"
 
 
 def _augmentation(key: str, settings: Augmentation, dataset: Dataset) -> Iterator[str]:

@@ -39,6 +39,13 @@ LearningRate = Annotated[float, Field(gt=0)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 WeightDecay = Annotated[float, Field(ge=0)]
 ClassWeights = Literal["balanced"]
+Schedule = Literal["steps", "cosine", "linear"]
+Optimizer = Literal["sgd", "nesterov", "adamw"]
+WarmupEpochs = Annotated[int, Field(ge=0, lt=2**31)]
+LowestLearningRate = Annotated[float, Field(ge=0)]
+GradientNorm = Annotated[float, Field(gt=0)]
+LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
+AverageDecay = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, AfterValidator(check_url)]
@@ -272,8 +279,16 @@ def _ascending(steps: list[int]) -> list[int]:
 LearningRateSteps = Annotated[list[Epoch], AfterValidator(_ascending)]
 
 
+class MisfitError(ValueError):
+    """A key that does not fit another one of the same recipe, which may be in another place of params.yaml."""
+
+    def __init__(self, key: str, other: str, reason: str):
+        super().__init__(f"{key}: {reason}")
+        self.key, self.other, self.reason = key, other, reason
+
+
 class Recipe(Section):
-    """How networks are trained: SGD with momentum and a stepwise learning rate.
+    """How networks are trained.
 
     `Params.recipe_of` gives that of a row, with what `networks` and `methods` change in it.
     """
@@ -284,16 +299,35 @@ class Recipe(Section):
     """Images per step, summed over all processes. The last batch, or a process's share of it, must not be a single
     image if batch norm would then see one value per channel."""
     lr: LearningRate
-    """Initial learning rate."""
+    """Learning rate at the start, or after the warm-up."""
+    schedule: Schedule | None = None
+    """How the learning rate changes: by `steps`, as `lr_steps` has it; or, at every step of the optimiser, along half a
+    `cosine` or in a `linear` way from `lr` to `lr_min` at the end of training. `steps` if left out."""
     lr_steps: LearningRateSteps
     """Epochs, counted from 1, after each of which the learning rate is multiplied by `lr_factor`. `[]` keeps it
-    constant. If left out, after 30, 60 and 90 % of the epochs, rounded down."""
+    constant, and is required for other schedules than `steps`. If left out, `[]` for those, otherwise after 30, 60 and
+    90 % of the epochs, rounded down."""
     lr_factor: Share
-    """Factor by which the learning rate changes at each of `lr_steps`. If left out, 0.1."""
+    """Factor by which the learning rate changes at each of `lr_steps`; without these, it has no effect. If left out,
+    0.1."""
+    lr_min: LowestLearningRate | None = None
+    """Learning rate to which `cosine` and `linear` fall; 0 if left out."""
+    warmup_epochs: WarmupEpochs | None = None
+    """First epochs in which the learning rate rises linearly, at every step, from a hundredth of its value. `cosine`
+    and `linear` fall after them; `lr_steps` are counted from the start of training. 0 if left out."""
+    optimizer: Optimizer | None = None
+    """PyTorch's SGD, the same with Nesterov momentum, or AdamW. `sgd` if left out."""
     momentum: Momentum
-    """Momentum of PyTorch's SGD. If left out, 0.9."""
+    """Momentum of SGD. For `adamw`, beta1; its beta2 is 0.999. If left out, 0.9."""
     weight_decay: WeightDecay
-    """Weight decay of PyTorch's SGD. If left out, 0.0001."""
+    """Weight decay, as PyTorch's optimiser defines it: added to the gradient by SGD, decoupled in AdamW, where it
+    usually has to be larger. If left out, 0.0001."""
+    norm_weight_decay: WeightDecay | None = None
+    """Weight decay of the weights and biases of normalisation layers, usually 0. Biases of other layers have
+    `weight_decay`. The same as `weight_decay` if left out."""
+    clip_grad_norm: GradientNorm | None = None
+    """Largest L2 norm of the gradient of all parameters; a longer gradient is scaled down to it. Not limited if left
+    out."""
     augmentation: Augmentation
     """Random changes to the training images. If left out, `flip` and `crop_scale` as below for JPEG images; for small
     images, `flip` and a `pad` of an eighth of their size, rounded down."""
@@ -305,6 +339,15 @@ class Recipe(Section):
     class_weights: ClassWeights | None = None
     """`balanced` multiplies the cross-entropy of each image by images / (classes * images of its class), counted over
     the images that are trained on, so that each class counts as much as any other. Not weighted if left out."""
+    label_smoothing: LabelSmoothing | None = None
+    """Share of the target that is spread evenly over all classes in the cross-entropy with the labels, also in that of
+    a student. The validation loss is not smoothed. 0 if left out."""
+    ema_decay: AverageDecay | None = None
+    """Decay, per step, of an exponential moving average of the weights and of batch norm's statistics, such as 0.999.
+    The average is what is validated and published. 0, which is no average, if left out."""
+    zero_init_residual: bool | None = None
+    """Whether the weight of the last batch norm of each residual block is 0 at the start of training. For torchvision's
+    ResNets without `init`. `false` if left out."""
     precision: Precision
     """Precision of the forward and backward pass. `float32` has 23 bits of mantissa everywhere; `tf32` lets GPUs of
     NVIDIA's Ampere generation or later round the factors in convolutions and matrix products to 10 bits, which is
@@ -322,15 +365,38 @@ class Recipe(Section):
     has its own batch norm statistics."""
 
     @model_validator(mode="after")
-    def _steps_are_within_training(self) -> "Recipe":
+    def _schedule_is_within_training(self) -> "Recipe":
+        warmup = self.warmup_epochs or 0
+        if self.schedule in ("cosine", "linear") and self.lr_steps:
+            raise MisfitError("lr_steps", "schedule", f"must be [] with the {self.schedule} schedule")
         if self.lr_steps and self.lr_steps[-1] >= self.epochs:
-            raise ValueError(f"lr_steps: {self.lr_steps[-1]} is not before the last of {self.epochs} epochs")
+            reason = f"{self.lr_steps[-1]} is not before the last of {self.epochs} epochs"
+            raise MisfitError("lr_steps", "epochs", reason)
+        if warmup >= self.epochs:
+            raise MisfitError("warmup_epochs", "epochs", f"{warmup} is not less than the {self.epochs} epochs")
+        if self.lr_steps and self.lr_steps[0] <= warmup:
+            reason = f"{self.lr_steps[0]} is not after the {warmup} warm-up epochs"
+            raise MisfitError("lr_steps", "warmup_epochs", reason)
+        return self
+
+    @model_validator(mode="after")
+    def _lowest_learning_rate_is_reached(self) -> "Recipe":
+        if self.lr_min and self.schedule in (None, "steps"):
+            raise MisfitError("lr_min", "schedule", "has no effect on the steps schedule")
+        if self.lr_min and self.lr_min > self.lr:
+            raise MisfitError("lr_min", "lr", f"{self.lr_min:g} is more than the learning rate {self.lr:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> "Recipe":
+        if self.optimizer == "nesterov" and not self.momentum:
+            raise MisfitError("momentum", "optimizer", "must be more than 0 for the nesterov optimizer")
         return self
 
     @model_validator(mode="after")
     def _every_process_gets_images(self) -> "Recipe":
         if self.processes and self.processes > self.batch_size:
-            raise ValueError(f"processes: {self.processes} cannot share a batch of {self.batch_size}")
+            raise MisfitError("processes", "batch_size", f"{self.processes} cannot share a batch of {self.batch_size}")
         return self
 
 
@@ -344,20 +410,39 @@ class OwnRecipe(Section):
     """Instead of `recipe.batch_size`."""
     lr: LearningRate | None = None
     """Instead of `recipe.lr`."""
+    schedule: Schedule | None = None
+    """Instead of `recipe.schedule`. If that has `lr_steps` and this is not `steps`, `lr_steps: []` must be given
+    here too."""
     lr_steps: LearningRateSteps | None = None
     """Instead of `recipe.lr_steps`, all of them."""
     lr_factor: Share | None = None
     """Instead of `recipe.lr_factor`."""
+    lr_min: LowestLearningRate | None = None
+    """Instead of `recipe.lr_min`."""
+    warmup_epochs: WarmupEpochs | None = None
+    """Instead of `recipe.warmup_epochs`."""
+    optimizer: Optimizer | None = None
+    """Instead of `recipe.optimizer`."""
     momentum: Momentum | None = None
     """Instead of `recipe.momentum`."""
     weight_decay: WeightDecay | None = None
     """Instead of `recipe.weight_decay`."""
+    norm_weight_decay: WeightDecay | None = None
+    """Instead of `recipe.norm_weight_decay`."""
+    clip_grad_norm: GradientNorm | None = None
+    """Instead of `recipe.clip_grad_norm`."""
     augmentation: Augmentation | None = None
     """Instead of `recipe.augmentation`, with all its keys."""
     images: Count | None = None
     """Instead of `recipe.images`."""
     class_weights: ClassWeights | None = None
     """Instead of `recipe.class_weights`."""
+    label_smoothing: LabelSmoothing | None = None
+    """Instead of `recipe.label_smoothing`."""
+    ema_decay: AverageDecay | None = None
+    """Instead of `recipe.ema_decay`."""
+    zero_init_residual: bool | None = None
+    """Instead of `recipe.zero_init_residual`."""
     precision: Precision | None = None
     """Instead of `recipe.precision`; for a distilled row, that of its teacher's forward pass too."""
     compile: bool | None = None

@@ -21,6 +21,8 @@ NOT_RUN_YET = (
     'Rows marked "not run" have not been trained yet. `moonshine use {experiment}` and then either engine '
     "(`snakemake --cores all` or `dvc repro`) fills them in."
 )
+OF_SCHEDULE = ("schedule", "lr_steps", "lr_factor", "lr_min", "warmup_epochs")
+"""Keys of a recipe that together say how the learning rate changes."""
 
 
 def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured, attention: Attention | None) -> str:
@@ -74,7 +76,7 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
     images = f"{measured['n']:,} validation images" if measured else "validation images"
     count = len(params.seeds)
     over = f"mean ± standard deviation over {count} seeds" if count > 1 else "from one seed"
-    lowered = f", {_lowered(recipe)}" if recipe.lr_steps else ""
+    changed = f", {words}" if (words := _changes_of_rate(recipe)) else ""
     part = f"on {_images(recipe)} " if recipe.images else ""
     precision = "" if recipe.precision == "float32" else f" in {recipe.precision}"
     weights = ", classes of equal weight" if recipe.class_weights else ""
@@ -84,7 +86,7 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
     return (
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
         f"{part}for {counted(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}{weights}, "
-        f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{lowered}."
+        f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{changed}.{_further(recipe)}"
         f"{_other_recipes(params, name)}{_beginnings(params, name)}{_other_classes(params, name)} "
         "No. Params includes the running means and variances of batch norm, Trainable does not; MACs are "
         "multiply-accumulates per image. The best value of each column is bold."
@@ -121,22 +123,22 @@ def _other_classes(params: Params, name: Callable[[str], str]) -> str:
 def _differing(recipe: Recipe, usual: Recipe) -> str:
     """In what a row's recipe differs from the experiment's, in words."""
     schedule = ""
-    if (recipe.lr_steps, recipe.lr_factor) != (usual.lr_steps, usual.lr_factor):
-        steps = f"learning rate {recipe.lr:g}, {_lowered(recipe)}"
-        schedule = steps if recipe.lr_steps else f"constant learning rate {recipe.lr:g}"
+    if any(getattr(recipe, key) != getattr(usual, key) for key in OF_SCHEDULE):
+        changes = _changes_of_rate(recipe)
+        schedule = f"learning rate {recipe.lr:g}, {changes}" if changes else f"constant learning rate {recipe.lr:g}"
     words = {
         "epochs": counted(recipe.epochs, "epoch"),
         "images": _images(recipe),
         "class_weights": "classes of equal weight" if recipe.class_weights else "images of equal weight",
         "batch_size": f"batch size {recipe.batch_size}",
         "lr": schedule or f"learning rate {recipe.lr:g}",
-        "lr_steps": schedule,
-        "lr_factor": schedule,
+        **dict.fromkeys(OF_SCHEDULE, schedule),
         "momentum": f"momentum {recipe.momentum:g}",
         "weight_decay": f"weight decay {recipe.weight_decay:g}",
         "augmentation": "other augmentation",
         "precision": f"in {recipe.precision}",
         "compile": "compiled" if recipe.compile else "not compiled",
+        **_optional(recipe),
     }
     differing = [text for key, text in words.items() if getattr(recipe, key) != getattr(usual, key)]
     return ", ".join(dict.fromkeys(differing))
@@ -146,10 +148,37 @@ def _images(recipe: Recipe) -> str:
     return f"{recipe.images:,} training images" if recipe.images else "all training images"
 
 
-def _lowered(recipe: Recipe) -> str:
-    """When the learning rate falls, if it does."""
+def _changes_of_rate(recipe: Recipe) -> str:
+    """How the learning rate changes; empty if it does not."""
+    lowest = f"{recipe.lr_min or 0:g}"
     after = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
-    return f"multiplied by {recipe.lr_factor:g} after {after} {', '.join(map(str, recipe.lr_steps))}"
+    steps = f"multiplied by {recipe.lr_factor:g} after {after} {', '.join(map(str, recipe.lr_steps))}"
+    falls = {"cosine": f"lowered to {lowest} along a cosine", "linear": f"lowered linearly to {lowest}"}
+    fall = falls.get(recipe.schedule or "steps", steps if recipe.lr_steps else "")
+    rises = f"reached in {counted(recipe.warmup_epochs, 'epoch')} of linear warm-up" if recipe.warmup_epochs else ""
+    return " and ".join(filter(None, (rises, fall)))
+
+
+def _further(recipe: Recipe) -> str:
+    """A sentence on those keys of the recipe that may be left out and are not; else nothing."""
+    off = {"optimizer": "sgd", "label_smoothing": 0, "ema_decay": 0, "zero_init_residual": False}
+    words = [text for key, text in _optional(recipe).items() if getattr(recipe, key) not in (None, off.get(key))]
+    return f" Training uses {' and '.join(filter(None, (', '.join(words[:-1]), words[-1])))}." if words else ""
+
+
+def _optional(recipe: Recipe) -> dict[str, str]:
+    """Key of the recipe that may be left out -> what it does, in words."""
+    norms = recipe.weight_decay if recipe.norm_weight_decay is None else recipe.norm_weight_decay
+    smoothing, average = recipe.label_smoothing or 0, recipe.ema_decay or 0
+    averaged = f"a moving average of the weights (decay {average:g}), which is evaluated"
+    return {
+        "optimizer": {"nesterov": "Nesterov momentum", "adamw": "AdamW"}.get(recipe.optimizer or "sgd", "SGD"),
+        "norm_weight_decay": f"weight decay {norms:g} on normalisation layers",
+        "clip_grad_norm": f"gradients clipped to norm {recipe.clip_grad_norm or 0:g}",
+        "label_smoothing": f"label smoothing {smoothing:g}" if smoothing else "no label smoothing",
+        "zero_init_residual": f"{'' if recipe.zero_init_residual else 'no '}zero-initialised residual blocks",
+        "ema_decay": averaged if average else "no average of the weights",
+    }
 
 
 def explanation(params: Params, rows: dict[str, ResultRow]) -> str:

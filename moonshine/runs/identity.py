@@ -50,9 +50,9 @@ def identity_in_params(params: Params, row: Row, classes: int, in_channels: int)
     network = params.networks[row.network]
     described = architecture_of(network, classes, in_channels)
     recipe = params.recipe_of(row)
-    # a later key that is left out does not change the hash of runs from before it
-    later = {key for key in ("images", "class_weights") if getattr(recipe, key) is None}
-    parts: dict[str, Any] = {"recipe": recipe.model_dump(exclude=later), "network": described}
+    # a later key that is left out does not change the hash of runs from before it; processes was there from the start
+    left_out = {key for key, value in recipe if value is None} - {"processes"}
+    parts: dict[str, Any] = {"recipe": recipe.model_dump(exclude=left_out), "network": described}
     if row.method:
         parts["method"] = params.methods[row.method].model_dump(exclude={"recipe"})
     if network.init is not None:

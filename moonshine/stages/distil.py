@@ -49,7 +49,9 @@ def _train(params: Params, runs: list[RunFolder]) -> None:
     layers = {run.row: attention_layers_of(run.identity["network"]) for run in runs}
 
     def make_objective(row: Row, class_weights: torch.Tensor | None) -> Distillation:
-        return Distillation(layers[row], class_weights=class_weights, **_method(params, row).objective)
+        smoothing = params.recipe_of(row).label_smoothing or 0.0
+        settings = _method(params, row).objective
+        return Distillation(layers[row], class_weights=class_weights, label_smoothing=smoothing, **settings)
 
     def make_teacher(device: torch.device, recipe: Recipe) -> Teacher:
         path = artefacts.named_model(params.experiment, params.teacher)

@@ -16,6 +16,7 @@ def train(params: Params, network: str, seed: int) -> None:
         from moonshine.training.session import train_runs
 
         check_networks(params)  # all of them, or a teacher might be trained whose students cannot be
-        train_runs(params, [run], lambda row, class_weights: CrossEntropy(class_weights), None)
+        smoothing = params.recipe_of(run.row).label_smoothing or 0.0
+        train_runs(params, [run], lambda row, class_weights: CrossEntropy(class_weights, smoothing), None)
     if distributed.IS_MAIN:
         publish(params.experiment, run)

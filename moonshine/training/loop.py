@@ -19,6 +19,7 @@ from moonshine.runtime import distributed, signals
 from moonshine.runtime.progress import Progress, say
 from moonshine.training.publish import curve_csv
 from moonshine.training.replicas import share_statistics
+from moonshine.training.schedule import steps_per_epoch
 from moonshine.training.state import TrainingState
 
 SECONDS_BETWEEN_NOTES = 1.0
@@ -50,7 +51,7 @@ class TrainingLoop:
         self.states, self.teacher, self.train, self.val = dict(states), teacher, train, val
         self.recipe, self.seed = recipe, seed
         self.checkpoint_seconds, self.checkpoint_steps = checkpoint_seconds, checkpoint_steps
-        self.batches_per_epoch = -(-len(train) // recipe.batch_size)
+        self.batches_per_epoch = steps_per_epoch(recipe, len(train))
         steps = recipe.epochs * self.batches_per_epoch
         self._live = {
             state: LiveRun(folder.path, steps, self._step(state.epoch, state.batch))
@@ -101,8 +102,8 @@ class TrainingLoop:
         for state in list(self.states):
             if state.epoch != epoch or state not in self.states:  # a save during another's validation may drop it
                 continue
-            share_statistics(state.network)
-            measured = measure(state.network, self.val, self._stay_safe)
+            share_statistics(state.result)
+            measured = measure(state.result, self.val, self._stay_safe)
             if state not in self.states:  # or a save during its own
                 continue
             losses = {"validation loss": measured["loss"], "every step's loss": state.training_means()["loss"]}

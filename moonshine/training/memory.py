@@ -32,8 +32,9 @@ class Need:
 def measure_need(state: TrainingState, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> Need:
     """Train a throw-away network on one batch and measure the memory it takes.
 
-    `lasting` is weights, buffers, gradients and momentum. `passing` is, on a GPU, the allocator's peak above what was
-    allocated before; on a CPU, which keeps no such count, what the forward pass saves for the backward pass.
+    `lasting` is weights, buffers, gradients, the optimiser's state and the average of the weights. `passing` is, on a
+    GPU, the allocator's peak above what was allocated before; on a CPU, which keeps no such count, what the forward
+    pass saves for the backward pass.
     """
     saved: dict[int, int] = {}
 
@@ -48,8 +49,8 @@ def measure_need(state: TrainingState, images: torch.Tensor, labels: torch.Tenso
     noting = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with contextlib.nullcontext() if on_gpu else noting:
         state.step(images, labels, teacher)
-    weights = sum(parameter.nbytes for parameter in state.network.parameters())
-    lasting = 3 * weights + sum(buffer.nbytes for buffer in state.network.buffers())
+    gradients = sum(parameter.nbytes for parameter in state.network.parameters())
+    lasting = gradients + sum(tensor.nbytes for tensor in state.tensors())
     passing = torch.cuda.max_memory_allocated() - before if on_gpu else sum(saved.values())
     return Need(lasting, passing)
 

@@ -20,12 +20,15 @@ class Objective(Protocol):
 
 
 class CrossEntropy:
-    """Training on the labels alone; `class_weights` (classes,) if classes count differently."""
+    """Training on the labels alone; `class_weights` (classes,) if classes count differently.
+
+    `label_smoothing` is the share of the target that is spread evenly over all classes.
+    """
 
     parts: tuple[str, ...] = ("cross_entropy",)
 
-    def __init__(self, class_weights: torch.Tensor | None = None):
-        self._class_weights = class_weights
+    def __init__(self, class_weights: torch.Tensor | None = None, label_smoothing: float = 0.0):
+        self._class_weights, self._label_smoothing = class_weights, label_smoothing
 
     def attach(self, network: nn.Module) -> None:
         pass
@@ -33,5 +36,5 @@ class CrossEntropy:
     def __call__(
         self, logits: torch.Tensor, labels: torch.Tensor, teacher: None, epoch: int
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        loss = weighted_cross_entropy(logits, labels, self._class_weights)
+        loss = weighted_cross_entropy(logits, labels, self._class_weights, self._label_smoothing)
         return loss, [loss]

@@ -27,6 +27,7 @@ from moonshine.training.loop import TrainingLoop
 from moonshine.training.memory import batches_of_students, free_memory, measure_need
 from moonshine.training.objective import Objective
 from moonshine.training.replicas import joined
+from moonshine.training.schedule import steps_per_epoch
 from moonshine.training.start import Starts
 from moonshine.training.state import TrainingState
 
@@ -36,6 +37,17 @@ MakeTeacher = Callable[[torch.device, Recipe], Forward]
 
 SHARED = ("epochs", "images", "batch_size", "augmentation", "precision", "compile")
 """Keys of the recipe that decide the batches and what the teacher makes of them: equal in runs trained together."""
+
+OPTIONAL = (
+    "warmup_epochs",
+    "optimizer",
+    "norm_weight_decay",
+    "clip_grad_norm",
+    "label_smoothing",
+    "ema_decay",
+    "zero_init_residual",
+)
+"""Keys of the recipe that are announced if they are set."""
 
 
 def train_runs(
@@ -111,7 +123,14 @@ def _train_group(
 ) -> list[DivergedError]:
     """Train runs with equal batches to completion; returns the errors of those that diverged."""
     states = {
-        _resume(params.recipe_of(run.row), run, _objective(params, run.row, make_objective, train), device, starts): run
+        _resume(
+            params.recipe_of(run.row),
+            run,
+            _objective(params, run.row, make_objective, train),
+            device,
+            starts,
+            len(train),
+        ): run
         for run in runs
     }
     _announce(params, states, len(train), device)
@@ -124,7 +143,7 @@ def _train_group(
     for state in loop.states:
         if distributed.IS_MAIN:
             name = model_name(state.row, state.seed)
-            model = model_bytes(state.network, model_description(name, state.architecture, train.manifest))
+            model = model_bytes(state.result, model_description(name, state.architecture, train.manifest))
             made = {"history": state.history, **provenance(device, started), "trained_on": state.trained_on}
             states[state].finish(model, made)
     return failures
@@ -192,12 +211,13 @@ def _without_checkpoint(runs: Sequence[RunFolder]) -> list[RunFolder]:
 
 
 def _resume(
-    recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device, starts: Starts
+    recipe: Recipe, run: RunFolder, objective: Objective, device: torch.device, starts: Starts, images: int
 ) -> TrainingState:
-    """The state of a run at its newest checkpoint, or at the start."""
+    """The state of a run on so many images at its newest checkpoint, or at the start."""
     saved = distributed.broadcast_from_main(load_newest_checkpoint(run.path) if distributed.IS_MAIN else None)
     start = None if saved else starts.of(run)
-    state = TrainingState(run.row, run.identity["network"], objective, recipe, run.seed, device, start)
+    steps = steps_per_epoch(recipe, images)
+    state = TrainingState(run.row, run.identity["network"], objective, recipe, run.seed, device, start, steps)
     if saved:
         try:
             state.load_checkpoint(saved)
@@ -224,16 +244,19 @@ def _announce(params: Params, states: Iterable[TrainingState], images: int, devi
     for state in states:
         recipe = state.recipe
         method = params.methods[state.row.method] if state.row.method else None
+        further = "".join(f", {key} {value}" for key in OPTIONAL if (value := getattr(recipe, key)) is not None)
         distilled = f", teacher {params.teacher}, {method.objective}" if method else ""
         say(
             f"{state.row}: seed {state.seed}, {images:,} images, global batch size {recipe.batch_size}, "
-            f"{counted(recipe.epochs, 'epoch')}, {_learning_rate(recipe)}, "
+            f"{counted(recipe.epochs, 'epoch')}, lr {_rate_in_words(recipe)}{further}, "
             f"{device}, {counted(recipe.threads, 'thread')}{distilled}"
         )
 
 
-def _learning_rate(recipe: Recipe) -> str:
+def _rate_in_words(recipe: Recipe) -> str:
+    if recipe.schedule in ("cosine", "linear"):
+        return f"{recipe.lr:g} to {recipe.lr_min or 0:g} ({recipe.schedule})"
     if not recipe.lr_steps:
-        return f"lr {recipe.lr:g}"
+        return f"{recipe.lr:g}"
     epochs = "epoch" if len(recipe.lr_steps) == 1 else "epochs"
-    return f"lr {recipe.lr:g} x {recipe.lr_factor:g} after {epochs} {', '.join(map(str, recipe.lr_steps))}"
+    return f"{recipe.lr:g} x {recipe.lr_factor:g} after {epochs} {', '.join(map(str, recipe.lr_steps))}"

@@ -11,6 +11,7 @@ NAMES = {
     b"s": "start",
     b"w": "preparing",
     b"t": "training",
+    b"a": "averaging",
     b"c": "saving",
     b"e": "evaluation",
     b"f": "end of epoch",
@@ -37,6 +38,7 @@ def record_phases(path: Path, pause: str | None = None) -> None:
     import moonshine.stages.prepare
     import moonshine.stages.train
     import moonshine.training.loop
+    from moonshine.training.averaging import WeightAverage
     from moonshine.training.state import TrainingState
 
     path.write_bytes(b"s\0")
@@ -73,6 +75,7 @@ def record_phases(path: Path, pause: str | None = None) -> None:
     note_calls(moonshine.stages.distil, "publish", b"p")
     note_calls(TrainingState, "step", b"t")
     note_calls(TrainingState, "finish_epoch", b"f")
+    note_calls(WeightAverage, "update", b"a")
     enter(b"s")  # before any work
 
 

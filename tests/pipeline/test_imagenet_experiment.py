@@ -15,6 +15,7 @@ import torchvision
 import yaml
 
 from benchmarks.separate_project import ROOT
+from moonshine.params import read_params
 from tests.support.bad_server import serving
 from tests.support.checkpoints import write_checkpoint
 from tests.support.imagenet_archives import Archives
@@ -43,6 +44,19 @@ def test_the_experiment_for_gpus_differs_in_precision_and_machine_alone() -> Non
     recipe = {**original["recipe"], "precision": "bfloat16"}
     expected = {**original, "experiment": "imagenet-bf16", "recipe": recipe, "machine": for_gpus["machine"]}
     assert for_gpus == expected
+
+
+def test_the_experiment_with_a_modern_recipe_has_the_same_data_networks_and_teacher() -> None:
+    for_gpus, modern = (
+        yaml.safe_load((ROOT / f"experiments/{name}.yaml").read_text()) for name in ("imagenet-bf16", "imagenet-modern")
+    )
+    for key in ("seeds", "dataset", "networks", "fetch", "teacher", "train", "attention_maps", "machine"):
+        assert modern[key] == for_gpus[key]
+    params = read_params(ROOT / "experiments/imagenet-modern.yaml")
+    smoothing = {row.name: params.recipe_of(row).label_smoothing for row in params.seeded_rows}
+    assert {name for name, share in smoothing.items() if not share} == {row for row in smoothing if "/kd/" in row}
+    trained = {row.name for row in params.seeded_rows}
+    assert not any(trained & published.values.keys() for table in params.tables for published in table.published)
 
 
 @pytest.mark.slow

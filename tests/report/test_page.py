@@ -146,6 +146,35 @@ def test_rows_that_are_trained_in_another_way_are_named(project: Path, run_in_pr
     assert "Student (batch size 32, learning rate 0.02" in read_page(project)
 
 
+def test_a_recipe_is_told_in_words_as_far_as_it_is_set(project: Path, run_in_process: RunInProcess) -> None:
+    params = measured_params()
+    params["recipe"] |= {
+        "schedule": "cosine",
+        "lr_steps": [],
+        "warmup_epochs": 1,
+        "optimizer": "adamw",
+        "norm_weight_decay": 0.0,
+        "clip_grad_norm": 1.0,
+        "label_smoothing": 0.1,
+        "ema_decay": 0.999,
+        "zero_init_residual": True,
+    }
+    params["networks"]["student"]["recipe"] = {"schedule": "linear", "lr_min": 0.001, "warmup_epochs": 0}
+    off = {"label_smoothing": 0.0, "ema_decay": 0.0, "zero_init_residual": False, "optimizer": "nesterov"}
+    params["methods"]["at"]["recipe"] = {**off, "clip_grad_norm": 2.0, "norm_weight_decay": 0.01}
+    write_params(project, params)
+    run_in_process("report", cwd=project)
+    linear = "learning rate 0.05, lowered linearly to 0.001"
+    assert (
+        "weight decay 0.0001 and a learning rate of 0.05, reached in 1 epoch of linear warm-up and lowered to 0 along "
+        "a cosine. Training uses AdamW, weight decay 0 on normalisation layers, gradients clipped to norm 1, label "
+        "smoothing 0.1, zero-initialised residual blocks and a moving average of the weights (decay 0.999), which is "
+        f"evaluated. Trained in another way: From scratch ({linear}); Student ({linear}, Nesterov momentum, weight "
+        "decay 0.01 on normalisation layers, gradients clipped to norm 2, no label smoothing, no zero-initialised "
+        "residual blocks, no average of the weights). No. Params includes"
+    ) in read_page(project)
+
+
 def test_equal_means_of_unlike_seeds_are_equally_good(project: Path, run_in_process: RunInProcess) -> None:
     """21 of 1,800 images in each row: seeds are stored with six decimals, of which the sums differ."""
     for row, wrong in (("train/teacher", (7, 7, 7)), ("train/student", (6, 7, 8)), ("distil/at/student", (30, 30, 30))):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
@@ -33,6 +34,19 @@ def test_the_loss_over_all_images_is_the_mean_of_the_classes_losses() -> None:
 def test_the_loss_of_a_batch_is_the_mean_of_its_shares() -> None:
     shares = [weighted_cross_entropy(LOGITS[part], LABELS[part], WEIGHTS) for part in (slice(0, 4), slice(4, 8))]
     torch.testing.assert_close(torch.stack(shares).mean(), weighted_cross_entropy(LOGITS, LABELS, WEIGHTS))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_and_smoothing_are_those_of_pytorch_but_for_the_divisor(smoothing: float) -> None:
+    """PyTorch divides by the sum of the images' weights, which here is their number, because all images are there."""
+    logits = LOGITS.clone().requires_grad_()
+    ours = CrossEntropy(WEIGHTS, smoothing)(logits, LABELS, None, 1)[0]
+    theirs = cross_entropy(logits, LABELS, WEIGHTS, label_smoothing=smoothing)
+    torch.testing.assert_close(ours, theirs)
+    shares = [
+        weighted_cross_entropy(LOGITS[part], LABELS[part], WEIGHTS, smoothing) for part in (slice(0, 4), slice(4, 8))
+    ]
+    torch.testing.assert_close(torch.stack(shares).mean(), ours.detach())
 
 
 def test_the_cross_entropy_of_a_student_is_weighted_and_its_distillation_loss_is_not() -> None:

@@ -10,7 +10,6 @@ from moonshine.models.architecture import architecture_of
 from moonshine.params import Network, Params, Recipe
 from moonshine.project.rows import Row
 from moonshine.training.objective import CrossEntropy
-from moonshine.training.schedule import learning_rate
 from moonshine.training.state import TrainingState
 from tests.support.project import toy_params
 
@@ -20,11 +19,6 @@ TOY = Params.model_validate(toy_params())
 
 def recipe(**changes: object) -> Recipe:
     return TOY.recipe.model_copy(update=changes)
-
-
-def test_the_learning_rate_falls_after_the_epochs_listed() -> None:
-    steps = recipe(lr=0.1, lr_steps=[2, 4], lr_factor=0.5, epochs=5)
-    assert [learning_rate(steps, epoch) for epoch in range(1, 6)] == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025])
 
 
 def test_a_step_is_that_of_pytorchs_sgd() -> None:
