@@ -1,6 +1,6 @@
 """Whether the networks of params.yaml can be built and run, before anything is trained."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -32,12 +32,29 @@ def check_networks(params: Params, names: Iterable[str] | None = None) -> None:
     """
     dataset, learners = params.dataset, params.attention_students
     mistakes: list[str] = []
-    for name in params.networks if names is None else names:
+    chosen = list(params.networks if names is None else names)
+    for name in chosen:
         found = list(_mistakes(params.architecture(name), dataset.size, name in learners))
         found += [] if found else _useless_decay(params, name)
         mistakes += (f"networks.{name}: {mistake}" for mistake in [*found, *_useless_start(params, name)])
-    if mistakes:
+    if mistakes := mistakes or list(dict.fromkeys(_unfit_crops(params, chosen))):
         raise ParamsError("\n".join(mistakes))
+
+
+def _unfit_crops(params: Params, names: Collection[str]) -> Iterator[str]:
+    """That one of these networks, or the teacher it learns from, cannot take images of `crop_size`."""
+    channels = params.dataset.channels
+    for row in params.seeded_rows:
+        size = params.training_size(row)
+        if size == params.dataset.size or row.network not in names:
+            continue
+        key = f"{params.recipe_key(row, 'augmentation')}.crop_size"
+        for name in (row.network, *([parse_model(params.teacher)[0].network] if row.method else [])):
+            try:
+                network = build_network(params.architecture(name))
+            except (ParamsError, *IMPOSSIBLE):  # a teacher that is none of the named networks
+                continue
+            yield from (f"{key}: {name} {refusal}" for refusal in _refusal(network, (), channels, size, learns=False))
 
 
 def _useless_start(params: Params, name: str) -> Iterator[str]:
@@ -73,10 +90,10 @@ def check_batch_norms(params: Params) -> None:
         size = params.recipe_of(row).batch_size
         if size // (processes or 1) > 1:
             continue
-        network = build_network(params.architecture(row.network))
+        network, side = build_network(params.architecture(row.network)), params.training_size(row)
         try:
             with torch.no_grad():
-                network(torch.empty(1, dataset.channels, dataset.size, dataset.size, device="meta"))
+                network(torch.empty(1, dataset.channels, side, side, device="meta"))
         except ValueError:
             few = f"{size}{shared}, too few for the batch norm of {row.network}"
             raise ParamsError(f"{params.recipe_key(row, 'batch_size')}: {few}; choose another") from None

@@ -7,6 +7,7 @@ uint8 differs by one grey level in some pixels, because its weights have 15 bits
 
 import math
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -65,11 +66,16 @@ def training_pixels(
     flip: bool,
     random: np.random.Generator,
     channels: int = 3,
+    then: Callable[[Image.Image], Image.Image] | None = None,
 ) -> np.ndarray:
-    """A random crop scaled to (size, size, channels) uint8, flipped horizontally with p = 0.5 if `flip`."""
+    """A random crop scaled to (size, size, channels) uint8, flipped horizontally with p = 0.5 if `flip`.
+
+    `then` changes the result once more, before it becomes an array.
+    """
     crop = _random_crop(encoded, name, scale, random, channels).resize((size, size), Image.Resampling.BILINEAR)
     mirrored = flip and random.random() < 0.5
-    return _array(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
+    crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop
+    return _array(then(crop) if then else crop)
 
 
 def _array(image: Image.Image) -> np.ndarray:

@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Thread
@@ -14,11 +15,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from moonshine.data.augmentation import to_device
+from moonshine.data.augmentation import BatchAugmentation, to_device
 from moonshine.data.crops import evaluation_pixels, training_pixels
+from moonshine.data.mixing import Labels
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import derived_seed, epoch_order
 from moonshine.data.shares import share
+from moonshine.data.trivial_augment import TrivialAugment
 from moonshine.errors import DataError, MachineError
 from moonshine.images.decoding import decode
 from moonshine.images.store import Split
@@ -30,6 +33,7 @@ from moonshine.runtime.loading_workers import BATCHES_AHEAD, loading_workers
 from moonshine.runtime.signals import STOP_SIGNALS
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+TrainingBatch = tuple[torch.Tensor, Labels]
 
 SECONDS_FOR_A_BATCH = 600.0
 """After this long without a batch, a worker counts as hung."""
@@ -64,15 +68,19 @@ class JpegImages:
 
     def training_batches(
         self, augmentation: Augmentation, seed: int, epoch: int, batch_size: int, first: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Iterator[TrainingBatch]:
         """Batches `first`, first + 1, ... of an epoch: float images (batch, channels, height, width), int64 labels.
 
         Each image that an epoch visits comes exactly once; the last batch may be smaller. Each process gets a share of
         each batch.
         """
         several = self.visited[epoch_order(seed, epoch, len(self))].split(batch_size)[first:]
-        batches = [share(indices) for indices in several]
-        return self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
+        size = augmentation.crop_size or self.manifest["shape"][1]
+        finish = BatchAugmentation(augmentation, seed, epoch, len(self.labels), size)
+        batches = [finish.share(indices) for indices in several]
+        normalised = self._normalised(batches, self.training_pixels(augmentation, seed, epoch, batches))
+        for step, (indices, (images, labels)) in enumerate(zip(batches, normalised), start=first):
+            yield finish(step, indices, images, labels)
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in file order; each process gets the same number of batches, of any size."""
@@ -117,9 +125,10 @@ class _View(Dataset[torch.Tensor]):
     traceback.
     """
 
-    def __init__(self, source: Split):
+    def __init__(self, source: Split, size: int | None = None):
+        """`size` is the side of the images; that of the manifest if None."""
         self._source = source
-        self._channels, self._size, _ = source.manifest["shape"]
+        self._channels, self._size = source.manifest["shape"][0], size or source.manifest["shape"][1]
         self.image_bytes = self._size * self._size * self._channels
 
     def __getitems__(self, indices: list[int]) -> torch.Tensor | DataError:
@@ -144,19 +153,21 @@ class _View(Dataset[torch.Tensor]):
 
 class _TrainingView(_View):
     def __init__(self, source: Split, augmentation: Augmentation, seed: int, epoch: int):
-        super().__init__(source)
+        super().__init__(source, augmentation.crop_size)
         assert augmentation.crop_scale is not None
         self._scale, self._flip = (augmentation.crop_scale[0], augmentation.crop_scale[1]), augmentation.flip
         self._random = np.random.Generator(np.random.Philox(key=derived_seed("augmentation", seed, epoch)))
         self._start = self._random.bit_generator.state
+        self._trivial_augment = TrivialAugment(seed, epoch) if augmentation.trivial_augment else None
 
     def _pixels(self, index: int) -> np.ndarray:
         # as np.random.Philox(key, counter=[0, 0, 0, index]), but making one for each image takes 30 microseconds
         self._start["state"]["counter"] = np.array([0, 0, 0, index], np.uint64)
         self._random.bit_generator.state = self._start
         encoded = self._source.encoded(index)
-        name = self._name(index)
-        return training_pixels(encoded, name, self._size, self._scale, self._flip, self._random, self._channels)
+        then = partial(self._trivial_augment, index=index) if self._trivial_augment else None
+        size, random = self._size, self._random
+        return training_pixels(encoded, self._name(index), size, self._scale, self._flip, random, self._channels, then)
 
 
 class _EvaluationView(_View):

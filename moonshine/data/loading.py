@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from moonshine.data.augmentation import EpochAugmentation, to_device
-from moonshine.data.jpeg_images import Batch, JpegImages
+from moonshine.data.augmentation import BatchAugmentation, EpochAugmentation, to_device
+from moonshine.data.jpeg_images import Batch, JpegImages, TrainingBatch
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import epoch_order, first_images
 from moonshine.data.shares import share
@@ -41,19 +41,24 @@ class SmallImages:
 
     def training_batches(
         self, augmentation: Augmentation, seed: int, epoch: int, batch_size: int, first: int = 0
-    ) -> Iterator[Batch]:
+    ) -> Iterator[TrainingBatch]:
         """Batches `first`, first + 1, ... of an epoch: float images (batch, channels, height, width), int64 labels.
 
         Each image that an epoch visits comes exactly once; the last batch may be smaller. Each process gets a share of
         each batch.
         """
         augment = EpochAugmentation(augmentation, seed, epoch, len(self.labels))
+        finish = BatchAugmentation(augmentation, seed, epoch, len(self.labels), self.manifest["shape"][1])
         order = self.visited[epoch_order(seed, epoch, len(self))]
-        for batch in order.split(batch_size)[first:]:
-            indices = share(batch)
+        on_cpu = self.images.cpu() if augmentation.trivial_augment else None
+        for step, batch in enumerate(order.split(batch_size)[first:], start=first):
+            indices = finish.share(batch)
             on_device = to_device(indices, self.device)
-            images = self._normalisation.channels_first(augment(self.images[on_device], indices))
-            yield images, self.labels[on_device]
+            if on_cpu is None:
+                pixels = augment(self.images[on_device], indices)
+            else:
+                pixels = to_device(augment(on_cpu[indices], indices), self.device)
+            yield finish(step, indices, self._normalisation.channels_first(pixels), self.labels[on_device])
 
     def evaluation_batches(self, batch_size: int) -> Iterator[Batch]:
         """Every image exactly once, in file order; each process gets the same number of batches, of any size."""

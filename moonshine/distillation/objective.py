@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from moonshine.data.class_weights import weighted_cross_entropy
+from moonshine.data.mixing import Labels
 from moonshine.distillation.attention_transfer import FORMS, MEAN_SQUARE, attention_loss, attention_map
 from moonshine.distillation.knowledge_distillation import knowledge_loss
 from moonshine.distillation.teacher import TeacherOutputs
@@ -64,9 +65,9 @@ class Distillation:
         self._tap.remove()
 
     def __call__(
-        self, logits: torch.Tensor, labels: torch.Tensor, teacher: TeacherOutputs, epoch: int
+        self, logits: torch.Tensor, labels: Labels, teacher: TeacherOutputs, epoch: int
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """`logits` (batch, classes), `labels` (batch,); returns the total and its unweighted parts, scalars.
+        """`logits` (batch, classes), `labels` (batch,), or mixed; returns the total and its unweighted parts, scalars.
 
         In float32, whatever the precision of the logits and features.
         """

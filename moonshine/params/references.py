@@ -257,14 +257,22 @@ def _misfit(params: Params, row: Row, misfit: MisfitError) -> str:
 
 
 def _augmentation(key: str, settings: Augmentation, dataset: Dataset) -> Iterator[str]:
-    """JPEG images are cropped by area, small images after padding."""
+    """JPEG images are cropped by area, to any size; small images after padding."""
     source = dataset.source
     if source in JPEG_SOURCES:
         if settings.crop_scale is None:
             yield f"{key}.crop_scale: missing key; JPEG images are cropped by area, as a rule [0.08, 1.0]"
         if settings.pad is not None:
             yield f"{key}.pad: for small images, not for {source}"
+        if settings.crop_size and dataset.resize and settings.crop_size > dataset.resize:
+            larger = f"{settings.crop_size} is more than dataset.resize {dataset.resize}"
+            yield f"{key}.crop_size: {larger}, so every crop would be enlarged; choose less"
+    elif settings.crop_size is not None:
+        yield f"{key}.crop_size: for JPEG images, not for {source}, whose images all have dataset.size"
     elif settings.crop_scale is not None:
         yield f"{key}.crop_scale: for JPEG images, not for {source}"
     elif settings.pad and settings.pad >= dataset.size:
         yield f"{key}.pad: {settings.pad} would move images of {dataset.size} pixels out of sight"
+    size = settings.crop_size or dataset.size
+    if settings.cutout and settings.cutout > size:
+        yield f"{key}.cutout: {settings.cutout} is more than the {size} pixels of a training image; choose less"

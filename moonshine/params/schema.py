@@ -18,8 +18,10 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     Tag,
+    model_serializer,
     model_validator,
 )
 
@@ -262,6 +264,31 @@ class Augmentation(Section):
     crop_scale: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = None
     """Smallest and largest share of the area that a random crop takes, for JPEG images; not allowed for small ones. If
     left out, `[0.08, 1.0]`."""
+    crop_size: Count | None = None
+    """Side, in pixels, to which random crops of JPEG images are scaled, for training at another resolution than that of
+    `dataset.size`, which is used if left out. Validation, costs and attention maps stay at `dataset.size`."""
+    trivial_augment: bool | None = None
+    """Whether TrivialAugment changes each image, after crop and flip; `false` if left out."""
+    cutout: Count | None = None
+    """Side, in pixels, of a square that is erased from each image; no cutout if left out."""
+    random_erasing: Share | None = None
+    """Probability with which a random rectangle is erased from an image; no random erasing if left out."""
+    mixup: Annotated[float, Field(gt=0)] | None = None
+    """alpha of mixup, which replaces images by weighted means of two; no mixup if left out. With both `mixup` and
+    `cutmix`, each batch gets one of them, with equal probability."""
+    cutmix: Annotated[float, Field(gt=0)] | None = None
+    """alpha of cutmix, which pastes a box of another image into each image; no cutmix if left out."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images, and with them labels, are mixed."""
+        return self.mixup is not None or self.cutmix is not None
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A later key that is left out changes neither the identity of runs from before it nor their results pages."""
+        first = ("pad", "flip", "crop_scale")
+        return {key: value for key, value in dump(self).items() if key in first or value is not None}
 
     @model_validator(mode="after")
     def _scale_ascends(self) -> "Augmentation":
@@ -798,6 +825,10 @@ class Params(Section):
         own = {f"networks.{name}.recipe": network.recipe for name, network in self.networks.items()}
         own |= {f"methods.{name}.recipe": method.recipe for name, method in self.methods.items()}
         return {place: recipe.model_dump(exclude_none=True) for place, recipe in own.items() if recipe}
+
+    def training_size(self, row: Row) -> int:
+        """Side, in pixels, of the square images that the row is trained on."""
+        return self.recipe_of(row).augmentation.crop_size or self.dataset.size
 
     def title(self, row: Row) -> str:
         return self.titles.get(row.name, row.name)

@@ -8,13 +8,14 @@ from moonshine.params import Params
 from moonshine.params.schema import TEACHER, Recipe, Table
 from moonshine.project.rows import parse_model
 from moonshine.report.attention import Attention
+from moonshine.report.augmentation import augmentation_in_words, difference_in_words
 from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures.catalogue import FIGURES, drawable
 from moonshine.report.figures.measured import Measured
 from moonshine.report.markdown import escape, prose
 from moonshine.report.rows import ResultRow, untaught
 from moonshine.report.tables import Cell, table_columns
-from moonshine.runtime.words import counted
+from moonshine.runtime.words import counted, enumerated
 
 INTERACTIVE = "[report.html](report.html) has the same with sortable tables and interactive figures, in one file."
 NOT_RUN_YET = (
@@ -135,7 +136,7 @@ def _differing(recipe: Recipe, usual: Recipe) -> str:
         **dict.fromkeys(OF_SCHEDULE, schedule),
         "momentum": f"momentum {recipe.momentum:g}",
         "weight_decay": f"weight decay {recipe.weight_decay:g}",
-        "augmentation": "other augmentation",
+        "augmentation": difference_in_words(recipe.augmentation, usual.augmentation),
         "precision": f"in {recipe.precision}",
         "compile": "compiled" if recipe.compile else "not compiled",
         **_optional(recipe),
@@ -160,10 +161,11 @@ def _changes_of_rate(recipe: Recipe) -> str:
 
 
 def _further(recipe: Recipe) -> str:
-    """A sentence on those keys of the recipe that may be left out and are not; else nothing."""
+    """A sentence on augmentation, and on those keys of the recipe that may be left out and are not; else nothing."""
     off = {"optimizer": "sgd", "label_smoothing": 0, "ema_decay": 0, "zero_init_residual": False}
-    words = [text for key, text in _optional(recipe).items() if getattr(recipe, key) not in (None, off.get(key))]
-    return f" Training uses {' and '.join(filter(None, (', '.join(words[:-1]), words[-1])))}." if words else ""
+    words = [*augmentation_in_words(recipe.augmentation)]
+    words += [text for key, text in _optional(recipe).items() if getattr(recipe, key) not in (None, off.get(key))]
+    return f" Training uses {enumerated(words)}." if words else ""
 
 
 def _optional(recipe: Recipe) -> dict[str, str]:

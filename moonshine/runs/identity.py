@@ -2,7 +2,8 @@
 
 It leaves out paths, logging and checkpoint intervals, and the device: a finished run may be published on a machine
 without its GPU. It has the number of processes (in the recipe) and torch's version, because both change rounding, and
-for JPEG images the versions of the libraries that decode them and draw their crops. Nothing here imports torch.
+for JPEG images or TrivialAugment the versions of the libraries that decode, crop and change images. Nothing here
+imports torch.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.graph import CODE, PACKAGE, code_files
+from moonshine.project.records import Manifest
 from moonshine.project.rows import Row
 from moonshine.runtime.files import sha256
 
@@ -34,7 +36,7 @@ def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
         "code": {module: sha256(PACKAGE / module) for module in code_files(CODE[row.stage])},
         "torch": version("torch"),
         "torchvision": version("torchvision"),
-        **(_decoders() if manifest["encoding"] == "jpeg" else {}),
+        **(_decoders() if _uses_pillow(params, row, manifest) else {}),
     }
     if params.needs_teacher(row):
         identity["teacher"] = _teacher_hash(artefacts.named_model(params.experiment, params.teacher))
@@ -60,8 +62,15 @@ def identity_in_params(params: Params, row: Row, classes: int, in_channels: int)
     return parts
 
 
+def _uses_pillow(params: Params, row: Row, manifest: Manifest) -> bool:
+    return manifest["encoding"] == "jpeg" or bool(params.recipe_of(row).augmentation.trivial_augment)
+
+
 def _decoders() -> dict[str, str | None]:
-    """Versions of what turns JPEG images into pixels: Pillow, its JPEG library, and numpy, which draws the crops."""
+    """Versions of what turns JPEG images into pixels: Pillow, its JPEG library, and numpy, which draws the crops.
+
+    TrivialAugment is Pillow's arithmetic too.
+    """
     from PIL import features
 
     jpeg = features.version("libjpeg_turbo") or features.version("jpg")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from moonshine.data.mixing import Labels
 from moonshine.runtime.control_groups import control_groups
 from moonshine.training.state import TrainingState
 
@@ -29,7 +30,7 @@ class Need:
     passing: int
 
 
-def measure_need(state: TrainingState, images: torch.Tensor, labels: torch.Tensor, teacher: Any) -> Need:
+def measure_need(state: TrainingState, images: torch.Tensor, labels: Labels, teacher: Any) -> Need:
     """Train a throw-away network on one batch and measure the memory it takes.
 
     `lasting` is weights, buffers, gradients, the optimiser's state and the average of the weights. `passing` is, on a

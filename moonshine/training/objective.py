@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from moonshine.data.class_weights import weighted_cross_entropy
+from moonshine.data.mixing import Labels
 
 
 class Objective(Protocol):
@@ -15,7 +16,7 @@ class Objective(Protocol):
     def attach(self, network: nn.Module) -> None:
         """Called once with the network to train, before its first forward pass."""
 
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, teacher: Any, epoch: int) -> tuple[Any, ...]:
+    def __call__(self, logits: torch.Tensor, labels: Labels, teacher: Any, epoch: int) -> tuple[Any, ...]:
         """(total loss, parts): a scalar with gradient, and unweighted scalars in the order of `parts`."""
 
 
@@ -34,7 +35,7 @@ class CrossEntropy:
         pass
 
     def __call__(
-        self, logits: torch.Tensor, labels: torch.Tensor, teacher: None, epoch: int
+        self, logits: torch.Tensor, labels: Labels, teacher: None, epoch: int
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         loss = weighted_cross_entropy(logits, labels, self._class_weights, self._label_smoothing)
         return loss, [loss]

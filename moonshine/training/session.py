@@ -164,7 +164,8 @@ def _require_whole_batches(params: Params, run: RunFolder, train: Images) -> Non
         return
     try:
         with torch.no_grad():
-            build_network(run.identity["network"])(torch.empty(1, *train.manifest["shape"], device="meta"))
+            shape = train.manifest["shape"][0], params.training_size(run.row), params.training_size(run.row)
+            build_network(run.identity["network"])(torch.empty(1, *shape, device="meta"))
     except ValueError:
         shared = f", shared by {distributed.WORLD_SIZE} processes" if distributed.WORLD_SIZE > 1 else ""
         raise ParamsError(f"{leaves}{shared}, too few for the batch norm of {run.row}; choose another") from None

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from moonshine.data.mixing import Labels, correct_predictions
 from moonshine.data.order import derived_seed
 from moonshine.data.shares import summed
 from moonshine.errors import DivergedError
@@ -81,7 +82,7 @@ class TrainingState:
         # loss, its parts, correct predictions, images: summed on the device, read only on demand
         self._sums = torch.zeros(len(self.objective.parts) + 3, dtype=torch.float64, device=self.device)
 
-    def step(self, images: torch.Tensor, labels: torch.Tensor, teacher: Any, weight: float = 1.0) -> None:
+    def step(self, images: torch.Tensor, labels: Labels, teacher: Any, weight: float = 1.0) -> None:
         """Learn from one batch, or from this process's share of it, with its loss weighted by `weight`.
 
         A non-finite loss or gradient stops all updates from that step on; see `check`.
@@ -145,9 +146,9 @@ class TrainingState:
                 torch.cuda.manual_seed(seed)
 
     @staticmethod
-    def _summed(means: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _summed(means: torch.Tensor, logits: torch.Tensor, labels: Labels) -> torch.Tensor:
         """What the batch adds to the epoch's sums, over all processes."""
-        correct = (logits.argmax(1) == labels).sum()
+        correct = correct_predictions(logits, labels)
         of_share = [means * len(labels), correct.double()[None], correct.new_full((1,), len(labels))]
         return summed(torch.cat(of_share))
 

@@ -179,6 +179,19 @@ MISTAKES = {
         12,
         "recipe.augmentation.pad: 12 would move images of 12 pixels out of sight",
     ),
+    "photographs' size of small images": (
+        "recipe.augmentation.crop_size",
+        8,
+        "recipe.augmentation.crop_size: for JPEG images, not for digits, whose images all have dataset.size",
+    ),
+    "a square larger than the image": (
+        "recipe.augmentation.cutout",
+        13,
+        "recipe.augmentation.cutout: 13 is more than the 12 pixels of a training image; choose less",
+    ),
+    "no mixing at all": ("recipe.augmentation.mixup", 0, "recipe.augmentation.mixup: must be above 0, found 0"),
+    "a negative alpha": ("recipe.augmentation.cutmix", -1.0, "recipe.augmentation.cutmix: must be above 0"),
+    "more than always": ("recipe.augmentation.random_erasing", 1.5, "recipe.augmentation.random_erasing: must be"),
     "photographs' evaluation of small images": (
         "dataset.evaluation",
         {"resize": 28},
@@ -340,6 +353,43 @@ def test_photographs_are_not_padded(tmp_path: Path) -> None:
     params = changed("dataset", JPEG_DATASET)
     params["recipe"]["augmentation"] = {"crop_scale": [0.08, 1.0], "flip": True, "pad": 1}
     assert "recipe.augmentation.pad: for small images, not for folder" in complaint(tmp_path, params)
+
+
+def photographs_cropped_to(size: int, **keys: Any) -> dict[str, Any]:
+    params = changed("dataset", {**JPEG_DATASET, "size": 64, "evaluation": {"resize": 73}, "resize": 80})
+    params["recipe"]["augmentation"] = {"crop_scale": [0.08, 1.0], "flip": True, "crop_size": size, **keys}
+    return params
+
+
+def test_photographs_are_not_trained_on_at_more_than_their_size(tmp_path: Path) -> None:
+    line = "recipe.augmentation.crop_size: 81 is more than dataset.resize 80, so every crop would be enlarged"
+    assert line in complaint(tmp_path, photographs_cropped_to(81))
+    line = "recipe.augmentation.cutout: 33 is more than the 32 pixels of a training image"
+    assert line in complaint(tmp_path, photographs_cropped_to(32, cutout=33))
+
+
+def test_networks_must_take_the_size_that_they_are_trained_at(tmp_path: Path) -> None:
+    """The teacher too, at the size of its students."""
+    params = photographs_cropped_to(64)
+    params["networks"] = {"teacher": {"arch": "vgg11"}, "student": {"arch": "resnet18"}}
+    params["methods"]["at"] = {"alpha": 0.5, "temperature": 4.0}
+    params["attention_maps"]["distilled"] = "distil/at/student/seed0"
+    params["networks"]["student"]["points"] = ["conv1", "layer1", "layer2", "layer3", "layer4"]
+    write_params(tmp_path, params)
+    check_networks(read_params(tmp_path / "params.yaml"))
+    small = {"crop_scale": [0.08, 1.0], "flip": True, "crop_size": 16}
+    params["networks"]["student"]["recipe"] = {"augmentation": small}
+    write_params(tmp_path, params)
+    with pytest.raises(ParamsError) as error:
+        check_networks(read_params(tmp_path / "params.yaml"))
+    key = "networks.student.recipe.augmentation.crop_size"
+    assert str(error.value).startswith(f"{key}: teacher cannot take images of 3 x 16 x 16: ")
+    assert "\n" not in str(error.value)
+    small["crop_size"], params["recipe"]["batch_size"] = 32, 1
+    params["networks"]["student"]["recipe"] = {"augmentation": small}
+    write_params(tmp_path, params)
+    with pytest.raises(ParamsError, match="too few for the batch norm of student"):
+        check_batch_norms(read_params(tmp_path / "params.yaml"))
 
 
 def test_rows_that_dvc_would_take_for_one_are_refused(tmp_path: Path) -> None:

@@ -175,6 +175,21 @@ def test_a_recipe_is_told_in_words_as_far_as_it_is_set(project: Path, run_in_pro
     ) in read_page(project)
 
 
+def test_augmentation_is_told_in_words(project: Path, run_in_process: RunInProcess) -> None:
+    params = measured_params()
+    params["recipe"]["augmentation"] |= {"cutout": 4, "random_erasing": 0.1, "mixup": 0.2, "cutmix": 1.0}
+    params["networks"]["student"]["recipe"] = {"augmentation": {"flip": True, "trivial_augment": True}}
+    params["networks"]["teacher"] = {**params["networks"]["teacher"], "recipe": {"augmentation": {"flip": False}}}
+    write_params(project, params)
+    run_in_process("report", cwd=project)
+    used = "cutout of 4 pixels, random erasing (p = 0.1) and mixup (alpha 0.2) or cutmix (alpha 1)"
+    assert (
+        f"multiplied by 0.1 after epoch 1. Training uses {used}. Trained in another way: "
+        f"Teacher (other augmentation, without {used}); "
+        "From scratch, Student (other augmentation, with TrivialAugment). No. Params"
+    ) in read_page(project)
+
+
 def test_equal_means_of_unlike_seeds_are_equally_good(project: Path, run_in_process: RunInProcess) -> None:
     """21 of 1,800 images in each row: seeds are stored with six decimals, of which the sums differ."""
     for row, wrong in (("train/teacher", (7, 7, 7)), ("train/student", (6, 7, 8)), ("distil/at/student", (30, 30, 30))):

@@ -142,6 +142,24 @@ def test_of_jpeg_images_what_decodes_and_crops_them_is_in_it(tmp_path: Path, mon
     assert all(found[name] for name in ("pillow", "jpeg", "numpy"))
 
 
+def test_augmentation_that_is_left_out_is_not_in_it(params: Params) -> None:
+    """So that runs from before these keys keep their identity."""
+    found = run_identity(params, TRAIN, 0)["recipe"]["augmentation"]
+    assert found == {"pad": 1, "flip": False, "crop_scale": None}
+    values = {"crop_size": 8, "trivial_augment": True, "cutout": 4, "random_erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
+    for key, value in values.items():
+        given = params.recipe.augmentation.model_copy(update={key: value})
+        assert given.model_dump() == {**found, key: value}
+
+
+def test_trivial_augment_depends_on_pillow(params: Params) -> None:
+    lines = changed(TRAIN, "recipe.augmentation.trivial_augment", True, params)
+    assert "recipe.augmentation.trivial_augment: None -> True" in lines
+    assert any(line.startswith("pillow: ") for line in lines)
+    lines = changed(TRAIN, "recipe.augmentation.mixup", 0.2, params)
+    assert lines == ["recipe.augmentation.mixup: None -> 0.2"]
+
+
 def test_what_params_alone_determine_is_a_part_of_it(params: Params) -> None:
     """By which the engines tell what was made with other params."""
     part = identity_in_params(params, DISTIL, 10, 1)

@@ -79,10 +79,11 @@ def test_every_image_is_seen_exactly_once_an_epoch(steps: tuple[Path, Path]) -> 
 
 
 @pytest.mark.slow
-def test_the_gradient_is_that_of_the_whole_batch(steps: tuple[Path, Path]) -> None:
-    """With batch norm in eval mode; a batch of 7 makes shares of 4 and 3."""
+@pytest.mark.parametrize("name", ["gradients", "gradients-mixed"])
+def test_the_gradient_is_that_of_the_whole_batch(name: str, steps: tuple[Path, Path]) -> None:
+    """With batch norm in eval mode; a batch of 7 makes shares of 4 and 3, mixed or not."""
     first, second, alone = (
-        torch.load(folder / f"gradients-{rank}.pt") for folder, rank in ((steps[0], 0), (steps[0], 1), (steps[1], 0))
+        torch.load(folder / f"{name}-{rank}.pt") for folder, rank in ((steps[0], 0), (steps[0], 1), (steps[1], 0))
     )
     for name, gradient in alone.items():
         assert torch.equal(first[name], second[name])

@@ -32,8 +32,8 @@ def seen_images(data: SmallImages, params) -> list[list[list[int]]]:  # type: ig
     ]
 
 
-def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
-    """Of a distillation with batch norm in eval mode, where each image counts for itself.
+def gradients_of_one_step(data: SmallImages, params, size: int, **keys) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+    """Of a distillation with batch norm in eval mode, where each image counts for itself; `keys` are of augmentation.
 
     After the first step, without weight decay, they are what momentum remembers.
     """
@@ -43,7 +43,8 @@ def gradients_of_one_step(data: SmallImages, params, size: int) -> dict[str, tor
     recipe = params.recipe.model_copy(update={"weight_decay": 0.0})
     state = TrainingState(Row.parse("distil/at/student"), architecture, objective, recipe, 0, torch.device("cpu"))
     state.network.eval()
-    images, labels = next(data.training_batches(params.recipe.augmentation, 0, 1, size))
+    augmentation = params.recipe.augmentation.model_copy(update=keys)
+    images, labels = next(data.training_batches(augmentation, 0, 1, size))
     maps = [images.abs().mean(1)[:, :side, :side] for side in (12, 6, 3, 2)]
     state.step(images, labels, TeacherOutputs(images.new_zeros(0), maps), weight_of_share(len(labels), size))
     remembered = state.checkpoint()["optimizer"]["state"]
@@ -58,6 +59,8 @@ def main() -> None:
     folder = Path(sys.argv[2])
     with joined(torch.device("cpu")):
         torch.save(gradients_of_one_step(train, params, 7), folder / f"gradients-{distributed.RANK}.pt")
+        mixed = gradients_of_one_step(train, params, 7, mixup=1.0)
+        torch.save(mixed, folder / f"gradients-mixed-{distributed.RANK}.pt")
         for data in (train, val):
             data.labels = torch.arange(len(data))
         evaluated = [label for _, labels in val.evaluation_batches(BATCH_SIZE) for label in labels.tolist()]
