@@ -11,6 +11,7 @@ import torch
 from benchmarks import loader
 from benchmarks.engines import nothing_to_do
 from benchmarks.pairs import ROUNDS, Comparison, Worker, compare_calls, compare_workers, timed
+from benchmarks.steps import METHODS
 
 THREE = ("resnet18", "resnet34-sep", "resnet18-half")
 STEPS = "benchmarks.steps"
@@ -45,6 +46,17 @@ def _step(peer: str, pixels: str, student: str, task: str, how: str) -> None:
     ours = Worker(sys.executable, STEPS, task, pixels, student, threads=1)
     theirs = Worker(peer, STEPS, "torchdistill", pixels, student, threads=1)
     row(f"step, {student}, {pixels} px{how}", "torchdistill 1.1.5", compare_workers(ours, theirs))
+
+
+def losses(peer: str) -> None:
+    for method in METHODS:
+        if method != "AT":
+            for pixels in ("224", "28"):
+                ours, theirs = (
+                    Worker(sys.executable, STEPS, "ours_by", pixels, "resnet18", each, threads=1)
+                    for each in (method, "AT")
+                )
+                row(f"step, resnet18, {pixels} px, {method}", "the same by AT", compare_workers(ours, theirs))
 
 
 def together(peer: str) -> None:
@@ -120,7 +132,15 @@ def convolution_peak() -> float:
     return operations / min(seconds) / 1e9
 
 
-ROWS = {"steps": steps, "together": together, "epochs": epochs, "start": start, "engines": engines, "loading": loading}
+ROWS = {
+    "steps": steps,
+    "losses": losses,
+    "together": together,
+    "epochs": epochs,
+    "start": start,
+    "engines": engines,
+    "loading": loading,
+}
 
 if __name__ == "__main__":
     main()

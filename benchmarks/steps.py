@@ -26,6 +26,17 @@ LABEL_LOSS = {
     "target": {"uses_label": True},
 }
 SMALL = ("28", "14")
+AT: dict[str, Any] = {"beta": 750.0, "groups": [1, 2, 3, 4]}
+METHODS: dict[str, dict[str, Any]] = {
+    "AT": AT,
+    "KD": {"alpha": 0.9, "temperature": 4.0},
+    "standardised KD": {"alpha": 9.0, "temperature": 2.0, "cross_entropy": 1.0, "standardise_logits": True},
+    "DIST": {"dist": {}},
+    "DKD": {"dkd": {"alpha": 1.0, "beta": 0.5, "temperature": 1.0}},
+    "WTTM": {"ttm": {"weight": 4.0, "exponent": 0.2, "weighted": True}},
+    "AT + DIST": {**AT, "dist": {}},
+}
+"""Name -> what the student minimises."""
 
 
 def description(name: str, pixels: str) -> dict[str, Any]:
@@ -91,7 +102,7 @@ def make_teacher(pixels: str, compiled: bool = False) -> Any:
         return Teacher.load(path, "teacher", CPU, torch.float32, compiled)[0]
 
 
-def make_state(pixels: str, student: str, compiled: bool = False) -> Any:
+def make_state(pixels: str, student: str, compiled: bool = False, method: str = "AT") -> Any:
     from moonshine.distillation.objective import Distillation
     from moonshine.models.attention_layers import attention_layers_of
     from moonshine.params.schema import Recipe
@@ -112,15 +123,15 @@ def make_state(pixels: str, student: str, compiled: bool = False) -> Any:
         compile=compiled,
         threads=torch.get_num_threads(),
     )
-    objective = Distillation(attention_layers_of(architecture), beta=750.0, groups=[1, 2, 3, 4])
+    objective = Distillation(attention_layers_of(architecture), **METHODS[method])
     return TrainingState(Row("distil", student, "at"), architecture, objective, recipe, 0, CPU)
 
 
-def ours(pixels: str, *students: str, compiled: bool = False) -> Round:
+def ours(pixels: str, *students: str, compiled: bool = False, method: str = "AT") -> Round:
     """Steps of the students with one forward pass of the teacher."""
     start_as_the_command_does()
     teacher = make_teacher(pixels, compiled)
-    states = [make_state(pixels, student, compiled) for student in students]
+    states = [make_state(pixels, student, compiled, method) for student in students]
     images, labels = batch(pixels)
 
     def run_round() -> None:
@@ -136,6 +147,11 @@ def ours(pixels: str, *students: str, compiled: bool = False) -> Round:
 def ours_compiled(pixels: str, student: str) -> Round:
     """As `recipe.compile` has it."""
     return ours(pixels, student, compiled=True)
+
+
+def ours_by(pixels: str, student: str, method: str) -> Round:
+    """Steps by one of METHODS."""
+    return ours(pixels, student, method=method)
 
 
 def ours_apart(pixels: str, *students: str) -> Round:

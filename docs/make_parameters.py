@@ -25,6 +25,7 @@ PLACES = {
     "Recipe": ("recipe",),
     "Augmentation": ("recipe", "augmentation"),
     "Method": ("methods", "*"),
+    "Dist": ("methods", "*", "dist"),
     "Checkpoint": ("fetch", "*"),
     "PinnedFile": ("networks", "*", "init"),
     "Distil": ("distil",),

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from moonshine.costs.counts import Cost, cost
     from moonshine.deployment.onnx_file import export_onnx
     from moonshine.distillation.attention_transfer import attention_loss, attention_map
+    from moonshine.distillation.dist import dist_losses
+    from moonshine.distillation.dkd import dkd_losses
     from moonshine.distillation.knowledge_distillation import knowledge_loss
+    from moonshine.distillation.logit_standardisation import standardise_logits
+    from moonshine.distillation.ttm import ttm_loss
     from moonshine.models.attention_layers import attention_layers
     from moonshine.models.model_file import load_model
 
@@ -26,10 +30,14 @@ _HOMES = {
     "attention_map": "distillation.attention_transfer",
     "cheapen": "api",
     "cost": "costs.counts",
+    "dist_losses": "distillation.dist",
+    "dkd_losses": "distillation.dkd",
     "export_onnx": "deployment.onnx_file",
     "knowledge_loss": "distillation.knowledge_distillation",
     "list_convolutions": "api",
     "load_model": "models.model_file",
+    "standardise_logits": "distillation.logit_standardisation",
+    "ttm_loss": "distillation.ttm",
 }
 
 __all__ = [
@@ -41,10 +49,14 @@ __all__ = [
     "attention_map",
     "cheapen",
     "cost",
+    "dist_losses",
+    "dkd_losses",
     "export_onnx",
     "knowledge_loss",
     "list_convolutions",
     "load_model",
+    "standardise_logits",
+    "ttm_loss",
 ]
 
 

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from moonshine.distillation.attention_transfer import MEAN_SQUARE
+from moonshine.distillation.dist import DistSettings
+from moonshine.distillation.dkd import DkdSettings
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import Teacher, described
+from moonshine.distillation.ttm import TtmSettings
 from moonshine.models.attention_layers import attention_layers
 from moonshine.models.conv_spec import KNOWN
 from moonshine.models.convolutions import reasons_to_keep, substitute
@@ -58,13 +61,15 @@ class Distiller(nn.Module):
             optimizer.step()
             optimizer.zero_grad()
 
-    It is (1 - alpha) * cross-entropy + alpha * knowledge loss + beta * the sum of the layers' attention losses, in
-    float32. The teacher is a copy, frozen and in eval mode, which is not part of `parameters()` or `state_dict()`.
+    It is the sum of the cross-entropy and of the losses that are asked for, each times its weight, in float32. The
+    teacher is a copy, frozen and in eval mode, which is not part of `parameters()` or `state_dict()`.
     After each call, `parts` has the unweighted parts of the loss by name, and `logits` the student's output, detached.
     """
 
     parts: dict[str, torch.Tensor]
     logits: torch.Tensor
+    epoch: int
+    """The current epoch, counted from 1, to be set by the caller; only `warmup_epochs` of `dkd` depends on it."""
 
     def __init__(
         self,
@@ -74,6 +79,11 @@ class Distiller(nn.Module):
         beta: float | Sequence[float] | None = None,
         alpha: float | None = None,
         temperature: float = 4.0,
+        cross_entropy: float | None = None,
+        standardise_logits: bool = False,
+        dist: DistSettings | None = None,
+        dkd: DkdSettings | None = None,
+        ttm: TtmSettings | None = None,
         layers: Sequence[str] | None = None,
         teacher_layers: Sequence[str] | None = None,
         form: str = MEAN_SQUARE,
@@ -81,30 +91,35 @@ class Distiller(nn.Module):
         """`teacher` and `student` map images to logits, (batch, classes); the student may be compiled or distributed.
 
         `beta` is the weight of attention transfer, for all layers or each; 750 to 1000 suits the default form. `alpha`
-        and `temperature` are for knowledge distillation; 0.9 and 4 are usual. Give `beta`, `alpha` or both.
+        and `temperature` are for knowledge distillation; 0.9 and 4 are usual. `dist` has the keys beta, gamma and
+        temperature, by default 2, 2 and 1; `dkd` has alpha, beta, temperature and, if wanted, warmup_epochs; `ttm` has
+        weight, exponent and, if wanted, weighted. `standardise_logits` is for all of these but attention transfer.
+        Losses can be combined. `cross_entropy` is the weight of the cross-entropy with the labels; by default 1 - alpha
+        if there is an alpha, otherwise 1.
         `layers` are the paths of the student's layers whose attention is compared, with outputs of shape (batch,
         channels, height, width); `teacher_layers` are the teacher's, by default the same. Without them,
         `attention_layers` chooses the ends of the stages of torchvision's families.
         `form` is "mean-square", as the authors of attention transfer coded it, or "norm", the paper's equation.
 
         Raises ValueError if there is nothing to distil, if layers cannot be found or differ in number, for an unknown
-        form, and for DataParallel, whose replicas of the student cannot be observed.
+        form or a number out of range, and for DataParallel, whose replicas of the student cannot be observed.
         """
         super().__init__()
         betas = () if beta is None else tuple(beta) if isinstance(beta, Sequence) else (beta,)
-        if alpha is None and (beta is None or (betas and not any(betas))):
+        compares_logits = any(setting is not None for setting in (alpha, dist, dkd, ttm))
+        if not compares_logits and (beta is None or (betas and not any(betas))):
             raise ValueError(
-                "nothing to distil: give beta (attention transfer), alpha (knowledge distillation) or both"
+                "nothing to distil: give beta (attention transfer), alpha (knowledge distillation), dist, dkd or ttm"
             )
         if not (math.isfinite(temperature) and temperature > 0):
             raise ValueError(f"temperature: must be greater than 0, found {temperature}")
         for network in (teacher, student):
             if isinstance(without_wrappers(network), nn.DataParallel):
                 raise ValueError("DataParallel is not supported; use DistributedDataParallel")
-        if alpha is not None and not 0 <= alpha <= 1:
-            raise ValueError(f"alpha: {alpha} is not between 0 and 1")
+        if alpha is not None and cross_entropy is None and not 0 <= alpha <= 1:
+            raise ValueError(f"alpha: {alpha} is not between 0 and 1; with cross_entropy it may be larger")
         of_student, of_teacher = _paired(student, teacher, layers, teacher_layers) if beta is not None else ((), ())
-        self.student = student
+        self.student, self.epoch = student, 1
         self._objective = Distillation(
             of_student,
             beta=0.0 if beta is None else beta,
@@ -112,6 +127,11 @@ class Distiller(nn.Module):
             form=form,
             alpha=alpha,
             temperature=temperature,
+            cross_entropy=cross_entropy,
+            standardise_logits=standardise_logits,
+            dist=dist,
+            dkd=dkd,
+            ttm=ttm,
         )
         self._objective.attach(without_wrappers(student))
         weakref.finalize(self, self._objective.detach)  # a student may get another distiller later
@@ -129,12 +149,12 @@ class Distiller(nn.Module):
         logits = self.student(images)
         if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
             raise TypeError(f"the student returned {described(logits)}, not logits of shape (batch, classes)")
-        if self._objective.alpha is not None and logits.shape != of_teacher.logits.shape:
+        if self._objective.compares_logits and logits.shape != of_teacher.logits.shape:
             raise ValueError(
-                f"alpha: the student has {logits.shape[1]} classes, the teacher {of_teacher.logits.shape[1]}; "
-                "knowledge distillation needs the same ones"
+                f"the student has {logits.shape[1]} classes, the teacher {of_teacher.logits.shape[1]}; "
+                "losses that compare logits need the same ones"
             )
-        loss, parts = self._objective(logits, labels, of_teacher, epoch=1)
+        loss, parts = self._objective(logits, labels, of_teacher, self.epoch)
         self.parts = dict(zip(self._objective.parts, (part.detach() for part in parts)))
         self.logits = logits.detach()
         return loss

@@ -241,6 +241,36 @@ def test_under_autocast_the_loss_is_float32(
     torch.testing.assert_close(loss, exact, rtol=0.1, atol=0)
 
 
+def test_losses_of_logits_are_those_of_a_method(
+    teacher: nn.Module, student: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """And the warm-up goes by the epoch that the caller sets."""
+    student.eval()
+    distiller = moonshine.Distiller(
+        teacher,
+        student,
+        cross_entropy=0.5,
+        standardise_logits=True,
+        dist={"temperature": 4.0},
+        dkd={"alpha": 1.0, "beta": 2.0, "temperature": 3.0, "warmup_epochs": 4},
+        ttm={"weight": 5.0, "exponent": 0.3},
+    )
+    images, labels = batch
+    with torch.no_grad():
+        s, t = (moonshine.standardise_logits(network(images)) for network in (student, copy.deepcopy(teacher).eval()))
+        inter, intra = moonshine.dist_losses(s, t, 4.0)
+        target, other = moonshine.dkd_losses(s, t, labels, 3.0)
+        ttm = moonshine.ttm_loss(s, t, 0.3)
+        expected = {"dist_inter": inter, "dist_intra": intra, "dkd_target": target, "dkd_other": other, "ttm": ttm}
+        expected = {"cross_entropy": cross_entropy(student(images), labels), **expected}
+    for epoch, share in ((1, 0.25), (4, 1.0)):
+        distiller.epoch = epoch
+        weights = [0.5, 2.0, 2.0, share, 2 * share, 5.0]
+        total = distiller(*batch)
+        torch.testing.assert_close(distiller.parts, expected)
+        torch.testing.assert_close(total, sum(w * part for w, part in zip(weights, expected.values())))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("compiled", ["the distiller", "the student"])
 def test_compiled_it_is_the_same(
@@ -274,15 +304,15 @@ teacher = resnet18(num_classes=10).eval()
 student = moonshine.cheapen(teacher, "G(N)")
 images, labels = torch.randn(8, 3, 64, 64), torch.arange(8)
 if sys.argv[1] == "student":
-    distiller = moonshine.Distiller(teacher, DistributedDataParallel(student), alpha=0.9, beta=750.0)
+    distiller = moonshine.Distiller(teacher, DistributedDataParallel(student), alpha=0.9, beta=750.0, dist={})
 else:
-    distiller = DistributedDataParallel(moonshine.Distiller(teacher, student, alpha=0.9, beta=750.0))
+    distiller = DistributedDataParallel(moonshine.Distiller(teacher, student, alpha=0.9, beta=750.0, dist={}))
 distiller(images[4 * rank : 4 * rank + 4], labels[4 * rank : 4 * rank + 4]).backward()
 shared = [parameter.grad.clone() for parameter in student.parameters()]
 student.zero_grad()
-moonshine.Distiller(teacher, student, alpha=0.9, beta=750.0)(images, labels).backward()
+moonshine.Distiller(teacher, student, alpha=0.9, beta=750.0, dist={})(images, labels).backward()
 for ours, parameter in zip(shared, student.parameters()):
-    torch.testing.assert_close(ours, parameter.grad, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours, parameter.grad, rtol=1e-3, atol=1e-3)  # of gradients up to 9
 dist.destroy_process_group()
 """
 
@@ -326,6 +356,10 @@ def test_layers_can_be_named_for_any_network(batch: tuple[torch.Tensor, torch.Te
         ({"beta": [0.0, 0.0, 0.0, 0.0]}, "nothing to distil"),
         ({"alpha": 0.5, "temperature": 0.0}, "temperature: must be greater than 0, found 0.0"),
         ({"alpha": 1.5}, "alpha: 1.5 is not between 0 and 1"),
+        ({"dist": {"temperature": 0.0}}, "dist.temperature: must be greater than 0, found 0.0"),
+        ({"beta": 1.0, "standardise_logits": True}, "standardise_logits: no loss compares logits"),
+        ({"dkd": {"alpha": 0.0, "beta": 0.0, "temperature": 1.0}}, "dkd.alpha, dkd.beta: must not all be 0"),
+        ({"ttm": {"weight": 1.0, "exponent": -1.0}}, "ttm.exponent: must be greater than 0, found -1.0"),
         ({"beta": 1.0, "form": "square"}, 'form: unknown "square"; must be one of mean-square, norm'),
         ({"beta": [1.0, 2.0]}, "beta: 2 values for 4 groups"),
         ({"beta": []}, "beta: 0 values for 4 groups"),

@@ -7,7 +7,8 @@ are mixed is a property of a batch.
 import torch
 
 from moonshine.data.erasing import cutout_boxes, erase, random_erasing_boxes
-from moonshine.data.mixing import Labels, Mixing, share_with_partners
+from moonshine.data.labels import Labels
+from moonshine.data.mixing import Mixing, share_with_partners
 from moonshine.data.order import generator
 from moonshine.data.shares import share
 from moonshine.data.trivial_augment import TrivialAugment

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import cross_entropy
 
-from moonshine.data.mixing import Labels, MixedLabels
+from moonshine.data.labels import Labels, MixedLabels
 
 
 def balanced_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:

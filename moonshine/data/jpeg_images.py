@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from moonshine.data.augmentation import BatchAugmentation, to_device
 from moonshine.data.crops import evaluation_pixels, training_pixels
-from moonshine.data.mixing import Labels
+from moonshine.data.labels import Labels
 from moonshine.data.normalisation import Normalisation
 from moonshine.data.order import derived_seed, epoch_order
 from moonshine.data.shares import share

@@ -7,41 +7,13 @@ of an epoch is random, so the partner is too. One share is drawn per batch; it d
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 
+from moonshine.data.labels import MixedLabels
 from moonshine.data.order import generator
 from moonshine.data.shares import share
 from moonshine.params.schema import Augmentation
-
-
-@dataclass(frozen=True)
-class MixedLabels:
-    """Two labels per image: `share` of it is of class `own`, the rest of class `partner`, int64 (batch,) each."""
-
-    own: torch.Tensor
-    partner: torch.Tensor
-    share: float
-
-    def __len__(self) -> int:
-        return len(self.own)
-
-
-Labels = torch.Tensor | MixedLabels
-"""Class indices, int64 (batch,), or those of mixed images."""
-
-
-def correct_predictions(logits: torch.Tensor, labels: Labels) -> torch.Tensor:
-    """How many of the logits (batch, classes) are largest at the label, a scalar.
-
-    A prediction for a mixed image counts by the share of the predicted class, as in the code of mixup's authors.
-    """
-    predicted = logits.argmax(1)
-    if not isinstance(labels, MixedLabels):
-        return (predicted == labels).sum()
-    of_own, of_partner = ((predicted == classes).sum().double() for classes in (labels.own, labels.partner))
-    return labels.share * of_own + (1 - labels.share) * of_partner
 
 
 def share_with_partners(batch: torch.Tensor) -> torch.Tensor:

@@ -371,6 +371,11 @@ RULES: dict[Key, dict[str, Rule]] = {
     },
     ("recipe", "augmentation"): {"flip": _flip, "crop_scale": _crop_scale},
     ("methods", "*"): {"groups": _groups},
+    ("methods", "*", "dist"): {
+        "beta": lambda dist, params: 2.0,
+        "gamma": lambda dist, params: 2.0,
+        "temperature": lambda dist, params: 1.0,
+    },
     ("fetch", "*"): {"sha256": _sha256},
     ("fetch_teacher", "*"): {"sha256": _sha256},
     ("networks", "*", "init"): {"sha256": _sha256},

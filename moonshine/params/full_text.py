@@ -81,9 +81,9 @@ def _written(text: str, content: Content, filled: list[Key]) -> str | None:
         if section is None:
             return None
         names = [key[-1] for key in filled if key[:-1] == place and (id(section.node), key[-1]) not in done]
-        for name in sorted(names, key=section.rank):
+        for number, name in enumerate(sorted(names, key=section.rank)):
             done.add((id(section.node), name))  # an alias is this section again
-            edits.append(_edit(text, section, name, values[name]))
+            edits.append(_edit(text, section, name, values[name], is_first=number == 0))
             inside = section.braces or section.value(name)
             if inside is not None:
                 within = [".".join([*place, name][section.depth_of_braces :])] if section.braces else []
@@ -102,7 +102,7 @@ def _applied(text: str, edits: Iterable[_Edit]) -> str:
     return "".join([*parts, text[position:]])
 
 
-def _edit(text: str, section: _Section, name: str, value: Any) -> _Edit:
+def _edit(text: str, section: _Section, name: str, value: Any, is_first: bool) -> _Edit:
     given = section.value(name)
     if given is not None:  # a null
         start, end = given.start_mark.index, given.end_mark.index
@@ -114,7 +114,9 @@ def _edit(text: str, section: _Section, name: str, value: Any) -> _Edit:
         if end is not None:
             return _Edit(VALUE, end, end, f", {entry}")
         start = section.node.start_mark.index + 1
-        return _Edit(VALUE, start, start, f"{entry}, " if section.node.value else entry)
+        if section.node.value:
+            return _Edit(VALUE, start, start, f"{entry}, ")
+        return _Edit(VALUE, start, start, entry if is_first else f", {entry}")  # {} gets several in turn
     indent, lines = " " * section.node.start_mark.column, _lines(name, value)
     if end is None:
         start = section.node.start_mark.index

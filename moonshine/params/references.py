@@ -98,9 +98,9 @@ def _other_classes(params: Params) -> Iterator[str]:
                 yield f"{key}: {name} is in fetch_teacher, for other classes; add a network of another name for this"
     if params.teacher_has_other_classes:
         for method in dict.fromkeys([*params.distil.methods, *params.distil_more.methods]):
-            if method in params.methods and params.methods[method].alpha is not None:
+            if method in params.methods and params.methods[method].uses_logits:
                 yield (
-                    f"methods.{method}.alpha: {params.teacher} has other classes than the data set (fetch_teacher), so "
+                    f"methods.{method}: {params.teacher} has other classes than the data set (fetch_teacher), so "
                     "logits cannot be compared; transfer attention alone (beta and groups)"
                 )
 
@@ -229,6 +229,20 @@ def _recipe(params: Params, row: Row) -> Iterator[str]:
         for key, epoch in (("first_epoch", method.first_epoch), ("last_epoch", method.last_epoch)):
             if epoch and epoch > recipe.epochs:
                 yield f"methods.{row.method}.{key}: {epoch} is after the last of {recipe.epochs} epochs{of_row}"
+        if method.dkd and recipe.augmentation.mixes:
+            key = params.recipe_key(row, "augmentation")
+            yield (
+                f"methods.{row.method}.dkd: is not defined for images of two classes, which mixup and cutmix of {key} "
+                "make; leave out either"
+            )
+        warmup = method.dkd.warmup_epochs if method.dkd else None
+        if warmup and warmup > recipe.epochs:
+            yield f"methods.{row.method}.dkd.warmup_epochs: {warmup} is more than the {recipe.epochs} epochs{of_row}"
+        if method.standardise_logits and params.dataset.classes < 3:
+            yield (
+                f"methods.{row.method}.standardise_logits: standardised logits of {params.dataset.classes} classes do "
+                "not depend on the network; leave it out"
+            )
 
 
 def _zero_init(params: Params, row: Row) -> Iterator[str]:

@@ -555,8 +555,56 @@ class Network(Section):
         return self
 
 
+class Dist(Section):
+    """DIST (Huang et al. 2022): correlations of the student's probabilities with the teacher's."""
+
+    beta: Annotated[float, Field(ge=0)]
+    """Weight of the loss between the classes of an image. If left out, 2."""
+    gamma: Annotated[float, Field(ge=0)]
+    """Weight of the loss between the images of a batch, class by class. If left out, 2."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Temperature by which the logits of teacher and student are divided; the losses are multiplied by its square. If
+    left out, 1."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> "Dist":
+        if not self.beta and not self.gamma:
+            raise ValueError("beta, gamma: must not both be 0")
+        return self
+
+
+class Dkd(Section):
+    """DKD (Zhao et al. 2022): the label's probability and the other classes among themselves, apart."""
+
+    alpha: Annotated[float, Field(ge=0)]
+    """Weight of the loss of the label against all other classes."""
+    beta: Annotated[float, Field(ge=0)]
+    """Weight of the loss of the other classes among themselves."""
+    temperature: Annotated[float, Field(gt=0)]
+    """Temperature by which the logits of teacher and student are divided; the losses are multiplied by its square."""
+    warmup_epochs: Epoch | None = None
+    """Number of epochs over which both weights grow to their full size; full from the start if left out."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> "Dkd":
+        if not self.alpha and not self.beta:
+            raise ValueError("alpha, beta: must not both be 0")
+        return self
+
+
+class Ttm(Section):
+    """TTM and WTTM (Zheng and Yang 2024): the teacher alone is softened."""
+
+    weight: Annotated[float, Field(gt=0)]
+    """Weight of the loss."""
+    exponent: Annotated[float, Field(gt=0)]
+    """Exponent g of the teacher's probabilities: a temperature of 1 / g on the teacher alone."""
+    weighted: bool | None = None
+    """Whether images on which the teacher is undecided count more, which is WTTM. If left out, they do not."""
+
+
 class Method(Section):
-    """Attention transfer (`beta`, `groups`), knowledge distillation (`alpha`, `temperature`), or both."""
+    """What a student minimises: the cross-entropy with the labels and one or more losses against its teacher."""
 
     beta: Annotated[float, Field(ge=0)] | list[Annotated[float, Field(ge=0)]] | None = None
     """Weight of the attention loss: one for all `groups`, or a list with one for each. The loss is a mean over the
@@ -573,10 +621,23 @@ class Method(Section):
     last_epoch: Epoch | None = None
     """Last epoch in which the attention loss is added; the last of all if left out."""
 
-    alpha: Annotated[float, Field(ge=0, le=1)] | None = None
-    """Weight of the distillation loss; the cross-entropy with the labels has 1 - alpha."""
+    alpha: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the distillation loss; the cross-entropy with the labels has 1 - alpha. Above 1 only with
+    `cross_entropy`."""
     temperature: Annotated[float, Field(gt=0)] | None = None
     """Temperature T by which the logits of teacher and student are divided."""
+
+    cross_entropy: Annotated[float, Field(ge=0)] | None = None
+    """Weight of the cross-entropy with the labels. If left out, 1 - alpha in a method with `alpha`, otherwise 1."""
+    standardise_logits: bool | None = None
+    """Whether all losses that compare logits (`alpha`, `dist`, `dkd`, `ttm`) compare them with mean 0 and standard
+    deviation 1 for each image. If left out, they do not."""
+    dist: Dist | None = None
+    """Adds the losses of DIST."""
+    dkd: Dkd | None = None
+    """Adds the losses of DKD."""
+    ttm: Ttm | None = None
+    """Adds the loss of TTM or WTTM."""
 
     recipe: OwnRecipe | None = None
     """Keys of `recipe` that are different with this method. They win over those of the network."""
@@ -585,8 +646,22 @@ class Method(Section):
     def _knowledge_distillation_is_whole(self) -> "Method":
         if (self.alpha is None) != (self.temperature is None):
             raise ValueError("knowledge distillation needs both alpha and temperature")
-        if self.alpha is None and self.beta is None and self.groups is None:
-            raise ValueError("needs beta and groups (attention transfer), alpha and temperature (knowledge), or all")
+        if self.alpha is not None and self.alpha > 1 and self.cross_entropy is None:
+            raise ValueError(
+                f"alpha: must be at most 1, found {self.alpha:g}, because the cross-entropy has 1 - alpha; or set its "
+                "weight, cross_entropy"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> "Method":
+        if not self.uses_logits and self.beta is None and self.groups is None:
+            raise ValueError(
+                "needs beta and groups (attention transfer), alpha and temperature (knowledge distillation), dist, dkd "
+                "or ttm"
+            )
+        if self.standardise_logits and not self.uses_logits:
+            raise ValueError("standardise_logits: no loss compares logits; add alpha, dist, dkd or ttm")
         return self
 
     @model_validator(mode="after")
@@ -605,6 +680,11 @@ class Method(Section):
         if self.first_epoch and self.last_epoch and self.first_epoch > self.last_epoch:
             raise ValueError(f"first_epoch: {self.first_epoch} is after last_epoch {self.last_epoch}")
         return self
+
+    @property
+    def uses_logits(self) -> bool:
+        """Whether a loss compares logits, for which teacher and student must have the same classes."""
+        return any(loss is not None for loss in (self.alpha, self.dist, self.dkd, self.ttm))
 
     @property
     def objective(self) -> dict[str, Any]:

@@ -11,6 +11,15 @@ from moonshine.project import artefacts
 from moonshine.project.rows import Row
 
 ATTENTION = "attention_"
+LOGIT_LOSSES = {
+    "knowledge": "KD",
+    "dist_inter": "DIST, inter",
+    "dist_intra": "DIST, intra",
+    "dkd_target": "DKD, target",
+    "dkd_other": "DKD, other",
+    "ttm": "TTM",
+}
+"""Columns with a loss that compares logits, and their names in figures."""
 SHOWN = ("epoch", "lr", "train_top1", "val_top1")
 
 
@@ -37,6 +46,11 @@ def attention_groups(curve: pd.DataFrame) -> list[str]:
     return sorted(groups, key=lambda column: int(column.removeprefix(ATTENTION)))
 
 
+def logit_losses(curve: pd.DataFrame) -> list[str]:
+    """Columns with a loss that compares logits."""
+    return [column for column in LOGIT_LOSSES if column in curve.columns]
+
+
 def over_seeds(curve: pd.DataFrame, column: str) -> pd.DataFrame:
     """Mean, min and max over the seeds, by epoch."""
     return curve.groupby("epoch")[column].agg(["mean", "min", "max"])
@@ -46,7 +60,7 @@ def _read(path: Path, epochs: int) -> pd.DataFrame:
     again = "run the stage that trains it, or `dvc pull` and that stage"
     try:
         frame = pd.read_csv(path)
-        shown = frame[[*SHOWN, *attention_groups(frame)]].astype(float)
+        shown = frame[[*SHOWN, *attention_groups(frame), *logit_losses(frame)]].astype(float)
     except FileNotFoundError:
         raise DataError(f"{path}: missing; {again}") from None
     except (OSError, ValueError, KeyError) as error:

@@ -13,6 +13,7 @@ from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures.catalogue import FIGURES, drawable
 from moonshine.report.figures.measured import Measured
 from moonshine.report.markdown import escape, prose
+from moonshine.report.methods import objectives
 from moonshine.report.rows import ResultRow, untaught
 from moonshine.report.tables import Cell, table_columns
 from moonshine.runtime.words import counted, enumerated
@@ -88,7 +89,8 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
         f"{part}for {counted(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}{weights}, "
         f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{changed}.{_further(recipe)}"
-        f"{_other_recipes(params, name)}{_beginnings(params, name)}{_other_classes(params, name)} "
+        f"{_other_recipes(params, name)}{_beginnings(params, name)}{_other_classes(params, name)}"
+        f"{objectives(params, name)} "
         "No. Params includes the running means and variances of batch norm, Trainable does not; MACs are "
         "multiply-accumulates per image. The best value of each column is bold."
     )

@@ -141,7 +141,12 @@ def _definitions(params: Params) -> list[tuple[str, str]]:
         (f"networks.{name}", network.model_dump(exclude={"recipe"}, exclude_none=True))
         for name, network in params.networks.items()
     ]
-    methods = [(f"methods.{name}", method.objective) for name, method in params.methods.items()]
+    methods = list[tuple[str, dict[str, Any]]]()
+    for name, method in params.methods.items():
+        sections = {key: value for key, value in method.objective.items() if isinstance(value, dict)}
+        own = {key: value for key, value in method.objective.items() if key not in sections}
+        methods += [(f"methods.{name}", own)] if own else []
+        methods += [(f"methods.{name}.{key}", section) for key, section in sections.items()]
     return [(key, _plain(settings)) for key, settings in networks + methods]
 
 

@@ -25,6 +25,9 @@ from moonshine.runtime.files import sha256
 ENVIRONMENT = ("torch", "torchvision", "processes", "pillow", "jpeg", "numpy")
 """Parts of a run's identity that describe where it ran, which may not be this machine."""
 
+LATER_KEYS_OF_METHODS = ("cross_entropy", "standardise_logits", "dist", "dkd", "ttm")
+"""Keys of a method that are not in its identity if they are left out, as those of runs from before them."""
+
 
 def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
     """All that determines the trained network of `row` with `seed`, as plain values."""
@@ -56,7 +59,9 @@ def identity_in_params(params: Params, row: Row, classes: int, in_channels: int)
     left_out = {key for key, value in recipe if value is None} - {"processes"}
     parts: dict[str, Any] = {"recipe": recipe.model_dump(exclude=left_out), "network": described}
     if row.method:
-        parts["method"] = params.methods[row.method].model_dump(exclude={"recipe"})
+        method = params.methods[row.method]
+        later = {key for key in LATER_KEYS_OF_METHODS if getattr(method, key) is None}
+        parts["method"] = method.model_dump(exclude={"recipe", *later})
     if network.init is not None:
         parts["init"] = network.init if isinstance(network.init, str) else network.init.sha256
     return parts

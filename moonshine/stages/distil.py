@@ -76,6 +76,6 @@ def _check_teacher_matches(params: Params, runs: list[RunFolder], path: Path, te
         raise DataError(
             f"{path}: takes images of {teacher['input'][0]} channels, data/{dataset} has {manifest['shape'][0]}"
         )
-    uses_logits = any(_method(params, run.row).alpha is not None for run in runs)
+    uses_logits = any(_method(params, run.row).uses_logits for run in runs)
     if uses_logits and teacher["classes"] != manifest["classes"]:
-        raise DataError(f"{path}: was trained on other classes than data/{dataset}; use a method without alpha")
+        raise DataError(f"{path}: was trained on other classes than data/{dataset}; use attention transfer alone")

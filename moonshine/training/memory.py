@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from moonshine.data.mixing import Labels
+from moonshine.data.labels import Labels
 from moonshine.runtime.control_groups import control_groups
 from moonshine.training.state import TrainingState
 

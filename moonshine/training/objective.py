@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from moonshine.data.class_weights import weighted_cross_entropy
-from moonshine.data.mixing import Labels
+from moonshine.data.labels import Labels
 
 
 class Objective(Protocol):

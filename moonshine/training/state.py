@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from moonshine.data.mixing import Labels, correct_predictions
+from moonshine.data.labels import Labels, correct_predictions
 from moonshine.data.order import derived_seed
 from moonshine.data.shares import summed
 from moonshine.errors import DivergedError
@@ -32,6 +32,8 @@ PRECISIONS = {
 UNKNOWN = "an unknown processor"
 SMALLEST_SCALE = 2.0**-14
 """float16 gradients that overflow even at this loss scale are not caused by the scale."""
+
+CURE = "lower recipe.lr or the weights of the method's losses"
 
 
 class TrainingState:
@@ -174,14 +176,14 @@ class TrainingState:
             raise DivergedError(
                 f"{self.row} seed {self.seed}: loss or gradient not finite in epoch {self.epoch}, "
                 f"step {int(number) - 1}, lr {self._learning_rate(int(number) - 1):g} (loss {loss:.4g}: {named}); "
-                "lower recipe.lr or beta"
+                + CURE
             )
 
     def diverged(self, what: str) -> DivergedError:
         """The error for non-finite values although every step was finite, as after an update with a far too high lr."""
         return DivergedError(
             f"{self.row} seed {self.seed}: {what} not finite in epoch {self.epoch}, after step {self.batch - 1}, "
-            f"lr {self._learning_rate(max(self.batch - 1, 0)):g} ({self._means_in_words()}); lower recipe.lr or beta"
+            f"lr {self._learning_rate(max(self.batch - 1, 0)):g} ({self._means_in_words()}); {CURE}"
         )
 
     def _means_in_words(self) -> str:

@@ -16,8 +16,9 @@ from moonshine.data import erasing
 from moonshine.data.augmentation import EpochAugmentation
 from moonshine.data.class_weights import weighted_cross_entropy
 from moonshine.data.jpeg_images import JpegImages
+from moonshine.data.labels import MixedLabels, correct_predictions
 from moonshine.data.loading import Images, SmallImages, limited
-from moonshine.data.mixing import MixedLabels, Mixing, correct_predictions
+from moonshine.data.mixing import Mixing
 from moonshine.data.order import derived_seed, epoch_order, generator
 from moonshine.data.trivial_augment import TrivialAugment
 from moonshine.params.schema import Augmentation

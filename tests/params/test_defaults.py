@@ -111,6 +111,8 @@ DEFAULTS: list[tuple[dict[str, Any], str, Any]] = [
     ({}, "methods__at__groups", [1, 2, 3, 4]),
     ({"networks": WIDE}, "methods__at__groups", [1, 2, 3]),
     ({"methods": TWO_METHODS}, "methods__kd", TWO_METHODS["kd"]),
+    ({"methods": {"x": {"dist": {}}}}, "methods__x__dist", {"beta": 2.0, "gamma": 2.0, "temperature": 1.0}),
+    ({"methods": {"x": {"dist": {"gamma": 0.5}}}}, "methods__x__dist__gamma", 0.5),
     ({"methods": None}, "methods", {}),
     ({"methods": None}, "distil", {"networks": [], "methods": []}),
     ({}, "fetch", {}),
@@ -252,6 +254,8 @@ LAYOUTS = {
     "no newline at the end": SHORT.rstrip("\n"),
     "in braces": "{experiment: own, dataset: {source: digits, size: 12}, recipe: {epochs: 3,\n batch_size: 2, # two\n"
     " lr: 0.1}, networks: {a: {arch: resnet18}}, teacher: train/a/seed0}\n",
+    "an empty section": SHORT.replace("{beta: 100.0}", "{dist: {}}"),
+    "an empty section in lines": SHORT.replace("methods: {at: {beta: 100.0}}", "methods:\n  at:\n    dist: {}"),
     "nulls": SHORT + "train:\nseeds: null # ours\nfetch: ~\ndistil: {networks: [small], methods: }\n",
     "another order": "networks: {a: {arch: resnet18}}\nteacher: train/a/seed0\nmachine: {}\nrecipe:\n    lr: 0.1\n"
     "    batch_size: 2\n    epochs: 3\n\n# data\ndataset:\n  size: 12\n  source: digits\nexperiment: own\n",

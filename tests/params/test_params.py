@@ -133,10 +133,55 @@ MISTAKES = {
         [2, 3, 4, 5],
         "methods.at.groups: 5, but the teacher teacher has 4 groups",
     ),
-    "alpha above 1": ("methods.kd", {"alpha": 1.1, "temperature": 4.0}, "methods.kd.alpha: must be at most 1"),
+    "alpha above 1": ("methods.kd", {"alpha": 1.1, "temperature": 4.0}, "methods.kd: alpha: must be at most 1, found"),
     "no temperature": ("methods.kd", {"alpha": 0.9}, "knowledge distillation needs both alpha and temperature"),
     "temperature of 0": ("methods.kd", {"alpha": 0.9, "temperature": 0.0}, "methods.kd.temperature: must be above 0"),
     "a method of nothing": ("methods.kd", {}, "methods.kd: needs beta and groups (attention transfer), alpha and"),
+    "DIST without a weight": (
+        "methods.x",
+        {"dist": {"beta": 0.0, "gamma": 0.0, "temperature": 1.0}},
+        "methods.x.dist: beta, gamma: must not both be 0",
+    ),
+    "DKD without a weight": (
+        "methods.x",
+        {"dkd": {"alpha": 0.0, "beta": 0.0, "temperature": 1.0}},
+        "methods.x.dkd: alpha, beta: must not both be 0",
+    ),
+    "DKD without a temperature": (
+        "methods.x",
+        {"dkd": {"alpha": 1.0, "beta": 1.0}},
+        "methods.x.dkd.temperature: missing",
+    ),
+    "DKD with a negative weight": (
+        "methods.x",
+        {"dkd": {"alpha": -1.0, "beta": 1.0, "temperature": 1.0}},
+        "methods.x.dkd.alpha: must be at least 0",
+    ),
+    "a warm-up longer than the training": (
+        "methods.x",
+        {"dkd": {"alpha": 1.0, "beta": 1.0, "temperature": 1.0, "warmup_epochs": 3}},
+        "methods.x.dkd.warmup_epochs: 3 is more than the 2 epochs",
+    ),
+    "TTM with an exponent of 0": (
+        "methods.x",
+        {"ttm": {"weight": 1.0, "exponent": 0.0}},
+        "methods.x.ttm.exponent: must be above 0",
+    ),
+    "TTM with a weight of 0": (
+        "methods.x",
+        {"ttm": {"weight": 0.0, "exponent": 0.1}},
+        "methods.x.ttm.weight: must be above",
+    ),
+    "a negative cross-entropy": (
+        "methods.x",
+        {"ttm": {"weight": 1.0, "exponent": 0.1}, "cross_entropy": -1.0},
+        "methods.x.cross_entropy: must be at least 0",
+    ),
+    "standardised logits that nothing compares": (
+        "methods.at.standardise_logits",
+        True,
+        "methods.at: standardise_logits: no loss compares logits; add alpha, dist, dkd or ttm",
+    ),
     "a form of what isn't there": (
         "methods.kd",
         {"alpha": 0.9, "temperature": 4.0, "form": "norm"},

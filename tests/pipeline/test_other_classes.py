@@ -133,7 +133,7 @@ USED = "is in fetch_teacher, for other classes; add a network of another name fo
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "knowledge distillation": (
         with_method(alpha=0.9, temperature=4.0),
-        "methods.at.alpha: fetch/teacher has other classes than the data set (fetch_teacher), so logits cannot be "
+        "methods.at: fetch/teacher has other classes than the data set (fetch_teacher), so logits cannot be "
         "compared; transfer attention alone (beta and groups)",
     ),
     "no number of classes": (

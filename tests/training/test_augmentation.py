@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchmarks.separate_project import write_params
+from moonshine.data.labels import MixedLabels
 from moonshine.data.loading import SmallImages
-from moonshine.data.mixing import MixedLabels
 from moonshine.models.architecture import architecture_of
 from moonshine.params import Params, Recipe
 from moonshine.params.schema import Augmentation

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from moonshine.report.figures.encoding import FILES, Size
-from moonshine.report.figures.epoch_panels import attention_losses, training_curves
+from moonshine.report.figures.epoch_panels import attention_losses, losses_of_logits, training_curves
 from moonshine.report.figures.error_against_cost import error_against, pareto_front
 from moonshine.report.figures.gap_to_teacher import gap_to_teacher
 from moonshine.report.figures.measured import Measured
@@ -91,6 +91,15 @@ FIGURES = {
         "Lines are means over seeds; bands reach from the smallest value to the largest.",
         attention_losses,
     ),
+    "logit-losses": Drawing(
+        "Losses that compare logits",
+        lambda measured: (
+            "How far the student's logits are from the teacher's by each loss that its method adds, on the training "
+            "images and before the loss is weighted. Losses of different kinds have different scales."
+        ),
+        "Lines are means over seeds; bands reach from the smallest value to the largest.",
+        losses_of_logits,
+    ),
 }
 
 
@@ -100,6 +109,7 @@ def drawable(measured: Measured) -> list[str]:
         "gap-to-teacher": measured.teacher is not None and len(measured.rows) > 1,
         "training-curves": measured.epochs > 1,
         "attention-losses": bool(measured.attention_curves) and measured.epochs > 1,
+        "logit-losses": bool(measured.logit_curves) and measured.epochs > 1,
     }
     return [name for name in FIGURES if measured.rows and needs.get(name, True)]
 

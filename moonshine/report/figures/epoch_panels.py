@@ -5,10 +5,11 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from moonshine.report.curves import ATTENTION, attention_groups, over_seeds
+from moonshine.project.rows import Row
+from moonshine.report.curves import ATTENTION, LOGIT_LOSSES, attention_groups, logit_losses, over_seeds
 from moonshine.report.figures.encoding import Size, by_method, columns, data, ticked
 from moonshine.report.figures.labels import wrapped
-from moonshine.report.figures.measured import Measured
+from moonshine.report.figures.measured import COLOURS, Measured
 from moonshine.report.figures.scales import Scale
 
 GROUP_COLOURS = ["#1f83c6", "#0a9c74", "#d36a00", "#b55fa0"]
@@ -54,6 +55,35 @@ def training_curves(measured: Measured, size: Size) -> Any:
 
 def attention_losses(measured: Measured, size: Size) -> Any:
     """One panel per distilled row: the attention loss of each group over the epochs."""
+    curves = measured.attention_curves
+    groups = sorted({group for curve in curves.values() for group in attention_groups(curve)}, key=_number)
+    names = {group: f"group {_number(group)}" for group in groups}
+    colours = [GROUP_COLOURS[number % len(GROUP_COLOURS)] for number in range(len(names))]
+    return _loss_panels(measured, size, curves, "group", names, colours, "attention loss")
+
+
+def _number(group: str) -> int:
+    return int(group.removeprefix(ATTENTION))
+
+
+def losses_of_logits(measured: Measured, size: Size) -> Any:
+    """One panel per distilled row: each loss that compares logits over the epochs."""
+    curves = measured.logit_curves
+    present = {column for curve in curves.values() for column in logit_losses(curve)}
+    names = {column: name for column, name in LOGIT_LOSSES.items() if column in present}
+    return _loss_panels(measured, size, curves, "part", names, COLOURS[: len(names)], "loss")
+
+
+def _loss_panels(
+    measured: Measured,
+    size: Size,
+    curves: dict[Row, pd.DataFrame],
+    kind: str,
+    names: dict[str, str],
+    colours: list[str],
+    title: str,
+) -> Any:
+    """One panel per curve, with a line for each of its columns in `names`; `kind` is the field of their names."""
     frames = [
         over_seeds(curve, column)
         .reset_index()
@@ -61,26 +91,26 @@ def attention_losses(measured: Measured, size: Size) -> Any:
             row=measured.titles[row],
             network=measured.networks[row.network],
             method=measured.method(row),
-            group=f"group {column.removeprefix(ATTENTION)}",
+            **{kind: names[column]},
         )
-        for row, curve in measured.attention_curves.items()
-        for column in attention_groups(curve)
+        for row, curve in curves.items()
+        for column in names
+        if column in curve.columns
     ]
     frame = pd.concat(frames, ignore_index=True)
     scale = _fitted(frame)
-    y = _logarithmic("mean", "attention loss", scale)
-    groups = list(dict.fromkeys(sorted(frame["group"], key=lambda name: int(name.split()[1]))))
-    range_ = [GROUP_COLOURS[number % len(GROUP_COLOURS)] for number in range(len(groups))]
-    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, columns=columns(groups, size))
-    colour = alt.Color("group:N", scale=alt.Scale(domain=groups, range=range_), title=None, legend=legend)
+    y = _logarithmic("mean", title, scale)
+    shown = list(names.values())
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3, symbolOpacity=1, columns=columns(shown, size))
+    colour = alt.Color(f"{kind}:N", scale=alt.Scale(domain=shown, range=colours), title=None, legend=legend)
     tooltip = [
         alt.Tooltip("row:N", title="model"),
-        alt.Tooltip("group:N"),
+        alt.Tooltip(f"{kind}:N"),
         alt.Tooltip("epoch:Q"),
         alt.Tooltip("loss:Q", format=".3g"),
     ]
     base = _drawn(alt.Chart(), scale, loss="mean")
-    titles = [measured.titles[row] for row in measured.attention_curves]
+    titles = [measured.titles[row] for row in curves]
     return _curve_panels(measured, size, frame, base, y, colour, tooltip, panel=("row", titles))
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import pandas as pd
 
 from moonshine.project.rows import Row
-from moonshine.report.curves import attention_groups
+from moonshine.report.curves import attention_groups, logit_losses
 from moonshine.report.rows import ResultRow, untaught
 
 GREY = "#7d8590"
@@ -90,3 +90,9 @@ class Measured:
     @property
     def attention_curves(self) -> dict[Row, pd.DataFrame]:
         return {row: curve for row, curve in self.curves.items() if attention_groups(curve)}
+
+    @property
+    def logit_curves(self) -> dict[Row, pd.DataFrame]:
+        """Curves with losses that compare logits; none if all of them are knowledge distillation."""
+        curves = {row: curve for row, curve in self.curves.items() if logit_losses(curve)}
+        return curves if any(logit_losses(curve) != ["knowledge"] for curve in curves.values()) else {}
