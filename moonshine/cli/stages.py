@@ -180,8 +180,9 @@ def _report(options: argparse.Namespace) -> None:
     experiment = params.experiment
     curves = [artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds]
     metrics = [artefacts.metrics(experiment, row) for row in params.evaluated_rows]
+    confusions = [artefacts.confusion(experiment, row) for row in params.evaluated_rows]
     maps = artefacts.attention_maps(experiment).glob("*")
-    with unchanged(options, "report", [*curves, *metrics, *maps]):
+    with unchanged(options, "report", [*curves, *metrics, *confusions, *maps]):
         require_results(params, options.params)
         set_aside_leftovers(params)
         report(params, partial(_costs, params) if options.partial else None)

@@ -65,7 +65,12 @@ def _leftovers(params: Params) -> Iterator[Path]:
         yield from _files(artefacts.model(experiment, row, 0).parent) - models
     curves = {artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds}
     yield from _files(artefacts.all_curves(experiment)) - curves
-    for folder, file in ((artefacts.all_metrics, artefacts.metrics), (artefacts.all_scores, artefacts.scores)):
+    of_rows = (
+        (artefacts.all_metrics, artefacts.metrics),
+        (artefacts.all_scores, artefacts.scores),
+        (artefacts.all_confusions, artefacts.confusion),
+    )
+    for folder, file in of_rows:
         yield from _files(folder(experiment)) - {file(experiment, row) for row in params.evaluated_rows}
 
 

@@ -743,9 +743,13 @@ class Table(Section):
     """A sentence that explains the table to an outsider: inline Markdown without HTML."""
     rows: Annotated[list[str], Field(min_length=1)]
     """Rows, in order."""
-    columns: Annotated[list[Literal["top1", "top5", "parameters", "learnable", "macs", "size"]], Field(min_length=1)]
-    """Columns, in order: `top1` and `top5` are errors in per cent, `parameters` counts batch norm's running statistics,
-    `learnable` does not, `size` is that of the model file."""
+    columns: Annotated[
+        list[Literal["top1", "top5", "balanced_error", "parameters", "learnable", "macs", "size"]],
+        Field(min_length=1),
+    ]
+    """Columns, in order: `top1` and `top5` are errors in per cent, `balanced_error` is the mean of the top-1 errors of
+    all classes, `parameters` counts batch norm's running statistics, `learnable` does not, `size` is that of the model
+    file."""
     published: list[Published] = []
     """Columns of published values, next to the measured ones."""
 

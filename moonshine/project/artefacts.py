@@ -38,6 +38,11 @@ def record(experiment: str, row: Row, seed: int | None = None) -> Path:
     return base.with_name(base.name + ".json") if seed is None else base / f"seed{seed}.json"
 
 
+def predictions(experiment: str, row: Row, seed: int | None = None) -> Path:
+    """What one network predicts for each validation image; a fetched one has no seed."""
+    return Path("models", experiment, "predictions", model_name(row, seed) + ".parquet")
+
+
 def curve(experiment: str, row: Row, seed: int) -> Path:
     """Errors and losses per epoch."""
     return all_curves(experiment) / row.name / f"seed{seed}.csv"
@@ -62,6 +67,15 @@ def scores(experiment: str, row: Row) -> Path:
 
 def all_scores(experiment: str) -> Path:
     return Path("results", experiment, "scores")
+
+
+def confusion(experiment: str, row: Row) -> Path:
+    """Which classes the networks of a row mistake for which."""
+    return all_confusions(experiment) / f"{row}.csv"
+
+
+def all_confusions(experiment: str) -> Path:
+    return Path("results", experiment, "confusion")
 
 
 def results_folder(experiment: str) -> Path:

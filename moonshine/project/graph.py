@@ -20,7 +20,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "fetch_teacher": ("images", "models", "stages/fetch.py"),
     "train": (*_TRAINING, "stages/train.py"),
     "distil": (*_TRAINING, "distillation", "stages/distil.py"),
-    "evaluate": ("costs", "data", "evaluation", "images", "models", "stages/evaluate.py"),
+    "evaluate": ("costs", "data", "evaluation", "images", "models", "predictions", "stages/evaluate.py"),
     "attention_maps": (
         "data",
         "distillation",

@@ -104,6 +104,8 @@ class MeasuredSeed(TypedDict):
     top1: float
     top5: float
     loss: float
+    balanced_error: NotRequired[float]
+    """The mean over classes of each class's top-1 error."""
     n: int
     model_sha256: str
     model_bytes: int
@@ -129,6 +131,8 @@ class Metrics(TypedDict):
     top1: Spread
     top5: Spread
     loss: Spread
+    balanced_error: NotRequired[Spread]
+    """Missing in metrics of earlier versions."""
     seeds: NotRequired[dict[str, MeasuredSeed]]
     model_sha256: NotRequired[str]
     model_bytes: NotRequired[int]

@@ -1,6 +1,6 @@
 """results/<experiment>/README.md: the page that a reviewer reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tabulate import tabulate
 
@@ -9,8 +9,9 @@ from moonshine.params.schema import TEACHER, Recipe, Table
 from moonshine.project.rows import parse_model
 from moonshine.report.attention import Attention
 from moonshine.report.augmentation import augmentation_in_words, difference_in_words
+from moonshine.report.class_errors import CONFUSION_HEADINGS, CONFUSIONS_TITLE, TITLE, ClassErrors
 from moonshine.report.comparison import EXPLANATION
-from moonshine.report.figures.catalogue import FIGURES, drawable
+from moonshine.report.figures.catalogue import CONFUSION, FIGURES, drawable
 from moonshine.report.figures.measured import Measured
 from moonshine.report.markdown import escape, prose
 from moonshine.report.methods import objectives
@@ -33,9 +34,12 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
     for table in params.tables:
         blocks += _table(table, rows)
     blocks += ["## Reading the differences", explanation(params, rows)]
-    for name in drawable(measured):
-        figure = FIGURES[name]
-        blocks += [f"## {figure.title}", figure.said(measured), picture(f"figures/{name}", figure.title)]
+    drawn = {name: _figure(name, measured) for name in drawable(measured)}
+    of_classes = drawn.pop(CONFUSION, [])
+    for figure in drawn.values():
+        blocks += figure
+    if measured.class_errors:
+        blocks += [*_class_errors(measured.class_errors), *of_classes]
     if attention:
         maps = picture("attention-maps/maps", "attention maps") if attention.has_picture else ""
         blocks += ["## Attention maps", attention.caption, maps, _distances(attention)]
@@ -53,6 +57,37 @@ def sources(table: Table, name: Callable[[str], str] = str, source: Callable[[st
     return [f"{name(each.name)}: {source(each.source).strip().rstrip('.')}." for each in table.published]
 
 
+def _figure(name: str, measured: Measured) -> list[str]:
+    figure = FIGURES[name]
+    return [f"## {figure.title}", figure.said(measured), picture(f"figures/{name}", figure.title)]
+
+
+def _class_errors(errors: ClassErrors) -> list[str]:
+    lines = [
+        [label(name), f"{images:,.0f}", *(f"{error:.2f}" for error in of_rows)]
+        for label, (name, images, of_rows) in [
+            *((escape, line) for line in errors.lines),
+            (lambda name: f"**{name}**", errors.last_line),
+        ]
+    ]
+    blocks = [f"## {TITLE}", errors.caption(escape), _aligned(lines, map(escape, errors.headings), texts=1)]
+    if confusions := list(errors.frequent_confusions):
+        shown = [
+            [escape(label), escape(prediction), f"{images:,.1f}", f"{share:.1f}"]
+            for label, prediction, images, share in confusions
+        ]
+        headings = CONFUSION_HEADINGS
+        blocks += [f"## {CONFUSIONS_TITLE}", errors.confusions_caption(escape), _aligned(shown, headings, texts=2)]
+    return blocks
+
+
+def _aligned(lines: Iterable[Iterable[str]], headings: Iterable[str], texts: int) -> str:
+    """A table whose first columns are texts and the others numbers."""
+    headings = list(headings)
+    alignment = ["left"] * texts + ["right"] * (len(headings) - texts)
+    return tabulate(lines, headings, "pipe", disable_numparse=True, colalign=alignment)
+
+
 def _distances(attention: Attention) -> str:
     groups = range(len(attention.distances["distilled"]))
     lines = [
@@ -60,7 +95,7 @@ def _distances(attention: Attention) -> str:
         for role, values in attention.distances.items()
     ]
     headers = [f"Mean distance over {attention.images:,} images", *(f"Group {group + 1}" for group in groups)]
-    return tabulate(lines, headers, "pipe", disable_numparse=True, colalign=["left", *["right"] * len(groups)])
+    return _aligned(lines, headers, texts=1)
 
 
 def picture(path: str, text: str) -> str:
@@ -197,13 +232,7 @@ def explanation(params: Params, rows: dict[str, ResultRow]) -> str:
 def _table(table: Table, rows: dict[str, ResultRow]) -> list[str]:
     columns = table_columns(table, rows)
     lines = zip(*([_markdown(cell) for cell in column.cells] for column in columns))
-    markdown = tabulate(
-        lines,
-        headers=[escape(column.heading) for column in columns],
-        tablefmt="pipe",
-        disable_numparse=True,
-        colalign=["left", *["right"] * (len(columns) - 1)],
-    )
+    markdown = _aligned(lines, [escape(column.heading) for column in columns], texts=1)
     notes = " ".join([*sources(table, escape, prose), f"[As CSV](tables/{table.name}.csv)"])
     return [f"## {escape(table.title)}", prose(table.caption), markdown, notes]
 

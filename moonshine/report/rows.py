@@ -15,7 +15,7 @@ from moonshine.project.records import Metrics
 from moonshine.project.rows import Row, Stage
 
 Error = Literal["top1", "top5"]
-Measure = Literal[Error, "loss"]
+Measure = Literal[Error, "loss", "balanced_error"]
 Count = Literal["parameters", "learnable", "macs"]
 ERRORS: tuple[Error, ...] = ("top1", "top5")
 MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
@@ -53,7 +53,7 @@ class ResultRow:
         return self.row.network
 
     def by_seed(self, key: Measure) -> dict[str, float]:
-        """Seed -> top1, top5 or loss; a published network, which has no seed, is under "published"."""
+        """Seed -> top1, top5, loss or balanced_error; a published network, which has no seed, is under "published"."""
         assert self.metrics is not None
         seeds = self.metrics.get("seeds", {})
         return {seed: measured[key] for seed, measured in seeds.items()} or {"published": self.metrics[key]["mean"]}
@@ -69,6 +69,11 @@ class ResultRow:
         """Sample standard deviation over seeds, None for a single value."""
         values = self.by_seed(key).values()
         return statistics.stdev(values) if len(values) > 1 else None
+
+    @property
+    def has_balanced_error(self) -> bool:
+        """Whether it has run and was evaluated by a version that measures the balanced error."""
+        return self.metrics is not None and "balanced_error" in self.metrics
 
     @property
     def bytes_on_disk(self) -> float | None:
@@ -121,8 +126,9 @@ def _checked(params: Params, named: Row, path: Path) -> Metrics:
         row = ResultRow(named, named.name, metrics, {})
         seeds = [int(seed) for seed in metrics.get("seeds", {})]
         numbers: list[float] = [metrics["n"], *(metrics[key] for key in COSTS)]
-        numbers += [value for key in MEASURED for value in row.by_seed(key).values()]
-        wrong = [key for key in MEASURED if not math.isclose(metrics[key]["mean"], row.mean(key), abs_tol=1e-4)]
+        measured: tuple[Measure, ...] = (*MEASURED, "balanced_error") if row.has_balanced_error else MEASURED
+        numbers += [value for key in measured for value in row.by_seed(key).values()]
+        wrong = [key for key in measured if not math.isclose(metrics[key]["mean"], row.mean(key), abs_tol=1e-4)]
         finite = all(math.isfinite(number) for number in numbers)
         metrics["dataset"]["sha256"]
     except FileNotFoundError:

@@ -15,6 +15,7 @@ NOT_RUN = "not run"
 HEADINGS = {
     "top1": "Top-1 error, %",
     "top5": "Top-5 error, %",
+    "balanced_error": "Balanced error, %",
     "parameters": "No. Params",
     "learnable": "Trainable",
     "macs": "MACs",
@@ -70,7 +71,7 @@ def _published_value(published: Published, row: ResultRow, key: str) -> float | 
     return next((value for name, value in published.values.get(row.name, {}).items() if name == key), None)
 
 
-def _measured(row: ResultRow, key: Error | Count | Literal["size"]) -> Cell:
+def _measured(row: ResultRow, key: Error | Count | Literal["size", "balanced_error"]) -> Cell:
     if key == "parameters" or key == "learnable" or key == "macs":
         return Cell(short_count(row.costs[key]), row.costs[key])
     if row.metrics is None:
@@ -78,6 +79,8 @@ def _measured(row: ResultRow, key: Error | Count | Literal["size"]) -> Cell:
     if key == "size":
         size = row.bytes_on_disk
         return Cell("") if size is None else Cell(f"{short_count(size)}B", size)
+    if key == "balanced_error" and not row.has_balanced_error:
+        return Cell("")
     deviation = row.deviation(key)
     spread = "" if deviation is None else f" ± {deviation:.2f}"
     return Cell(f"{row.mean(key):.2f}{spread}", row.mean(key))
@@ -121,6 +124,10 @@ def table_csv(table: Table, rows: dict[str, ResultRow]) -> str:
         frame[column.key] = _whole(values) if column.key in (*COSTS, "size") else values
         if column.key in ERRORS:
             frame[f"{column.key}_std"] = [row.deviation(column.key) if row.metrics else None for row in chosen]
+        if column.key == "balanced_error":
+            frame["balanced_error_std"] = [
+                row.deviation("balanced_error") if row.has_balanced_error else None for row in chosen
+            ]
         if any(cell.comparison for cell in column.cells):
             comparisons = [cell.comparison for cell in column.cells]
             if column.key.endswith("_minus_scratch"):

@@ -14,7 +14,8 @@ from moonshine.params import Params
 from moonshine.params.schema import Table
 from moonshine.project import artefacts
 from moonshine.report.attention import Attention
-from moonshine.report.figures.catalogue import FIGURES, drawable
+from moonshine.report.class_errors import CONFUSION_HEADINGS, CONFUSIONS_TITLE, TITLE, ClassErrors
+from moonshine.report.figures.catalogue import CONFUSION, FIGURES, drawable
 from moonshine.report.figures.encoding import NARROW, WIDE
 from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.rendering import config
@@ -42,7 +43,9 @@ def web_page(params: Params, rows: dict[str, ResultRow], measured: Measured, att
         figures=[
             {"name": name, "title": FIGURES[name].title, "caption": FIGURES[name].said(measured)}
             for name in charts["figures"]
+            if name != CONFUSION
         ],
+        classes=_classes(measured, measured.class_errors) if measured.class_errors else None,
         choices={"networks": list(measured.networks.values()), "methods": list(measured.looks)},
         maps=_maps(params, attention) if attention else None,
         recipe=_recipe(params, rows),
@@ -107,6 +110,24 @@ def _table(table: Table, rows: dict[str, ResultRow]) -> dict[str, Any]:
     }
 
 
+def _classes(measured: Measured, errors: ClassErrors) -> dict[str, Any]:
+    figure = FIGURES[CONFUSION]
+    return {
+        "title": TITLE,
+        "caption": errors.caption(),
+        "headings": errors.headings,
+        "lines": list(errors.lines),
+        "last_line": errors.last_line,
+        "figure": {"title": figure.title, "caption": figure.said(measured)} if errors.is_drawable else None,
+        "confusions": {
+            "title": CONFUSIONS_TITLE,
+            "caption": errors.confusions_caption(),
+            "headings": CONFUSION_HEADINGS,
+            "lines": list(errors.frequent_confusions),
+        },
+    }
+
+
 def _maps(params: Params, attention: Attention) -> dict[str, Any]:
     folder = artefacts.attention_maps(params.experiment)
     return {
@@ -151,7 +172,11 @@ def _definitions(params: Params) -> list[tuple[str, str]]:
 
 
 def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).strip("{}[]").replace('"', "")
+    """The value as JSON without quotes and without its own brackets; those of values within it stay."""
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return (text[1:-1] if isinstance(value, dict | list) else text).replace('"', "")
 
 
 def _model(row: ResultRow) -> dict[str, Any]:

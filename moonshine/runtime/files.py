@@ -9,12 +9,13 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from moonshine.errors import DataError, MachineError, MoonshineError, WriteError
+from moonshine.project.artefacts import SNAKEMAKE_TIMESTAMP
 from moonshine.runtime.progress import say
 
 ATTEMPTS, SECONDS_BETWEEN_ATTEMPTS = 3, 2.0
@@ -138,6 +139,14 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def keep_only(folder: Path, names: Iterable[str]) -> None:
+    """Remove everything else from a declared output folder, such as what params.yaml no longer names."""
+    kept = {*names, SNAKEMAKE_TIMESTAMP}
+    for path in folder.glob("*"):
+        if path.name not in kept:
+            remove(path)
 
 
 def require_room(folder: Path, needed: int, purpose: str) -> None:

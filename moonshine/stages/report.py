@@ -6,6 +6,7 @@ from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.rows import parse_model
 from moonshine.report.attention import read_attention
+from moonshine.report.class_errors import read_class_errors
 from moonshine.report.curves import read_curves
 from moonshine.report.figures.catalogue import figure_files
 from moonshine.report.figures.measured import Measured
@@ -18,7 +19,7 @@ from moonshine.report.rows import CostsOf, ResultRow, read_rows
 from moonshine.report.tables import table_csv
 from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
-from moonshine.runtime.files import remove, write_bytes, write_json, write_text
+from moonshine.runtime.files import keep_only, write_bytes, write_json, write_text
 from moonshine.runtime.progress import say
 from moonshine.runtime.words import counted
 
@@ -65,6 +66,7 @@ def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Meas
         teacher=teacher if teacher and teacher.metrics else None,
         teacher_seed=None if seed is None else str(seed),
         lr_steps=steps[0] if steps and steps.count(steps[0]) == len(steps) else [],
+        class_errors=read_class_errors(params, rows),
     )
 
 
@@ -72,6 +74,4 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Make the folder hold these files and no others, such as a table that params no longer name."""
     for name, content in files.items():
         write_bytes(folder / name, content)
-    for path in folder.glob("*"):
-        if path.name not in files and path.name != artefacts.SNAKEMAKE_TIMESTAMP:
-            remove(path)
+    keep_only(folder, files)

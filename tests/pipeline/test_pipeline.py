@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -72,9 +74,9 @@ def module_file(name: str) -> str:
 
 
 def test_engines_give_identical_models_and_tables(by_snakemake: Path, by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
-    ours = files_below(by_snakemake / "models", ".safetensors")
-    assert len(ours) == 2
-    assert ours == files_below(by_dvc[0] / "models", ".safetensors")
+    ours = files_below(by_snakemake / "models", ".safetensors", ".parquet")
+    assert len(ours) == 4
+    assert ours == files_below(by_dvc[0] / "models", ".safetensors", ".parquet")
     results = files_below(by_snakemake / "results", ".md", ".json", ".csv", ".svg")
     assert len(results) >= 6
     assert results == files_below(by_dvc[0] / "results", ".md", ".json", ".csv", ".svg")
@@ -132,6 +134,59 @@ def test_errors_and_loss_are_those_of_plain_pytorch(by_snakemake: Path) -> None:
         epochs = list(csv.DictReader(file))
     assert float(epochs[-1]["val_top1"]) == pytest.approx(metrics["top1"]["mean"], rel=1e-5)
     assert [epoch["lr"] for epoch in epochs] == ["0.05", "0.005"]  # lr_steps: [1]
+
+
+def test_predictions_are_those_of_plain_pytorch_and_hold_no_images(by_snakemake: Path) -> None:
+    network, _ = load_model(by_snakemake / "models/toy/train/teacher/seed0.safetensors")
+    images, labels = next(SmallImages(by_snakemake / "data/digits", "val", CPU).evaluation_batches(600))
+    with torch.inference_mode():
+        logits = network(images)
+    frame = pd.read_parquet(by_snakemake / "models/toy/predictions/train/teacher/seed0.parquet")
+    best = [f"best{place}" for place in range(1, 6)]
+    assert list(frame) == ["index", "label", *best, "logits"]
+    assert list(frame["label"]) == labels.tolist()
+    np.testing.assert_array_equal(frame[best], logits.topk(5).indices)
+    np.testing.assert_allclose(np.stack(frame["logits"]), logits, rtol=2e-3, atol=2e-3)
+
+
+def test_balanced_error_and_confusions_are_of_the_predictions(by_snakemake: Path) -> None:
+    metrics = json.loads((by_snakemake / "results/toy/metrics/train/teacher.json").read_text())
+    frame = pd.read_parquet(by_snakemake / "models/toy/predictions/train/teacher/seed0.parquet")
+    balanced = 100 * (frame["label"] != frame["best1"]).groupby(frame["label"]).mean().mean()
+    assert metrics["balanced_error"]["mean"] == metrics["seeds"]["0"]["balanced_error"]
+    assert metrics["balanced_error"]["mean"] == pytest.approx(balanced, abs=1e-5)
+    counts = pd.read_csv(by_snakemake / "results/toy/confusion/train/teacher.csv")
+    pd.testing.assert_frame_equal(
+        counts[["label", "prediction", "images"]],
+        frame.rename(columns={"best1": "prediction"})
+        .groupby(["label", "prediction"])
+        .size()
+        .reset_index(name="images"),
+        check_dtype=False,
+    )
+
+
+def test_a_published_network_has_one_file_of_predictions(
+    by_snakemake: Path, by_dvc: tuple[Path, dict[str, set[str]]], tmp_path: Path
+) -> None:
+    """Its weights are the trained teacher's, so the bytes are the same, in another run and another folder."""
+    project = copy_finished(by_dvc[0].parent / "fetch", tmp_path / "project")
+    run_moonshine("evaluate", "fetch/teacher", cwd=project)
+    ours = (project / "models/toy/predictions/fetch/teacher.parquet").read_bytes()
+    assert ours == (by_snakemake / "models/toy/predictions/train/teacher/seed0.parquet").read_bytes()
+    lines = (project / "results/toy/confusion/fetch/teacher.csv").read_text().splitlines()
+    trained = (by_snakemake / "results/toy/confusion/train/teacher.csv").read_text().splitlines()
+    assert lines[1:] == [line.removeprefix("0") for line in trained[1:]]
+
+
+def test_predictions_of_a_former_seed_disappear(by_snakemake: Path, tmp_path: Path) -> None:
+    project = copy_finished(by_snakemake, tmp_path / "project")
+    former = project / "models/toy/predictions/train/teacher/seed7.parquet"
+    former.write_bytes(b"of a seed that params.yaml no longer has")
+    assert "evaluate_train@toy-teacher" in run("dvc", "status", cwd=project).stdout
+    run_moonshine("evaluate", "train/teacher", cwd=project)
+    assert not former.exists()
+    assert "up to date" in run("dvc", "status", cwd=project).stdout
 
 
 @pytest.mark.parametrize(
@@ -208,13 +263,16 @@ def test_training_refuses_another_count_than_the_manifests(by_snakemake: Path, t
     assert "Traceback" not in result.stderr
 
 
-def test_evaluation_sets_aside_what_former_seeds_left(by_snakemake: Path, tmp_path: Path) -> None:
+def test_evaluation_sets_aside_what_former_seeds_and_rows_left(by_snakemake: Path, tmp_path: Path) -> None:
     project = copy_finished(by_snakemake, tmp_path / "project")
     former = project / "models/toy/train/teacher/seed7.safetensors"
     former.write_bytes(b"of a seed that params.yaml no longer has")
+    row = project / "results/toy/confusion/train/former.csv"
+    row.write_text("of a row that params.yaml no longer has")
     run_moonshine("evaluate", "train/teacher", cwd=project)
-    assert not former.exists()
-    assert (project / "runs/.leftovers/models/toy/train/teacher/seed7.safetensors").exists()
+    for path in (former, row):
+        assert not path.exists()
+        assert (project / "runs/.leftovers" / path.relative_to(project)).exists()
 
 
 def test_dvc_plots_the_published_curves(by_dvc: tuple[Path, dict[str, set[str]]]) -> None:

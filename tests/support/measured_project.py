@@ -1,5 +1,6 @@
 """A project whose results are measured already, made by hand: what the report and its pages are tested on."""
 
+import csv
 import json
 import statistics
 from pathlib import Path
@@ -94,3 +95,20 @@ def write_project(folder: Path) -> Path:
     write_curves(folder)
     write_attention_maps(folder)
     return folder
+
+
+def write_confusions(project: Path, confusions: dict[str, dict[str, dict[tuple[str, str], int]]]) -> None:
+    """Row -> seed -> (label, prediction) -> images, as `evaluate` writes them, and the metrics that belong to them."""
+    for row, by_seed in confusions.items():
+        top1 = {}
+        lines = [["seed", "label", "prediction", "images"]]
+        for seed, counts in by_seed.items():
+            right = sum(images for (label, prediction), images in counts.items() if label == prediction)
+            top1[seed] = 100 * (1 - right / sum(counts.values()))
+            lines += [[seed, *pair, str(images)] for pair, images in counts.items()]
+        count = sum(next(iter(by_seed.values())).values())
+        write_metrics(project, row, row_metrics(row, top1, n=count))
+        path = project / "results/toy/confusion" / f"{row}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(lines)

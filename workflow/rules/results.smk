@@ -4,7 +4,9 @@ rule evaluate_fetch:
         VALIDATION_DATA,
         model="models/{experiment}/fetch/{network}.safetensors",
     output:
+        predictions="models/{experiment}/predictions/fetch/{network}.parquet",
         metrics="results/{experiment}/metrics/fetch/{network}.json",
+        confusion="results/{experiment}/confusion/fetch/{network}.csv",
         scores="results/{experiment}/scores/fetch/{network}.json",
     log:
         "logs/{experiment}/evaluate/fetch/{network}.log",
@@ -28,12 +30,14 @@ rule evaluate_train:
             seed=SEEDS,
         ),
     output:
+        predictions=directory("models/{experiment}/predictions/train/{network}"),
         metrics=report(
             "results/{experiment}/metrics/train/{network}.json",
             caption="../report/metrics.rst",
             category="Metrics",
             labels={"row": "train/{network}"},
         ),
+        confusion="results/{experiment}/confusion/train/{network}.csv",
         scores="results/{experiment}/scores/train/{network}.json",
     log:
         "logs/{experiment}/evaluate/train/{network}.log",
@@ -63,12 +67,16 @@ rule evaluate_distil:
             seed=SEEDS,
         ),
     output:
+        predictions=directory(
+            "models/{experiment}/predictions/distil/{method}/{network}"
+        ),
         metrics=report(
             "results/{experiment}/metrics/distil/{method}/{network}.json",
             caption="../report/metrics.rst",
             category="Metrics",
             labels={"row": "distil/{method}/{network}"},
         ),
+        confusion="results/{experiment}/confusion/distil/{method}/{network}.csv",
         scores="results/{experiment}/scores/distil/{method}/{network}.json",
     log:
         "logs/{experiment}/evaluate/distil/{method}/{network}.log",
@@ -157,6 +165,7 @@ rule report:
             "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
             PARAMS.distil_more,
         ),
+        confusion=evaluated_rows("results/{experiment}/confusion/{row}.csv"),
         metrics=evaluated_rows("results/{experiment}/metrics/{row}.json"),
     output:
         page="results/{experiment}/README.md",

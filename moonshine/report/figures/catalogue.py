@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from moonshine.report.figures.confusion import confusion
 from moonshine.report.figures.encoding import FILES, Size
 from moonshine.report.figures.epoch_panels import attention_losses, losses_of_logits, training_curves
 from moonshine.report.figures.error_against_cost import error_against, pareto_front
@@ -17,6 +18,9 @@ from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.rendering import render
 from moonshine.report.rows import Count
 from moonshine.runtime import signals
+
+CONFUSION = "confusion"
+"""The figure that the pages show with the errors by class, not with the others."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,14 @@ def _training(measured: Measured) -> str:
     return (
         "Top-1 error by epoch on the validation images (solid) and on the augmented training images (dotted). "
         f"{drops}The vertical axis is fitted to the last three quarters of the epochs."
+    )
+
+
+def _confusion(measured: Measured) -> str:
+    assert measured.class_errors is not None
+    return (
+        f"What {measured.class_errors.student.row.title} takes the images of each class for, as a share of the class's "
+        "validation images: right in grey, wrong in orange."
     )
 
 
@@ -100,6 +112,12 @@ FIGURES = {
         "Lines are means over seeds; bands reach from the smallest value to the largest.",
         losses_of_logits,
     ),
+    CONFUSION: Drawing(
+        "Confusions",
+        _confusion,
+        "Shares are means over seeds.",
+        confusion,
+    ),
 }
 
 
@@ -110,6 +128,7 @@ def drawable(measured: Measured) -> list[str]:
         "training-curves": measured.epochs > 1,
         "attention-losses": bool(measured.attention_curves) and measured.epochs > 1,
         "logit-losses": bool(measured.logit_curves) and measured.epochs > 1,
+        CONFUSION: measured.class_errors is not None and measured.class_errors.is_drawable,
     }
     return [name for name in FIGURES if measured.rows and needs.get(name, True)]
 

@@ -6,6 +6,7 @@ from functools import cached_property
 import pandas as pd
 
 from moonshine.project.rows import Row
+from moonshine.report.class_errors import ClassErrors
 from moonshine.report.curves import attention_groups, logit_losses
 from moonshine.report.rows import ResultRow, untaught
 
@@ -29,6 +30,7 @@ class Measured:
     """Seed of the trained model that taught; None for published weights."""
     lr_steps: list[int]
     """Epochs after which the learning rate drops; none if rows differ in them."""
+    class_errors: ClassErrors | None = None
 
     @cached_property
     def epochs(self) -> int:
