@@ -11,7 +11,7 @@ import torch
 from benchmarks import loader
 from benchmarks.engines import nothing_to_do
 from benchmarks.pairs import ROUNDS, Comparison, Worker, compare_calls, compare_workers, timed
-from benchmarks.steps import METHODS
+from benchmarks.steps import METHODS, RECIPES
 
 THREE = ("resnet18", "resnet34-sep", "resnet18-half")
 STEPS = "benchmarks.steps"
@@ -63,6 +63,13 @@ def together(peer: str) -> None:
     ours = Worker(sys.executable, STEPS, "ours", "224", *THREE, threads=1)
     apart = Worker(sys.executable, STEPS, "ours_apart", "224", *THREE, threads=1)
     row("three students, one teacher, 224 px", "the same one by one", compare_workers(ours, apart))
+
+
+def recipes(peer: str) -> None:
+    for name in RECIPES:
+        ours = Worker(sys.executable, STEPS, "ours_with", "28", "resnet18", name, threads=1)
+        usual = Worker(sys.executable, STEPS, "ours", "28", "resnet18", threads=1)
+        row(f"step with {name}, resnet18, 28 px", "the same without", compare_workers(ours, usual))
 
 
 def epochs(peer: str) -> None:
@@ -135,6 +142,7 @@ def convolution_peak() -> float:
 ROWS = {
     "steps": steps,
     "losses": losses,
+    "recipes": recipes,
     "together": together,
     "epochs": epochs,
     "start": start,

@@ -37,6 +37,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "AT + DIST": {**AT, "dist": {}},
 }
 """Name -> what the student minimises."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "nesterov": {"optimizer": "nesterov"},
+    "adamw": {"optimizer": "adamw", "lr": 0.001},
+    "clip_grad_norm": {"clip_grad_norm": 1.0},
+    "ema_decay": {"ema_decay": 0.999},
+}
+"""What is added to the usual recipe of a step."""
 
 
 def description(name: str, pixels: str) -> dict[str, Any]:
@@ -102,7 +109,9 @@ def make_teacher(pixels: str, compiled: bool = False) -> Any:
         return Teacher.load(path, "teacher", CPU, torch.float32, compiled)[0]
 
 
-def make_state(pixels: str, student: str, compiled: bool = False, method: str = "AT") -> Any:
+def make_state(
+    pixels: str, student: str, compiled: bool = False, method: str = "AT", recipe_name: str | None = None
+) -> Any:
     from moonshine.distillation.objective import Distillation
     from moonshine.models.attention_layers import attention_layers_of
     from moonshine.params.schema import Recipe
@@ -123,15 +132,19 @@ def make_state(pixels: str, student: str, compiled: bool = False, method: str = 
         compile=compiled,
         threads=torch.get_num_threads(),
     )
+    if recipe_name:
+        recipe = recipe.model_copy(update=RECIPES[recipe_name])
     objective = Distillation(attention_layers_of(architecture), **METHODS[method])
     return TrainingState(Row("distil", student, "at"), architecture, objective, recipe, 0, CPU)
 
 
-def ours(pixels: str, *students: str, compiled: bool = False, method: str = "AT") -> Round:
+def ours(
+    pixels: str, *students: str, compiled: bool = False, method: str = "AT", recipe_name: str | None = None
+) -> Round:
     """Steps of the students with one forward pass of the teacher."""
     start_as_the_command_does()
     teacher = make_teacher(pixels, compiled)
-    states = [make_state(pixels, student, compiled, method) for student in students]
+    states = [make_state(pixels, student, compiled, method, recipe_name) for student in students]
     images, labels = batch(pixels)
 
     def run_round() -> None:
@@ -152,6 +165,11 @@ def ours_compiled(pixels: str, student: str) -> Round:
 def ours_by(pixels: str, student: str, method: str) -> Round:
     """Steps by one of METHODS."""
     return ours(pixels, student, method=method)
+
+
+def ours_with(pixels: str, student: str, recipe_name: str) -> Round:
+    """With one of RECIPES."""
+    return ours(pixels, student, recipe_name=recipe_name)
 
 
 def ours_apart(pixels: str, *students: str) -> Round:

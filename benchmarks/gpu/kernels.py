@@ -170,9 +170,9 @@ def _capturable_steps() -> Iterator[None]:
     """What keeps a step from being a graph: a tensor that each step replaces, and seeding (no network here draws)."""
     note_fault = TrainingState._note_fault
 
-    def note_in_place(self: TrainingState, batch_means: torch.Tensor) -> torch.Tensor:
+    def note_in_place(self: TrainingState, batch_means: torch.Tensor, norm: torch.Tensor | None) -> torch.Tensor:
         kept = self._fault
-        flag = note_fault(self, batch_means)
+        flag = note_fault(self, batch_means, norm)
         self._fault = kept.copy_(self._fault)
         return flag
 

@@ -50,7 +50,7 @@ def test_findings_are_printed_and_written(tmp_path: Path, capsys: pytest.Capture
 def test_a_broken_promise_fails_and_the_other_parts_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(TrainingState, "_note_fault", lambda state, means: torch.zeros(()))
+    monkeypatch.setattr(TrainingState, "_note_fault", lambda state, means, norm: torch.zeros(()))
     code, lines = rehearse(tmp_path / "log.jsonl", "non_finite", "evaluation")
     assert code == 1
     assert kinds_of(lines, "non_finite") == {"ok", "FAIL", "note"}  # float16 has its own way to skip a step
