@@ -12,7 +12,7 @@ from moonshine.params.schema import JPEG_SOURCES, TEACHER, Augmentation, Dataset
 from moonshine.project.rows import Row, model_name
 from moonshine.runtime.suggest import suggest
 
-OWN_COLUMNS = ("_std", "_minus_scratch", "_difference", "_p")
+OWN_COLUMNS = ("_std", "_minus_scratch", "_minus_compared", "_difference", "_p")
 """Suffixes of columns in a table's CSV that say more about another column."""
 
 
@@ -65,6 +65,7 @@ def check_references(params: Params) -> Iterator[str]:
         for unmeasured in sorted(set(table.rows) - set(measured)):
             if unmeasured in names_of_rows:
                 yield f"tables.{table.name}.rows: {unmeasured} has other classes than the data set; leave it out"
+        yield from _unknown(f"tables.{table.name}.compare", [table.compare] if table.compare else [], "row", measured)
         for published in table.published:
             key = f"tables.{table.name}.published.{published.name}.values"
             yield from _unknown(key, published.values, "row of this table", table.rows)

@@ -750,6 +750,9 @@ class Table(Section):
     """Columns, in order: `top1` and `top5` are errors in per cent, `balanced_error` is the mean of the top-1 errors of
     all classes, `parameters` counts batch norm's running statistics, `learnable` does not, `size` is that of the model
     file."""
+    compare: str | None = None
+    """Row of the experiment that errors are compared with. If left out, distilled networks are compared with the same
+    network trained on the labels alone."""
     published: list[Published] = []
     """Columns of published values, next to the measured ones."""
 

@@ -33,7 +33,7 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
     blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows, escape), INTERACTIVE]
     for table in params.tables:
         blocks += _table(table, rows)
-    blocks += ["## Reading the differences", explanation(params, rows)]
+    blocks += ["## Reading the differences", explanation(params, rows, escape)]
     drawn = {name: _figure(name, measured) for name in drawable(measured)}
     of_classes = drawn.pop(CONFUSION, [])
     for figure in drawn.values():
@@ -220,13 +220,18 @@ def _optional(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def explanation(params: Params, rows: dict[str, ResultRow]) -> str:
+def explanation(params: Params, rows: dict[str, ResultRow], name: Callable[[str], str] = str) -> str:
+    """How to read the columns with differences; `name` formats titles for the page."""
     published = any(table.published for table in params.tables)
     brackets = "The number in brackets after a published value is the measured one minus it. " if published else ""
-    return (
-        f'"− {untaught(rows.values())}" is the error of a distilled network minus that of the same network trained on '
-        f"labels alone: negative if the teacher helped. {brackets}{EXPLANATION}"
-    )
+    others = dict.fromkeys(rows[table.compare].title for table in params.tables if table.compare)
+    minus = "".join(f'"− {name(title)}" is the error of a row minus that of {name(title)}. ' for title in others)
+    if not all(table.compare for table in params.tables):
+        minus = (
+            f'"− {untaught(rows.values())}" is the error of a distilled network minus that of the same network trained '
+            f"on labels alone: negative if the teacher helped. {minus}"
+        )
+    return f"{minus}{brackets}{EXPLANATION}"
 
 
 def _table(table: Table, rows: dict[str, ResultRow]) -> list[str]:

@@ -56,9 +56,13 @@ def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
 
 
 def _beside(table: Table, key: Error, chosen: list[ResultRow], rows: dict[str, ResultRow]) -> Iterator[Column]:
-    """The columns that put an error in context: against the row from scratch, and published values."""
-    if any(scratch_partner(row, rows) for row in chosen):
-        cells = [_to_scratch(row, key, rows) for row in chosen]
+    """The columns that put an error in context: against another row, and published values."""
+    if table.compare:
+        other = rows[table.compare]
+        cells = [Cell("") if row is other else _difference(row, other, key) for row in chosen]
+        yield Column(f"{SHORT[key]} − {other.title}", f"{key}_minus_compared", cells, ranked=False)
+    elif any(scratch_partner(row, rows) for row in chosen):
+        cells = [_difference(row, scratch_partner(row, rows), key) for row in chosen]
         yield Column(f"{SHORT[key]} − {untaught(rows.values())}", f"{key}_minus_scratch", cells, ranked=False)
     for published in table.published:
         values = [_published_value(published, row, key) for row in chosen]
@@ -86,11 +90,11 @@ def _measured(row: ResultRow, key: Error | Count | Literal["size", "balanced_err
     return Cell(f"{row.mean(key):.2f}{spread}", row.mean(key))
 
 
-def _to_scratch(row: ResultRow, key: Error, rows: dict[str, ResultRow]) -> Cell:
-    scratch = scratch_partner(row, rows)
-    if not scratch or not row.metrics or not scratch.metrics:
+def _difference(row: ResultRow, other: ResultRow | None, key: Error) -> Cell:
+    """The row's error minus the other's; empty if either is not measured."""
+    if not other or not row.metrics or not other.metrics:
         return Cell("")
-    comparison = compare(row.by_seed(key), scratch.by_seed(key), row.metrics["n"])
+    comparison = compare(row.by_seed(key), other.by_seed(key), row.metrics["n"])
     return Cell(str(comparison), comparison.difference, comparison=comparison)
 
 
@@ -130,7 +134,7 @@ def table_csv(table: Table, rows: dict[str, ResultRow]) -> str:
             ]
         if any(cell.comparison for cell in column.cells):
             comparisons = [cell.comparison for cell in column.cells]
-            if column.key.endswith("_minus_scratch"):
+            if "_minus_" in column.key:
                 frame[f"{column.key}_p"] = [c.p_value if c else None for c in comparisons]
             else:
                 frame[f"{column.key}_difference"] = [c.difference if c else None for c in comparisons]

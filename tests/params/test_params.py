@@ -345,6 +345,11 @@ MISTAKES = {
         [{**TABLE, "published": [{"name": "note", "source": "x", "values": {"train/student": {"top1": 1.0}}}]}],
         'tables.all.published.note.values: unknown row of this table "train/student"',
     ),
+    "a comparison with no row": (
+        "tables",
+        [{**TABLE, "compare": "train/techer"}],
+        'tables.all.compare: unknown row "train/techer"',
+    ),
     "a row of a table twice": (
         "tables",
         [{**TABLE, "rows": ["train/teacher", "train/teacher"]}],

@@ -103,6 +103,31 @@ def test_a_row_shows_mean_deviation_cost_and_its_differences(project: Path, run_
     assert "Somebody, 2018, table 1" in read_page(project)
 
 
+def test_a_table_may_compare_its_rows_with_any_other(project: Path, run_in_process: RunInProcess) -> None:
+    params = measured_params()
+    params["titles"]["train/teacher"] = "Teacher*"
+    other = {**params["tables"][0], "name": "other", "published": [], "rows": ["train/student", "distil/at/student"]}
+    params["tables"].append({**other, "compare": "train/teacher"})
+    write_params(project, params)
+    run_in_process("report", cwd=project)
+    page = read_page(project)
+    table = page[page.rindex("| Model") :]
+    assert table.splitlines()[0].split("|")[5].strip() == "Top-1 − Teacher\\*"
+    assert [line.split("|")[5].strip() for line in table.splitlines()[2:4]] == ["+6.97", "+4.97"]
+    assert '"− scratch" is the error' in page
+    assert '"− Teacher\\*" is the error of a row minus that of Teacher\\*. ' in page
+    with (project / "results/toy/tables/other.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    # by hand: differences 7, 7.8, 6.1 have mean 6.967 and deviation 0.850, so t = 14.19 with 2 degrees
+    assert float(lines[0]["top1_minus_compared"]) == pytest.approx(6.9667, abs=1e-3)
+    assert float(lines[0]["top1_minus_compared_p"]) == pytest.approx(0.00493, rel=0.01)
+    params["tables"] = [{**params["tables"][0], "compare": "distil/at/student", "published": []}]
+    write_params(project, params)
+    run_in_process("report", cwd=project)
+    assert "scratch" not in read_page(project).split("## Reading the differences")[1].split("##")[0]
+    assert table_line(project, "Student")[4] == ""
+
+
 def test_rows_that_begin_with_other_weights_are_named(project: Path, run_in_process: RunInProcess) -> None:
     params = measured_params()
     params["networks"]["teacher"] = {
