@@ -169,6 +169,7 @@ def test_every_key_of_a_data_set_that_decides_bytes_is_compared() -> None:
         assert f'"source": "{origin}"' in (ROOT / f"moonshine/sources/{source}.py").read_text()
 
 
+@pytest.mark.slow
 def test_data_of_other_params_made_by_hand_are_planned_by_both_engines(project: Path) -> None:
     by_hand(project)
     params_change(dataset__validation=500)(project)

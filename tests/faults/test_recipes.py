@@ -1,5 +1,6 @@
 """A training with a warm-up, an average and AdamW that is killed at any instant ends with the same bytes."""
 
+import random
 import signal
 from functools import partial
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 
 from tests.faults.checkpoints import committed, edit_newest, stop_at
-from tests.faults.experiment import TRAIN, Experiment, artefact_hashes, tiny_params
+from tests.faults.experiment import DISTIL, TRAIN, Experiment, Injections, artefact_hashes, tiny_params
 from tests.faults.forked import Command, command, start
 from tests.faults.phases import stop_after_checkpoint
+from tests.faults.test_kills import PHASES, kill_until_done
+from tests.support.all_losses import ALL_LOSSES
 from tests.training.test_recipe_runs import RICH
 
 
@@ -113,3 +116,25 @@ def test_a_kill_in_other_precisions(precision: str, experiment: Experiment, tmp_
     running.kill()
     running.finish()
     assert finish(killed, Experiment(whole, artefact_hashes(whole)))
+
+
+@pytest.mark.slow
+def test_random_kills_of_a_student_with_every_loss_and_key(
+    experiment: Experiment, tmp_path: Path, injected: Injections
+) -> None:
+    params = tiny_params()
+    mixing = {"pad": 1, "flip": True, "trivial_augment": True, "cutout": 3, "random_erasing": 0.5}
+    recipe = {**RICH, "epochs": 40, "augmentation": {**mixing, "mixup": 0.2, "cutmix": 1.0}}
+    losses = {key: settings for key, settings in ALL_LOSSES.items() if key != "dkd"}  # not defined for mixed images
+    params["methods"]["at"] = {**losses, "recipe": recipe}
+    whole, killed = (
+        experiment.copy(tmp_path / name, "runs", "distil", "results", params=params) for name in ("whole", "killed")
+    )
+    result = command(whole, *DISTIL)
+    assert result.code == 0, result.output
+    chance = random.Random(0)
+    phases = [*(phase for phase in PHASES if phase != "publishing"), "averaging", "end of epoch"]
+    kills = [(chance.choice(phases), chance.choice([0.0, chance.uniform(0, 0.1)])) for _ in range(20)]
+    assert len(kill_until_done(killed, kills, injected)) == 20
+    assert artefact_hashes(killed) == artefact_hashes(whole)
+    assert not artefact_hashes(whole).items() & {k: v for k, v in experiment.golden.items() if "distil" in k}.items()
