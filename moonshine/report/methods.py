@@ -1,18 +1,20 @@
 """What students minimise, in words with sources."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from moonshine.params import Method, Params
 
+TITLE = "What students minimise"
 
-def objectives(params: Params, name: Callable[[str], str]) -> str:
-    """A sentence with what each method minimises, if one does more than attention transfer and knowledge distillation
-    as in their papers; else nothing. `name` formats names of methods for the page.
+
+def objectives(params: Params) -> list[tuple[str, str]]:
+    """(method, what it minimises), if one does more than attention transfer and knowledge distillation as in their
+    papers; else nothing.
     """
     used = [*params.distil.methods, *params.distil_more.methods]
     if not any(_is_told(params.methods[key]) for key in used):
-        return ""
-    return " Students minimise " + "; ".join(f"{name(key)}: {_in_words(params.methods[key])}" for key in used) + "."
+        return []
+    return [(key, _in_words(params.methods[key])) for key in used]
 
 
 def _is_told(method: Method) -> bool:
@@ -49,8 +51,8 @@ def _of_logits(method: Method) -> Iterator[str]:
 def _of_attention(method: Method) -> Iterator[str]:
     if method.beta is not None:
         betas = method.beta if isinstance(method.beta, list) else [method.beta]
-        yield f"{'/'.join(f'{beta:g}' for beta in betas)} x attention transfer (Zagoruyko and Komodakis 2017)"
+        yield f"{'/'.join(f'{beta:g}' for beta in betas)} × attention transfer (Zagoruyko and Komodakis 2017)"
 
 
 def _times(weight: float) -> str:
-    return "" if weight == 1 else f"{weight:g} x "
+    return "" if weight == 1 else f"{weight:g} × "

@@ -14,6 +14,7 @@ from moonshine.report.comparison import EXPLANATION
 from moonshine.report.figures.catalogue import CONFUSION, FIGURES, drawable
 from moonshine.report.figures.measured import Measured
 from moonshine.report.markdown import escape, prose
+from moonshine.report.methods import TITLE as MINIMISED
 from moonshine.report.methods import objectives
 from moonshine.report.rows import ResultRow, untaught
 from moonshine.report.tables import Cell, table_columns
@@ -33,6 +34,9 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
     blocks = [f"# Results: {params.experiment}", notice(params, rows), protocol(params, rows, escape), INTERACTIVE]
     for table in params.tables:
         blocks += _table(table, rows)
+    if told := objectives(params):
+        lines = [[escape(key), words] for key, words in told]
+        blocks += [f"## {MINIMISED}", _aligned(lines, ["Method", "Objective"], texts=2)]
     blocks += ["## Reading the differences", explanation(params, rows, escape)]
     drawn = {name: _figure(name, measured) for name in drawable(measured)}
     of_classes = drawn.pop(CONFUSION, [])
@@ -124,8 +128,7 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
         f"Errors are percentages of the {images} of {params.dataset.name}, {over} ({seeds}). {trained} are trained "
         f"{part}for {counted(recipe.epochs, 'epoch')}{precision} with batch size {recipe.batch_size}{weights}, "
         f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{changed}.{_further(recipe)}"
-        f"{_other_recipes(params, name)}{_beginnings(params, name)}{_other_classes(params, name)}"
-        f"{objectives(params, name)} "
+        f"{_other_recipes(params, name)}{_beginnings(params, name)}{_other_classes(params, name)} "
         "No. Params includes the running means and variances of batch norm, Trainable does not; MACs are "
         "multiply-accumulates per image. The best value of each column is bold."
     )

@@ -20,6 +20,8 @@ from moonshine.report.figures.encoding import NARROW, WIDE
 from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.rendering import config
 from moonshine.report.headline import ROLE_TITLES, headline
+from moonshine.report.methods import TITLE as MINIMISED
+from moonshine.report.methods import objectives
 from moonshine.report.page import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
 from moonshine.report.tables import NOT_RUN, short_count, table_columns
@@ -49,6 +51,7 @@ def web_page(params: Params, rows: dict[str, ResultRow], measured: Measured, att
         choices={"networks": list(measured.networks.values()), "methods": list(measured.looks)},
         maps=_maps(params, attention) if attention else None,
         recipe=_recipe(params, rows),
+        objectives={"title": MINIMISED, "methods": told} if (told := objectives(params)) else None,
         definitions=_definitions(params),
         models=[_model(row) for row in rows.values()],
         vega=vl_convert.javascript_bundle(VEGA) if charts["figures"] else "",
