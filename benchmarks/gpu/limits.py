@@ -310,7 +310,7 @@ def _range(values: Iterable[float], style: str) -> str:
 def _step_of(params: Params, row: Row) -> list[Operation]:
     """A step of the row's training."""
     student = params.architecture(row.network)
-    size, batch = params.dataset.size, params.recipe_of(row).batch_size
+    size, batch = params.training_size(row), params.recipe_of(row).batch_size
     if not row.method:
         return training_step(student, CrossEntropy(), None, size, batch)
     method = params.methods[row.method].objective

@@ -16,6 +16,7 @@ import yaml
 
 from benchmarks.separate_project import ROOT
 from moonshine.params import read_params
+from moonshine.project.rows import Row
 from tests.support.bad_server import serving
 from tests.support.checkpoints import write_checkpoint
 from tests.support.imagenet_archives import Archives
@@ -53,9 +54,16 @@ def test_the_experiment_with_a_modern_recipe_has_the_same_data_networks_and_teac
     for key in ("seeds", "dataset", "networks", "fetch", "teacher", "train", "attention_maps", "machine"):
         assert modern[key] == for_gpus[key]
     params = read_params(ROOT / "experiments/imagenet-modern.yaml")
-    smoothing = {row.name: params.recipe_of(row).label_smoothing for row in params.seeded_rows}
-    assert {name for name, share in smoothing.items() if not share} == {row for row in smoothing if "/kd/" in row}
     trained = {row.name for row in params.seeded_rows}
+    smoothing = {row.name: params.recipe_of(row).label_smoothing for row in params.seeded_rows}
+    assert {name for name, share in smoothing.items() if not share} == {
+        row for row in smoothing if row.startswith(("distil/kd/", "distil/patient/"))
+    }
+    patient = Row.parse("distil/patient/resnet34-sep")
+    assert {row.name: params.training_size(row) for row in params.seeded_rows if row != patient} == dict.fromkeys(
+        trained - {patient.name}, 176
+    )
+    assert (params.training_size(patient), params.recipe_of(patient).augmentation.mixup) == (224, 1.0)
     assert not any(trained & published.values.keys() for table in params.tables for published in table.published)
 
 
