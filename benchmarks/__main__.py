@@ -1,6 +1,7 @@
 """`make bench`: every figure of docs/performance.md as a ratio against a named peer, measured in turns with it."""
 
 import argparse
+import json
 import sys
 import tempfile
 from functools import partial
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import loader
+from benchmarks import augmentation, loader
 from benchmarks.engines import nothing_to_do
 from benchmarks.pairs import ROUNDS, Comparison, Worker, compare_calls, compare_workers, timed
 from benchmarks.steps import METHODS, RECIPES
@@ -16,6 +17,7 @@ from benchmarks.steps import METHODS, RECIPES
 THREE = ("resnet18", "resnet34-sep", "resnet18-half")
 STEPS = "benchmarks.steps"
 LOADER = "benchmarks.loader"
+AUGMENTATION = "benchmarks.augmentation"
 
 
 def main() -> None:
@@ -122,6 +124,24 @@ def loading(peer: str) -> None:
             row(f"loading photographs, {what}", "ImageFolder, PIL", compare_workers(ours, theirs))
 
 
+def augmented(peer: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        photographs, small = Path(folder) / "photographs", Path(folder) / "small"
+        loader.write_jpeg_images(photographs)
+        small.mkdir()
+        _augmented(prepared_digits(small, 28), "28 px", augmentation.EACH)
+        _augmented(loader.prepare(Path(folder) / "jpeg", photographs, None), "JPEG", augmentation.OF_JPEG_IMAGES)
+
+
+def _augmented(data: Path, what: str, each: dict[str, dict[str, object]]) -> None:
+    for name, keys in each.items():
+        ours, usual = (
+            Worker(sys.executable, AUGMENTATION, "epoch", str(data), json.dumps(chosen), threads=1)
+            for chosen in (keys, {})
+        )
+        row(f"loading, {what}, {name}", "the same without", compare_workers(ours, usual))
+
+
 def convolution_peak() -> float:
     """GFLOP/s of a 3x3 convolution with 128 channels on 28 x 28 pixels: what convolutions reach here at best."""
     import time
@@ -148,6 +168,7 @@ ROWS = {
     "start": start,
     "engines": engines,
     "loading": loading,
+    "augmentation": augmented,
 }
 
 if __name__ == "__main__":
