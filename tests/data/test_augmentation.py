@@ -143,6 +143,17 @@ def test_the_partner_is_the_image_before_in_the_batch(images: Images) -> None:
     assert all(torch.equal(mixed.own, usual) for (_, mixed), usual in zip(batches_of(images, mixup=0.4), plain))
 
 
+@pytest.mark.parametrize("key", ["mixup", "cutmix"])
+def test_the_only_image_of_a_batch_is_its_own_partner(key: str, images: Images) -> None:
+    settings = settings_for(images, **KEYS[key])
+    for first in (0, len(images) - 1):
+        (image, two), (usual, label) = (
+            next(images.training_batches(keys, SEED, EPOCH, 1, first)) for keys in (settings, settings_for(images))
+        )
+        torch.testing.assert_close(image, usual)
+        assert two.own == two.partner == label
+
+
 @pytest.mark.parametrize(("key", "theirs"), [("mixup", v2.MixUp), ("cutmix", v2.CutMix)])
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
 def test_mixed_batches_are_torchvisions(key: str, theirs: Any, alpha: float) -> None:
@@ -189,6 +200,11 @@ def test_the_loss_of_mixed_images_is_that_of_their_probabilities() -> None:
     probabilities = 0.7 * one_hot(two.own, 3) + 0.3 * one_hot(two.partner, 3)
     torch.testing.assert_close(weighted_cross_entropy(logits, two, None), cross_entropy(logits, probabilities))
     weights = torch.tensor([0.5, 1.0, 2.0])
+    for smoothing in (0.0, 0.1):
+        for of_classes in (None, weights):
+            ours = weighted_cross_entropy(logits.bfloat16(), two, of_classes, smoothing)
+            theirs = cross_entropy(logits.bfloat16().float(), probabilities, of_classes, label_smoothing=smoothing)
+            torch.testing.assert_close(ours, theirs)
     weighted = (0.7 * weights[two.own] * cross_entropy(logits, two.own, reduction="none")).mean()
     weighted += (0.3 * weights[two.partner] * cross_entropy(logits, two.partner, reduction="none")).mean()
     torch.testing.assert_close(weighted_cross_entropy(logits, two, weights), weighted)
