@@ -1,5 +1,7 @@
 """What may be added to crops and flips has torchvision's definitions and depends on seed, epoch and index alone."""
 
+from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,16 @@ from moonshine.data.loading import Images, SmallImages, limited
 from moonshine.data.mixing import Mixing
 from moonshine.data.order import derived_seed, epoch_order, generator
 from moonshine.data.trivial_augment import TrivialAugment
+from moonshine.distillation.objective import Distillation
+from moonshine.distillation.teacher import Teacher
+from moonshine.models.architecture import architecture_of
+from moonshine.models.attention_layers import attention_layers_of
+from moonshine.models.networks import initialise
+from moonshine.params import Params, Recipe
 from moonshine.params.schema import Augmentation
+from moonshine.project.rows import Row
 from moonshine.runtime import distributed
+from moonshine.training.state import TrainingState
 from tests.support.imagenet_archives import Archives, jpeg_params
 from tests.support.project import run_moonshine, toy_params
 
@@ -308,3 +318,34 @@ def test_training_images_may_have_another_size(photographs: Path) -> None:
 def test_an_epochs_order_is_that_without_the_keys(images: Images) -> None:
     labels = torch.cat([each.own for _, each in batches_of(images, **KEYS["all"])])
     assert torch.equal(labels, images.labels[images.visited[epoch_order(SEED, EPOCH, len(images))]])
+
+
+def test_training_at_another_size_resumes_exactly(photographs: Path) -> None:
+    """By attention transfer in bfloat16, with all keys, on some of the images."""
+    params = jpeg_params("imagenet", photographs, 8)
+    network = Params.model_validate(toy_params()).networks["student"]
+    architecture = architecture_of(network, 8, 3)
+    layers = attention_layers_of(architecture)
+    data = limited(JpegImages(photographs, "train", CPU, 0), 20)
+    augmentation = settings_for(data, crop_size=16, **KEYS["all"])
+    recipe = Recipe.model_validate({**params["recipe"], "precision": "bfloat16", "label_smoothing": 0.1})
+    teacher = Teacher(initialise(architecture, 1), layers, torch.bfloat16)
+
+    def state() -> TrainingState:
+        objective = Distillation(layers, beta=10.0, groups=[1, 4], alpha=0.5, label_smoothing=0.1)
+        return TrainingState(Row.parse("distil/at/student"), architecture, objective, recipe, 0, CPU)
+
+    def train(trained: TrainingState, last: int) -> None:
+        for images, labels in islice(data.training_batches(augmentation, 0, 1, 7, trained.batch), last - trained.batch):
+            assert images.shape[2:] == (16, 16)
+            trained.step(images, labels, teacher(images))
+
+    whole, stopped = state(), state()
+    train(whole, 3)
+    for step in (1, 2):
+        train(stopped, step)
+        resumed = state()
+        resumed.load_checkpoint(deepcopy(stopped.checkpoint()))
+        train(resumed, 3)
+        assert all(map(torch.equal, whole.tensors(), resumed.tensors()))
+    assert whole.training_means() == resumed.training_means()
