@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import json
+import math
 import os
 import re
 import subprocess
@@ -355,6 +356,9 @@ def test_layers_can_be_named_for_any_network(batch: tuple[torch.Tensor, torch.Te
         ({"beta": 0.0}, "nothing to distil"),
         ({"beta": [0.0, 0.0, 0.0, 0.0]}, "nothing to distil"),
         ({"alpha": 0.5, "temperature": 0.0}, "temperature: must be greater than 0, found 0.0"),
+        ({"alpha": 0.0, "cross_entropy": 0.0}, "cross_entropy: 0, like the weights of all other losses"),
+        ({"beta": math.nan}, "beta: must be at least 0, found nan"),
+        ({"beta": [1.0, -1.0, 1.0, 1.0]}, "beta: must be at least 0, found -1.0"),
         ({"alpha": 1.5}, "alpha: 1.5 is not between 0 and 1"),
         ({"dist": {"temperature": 0.0}}, "dist.temperature: must be greater than 0, found 0.0"),
         ({"beta": 1.0, "standardise_logits": True}, "standardise_logits: no loss compares logits"),

@@ -68,6 +68,9 @@ class Distillation:
             raise ValueError(f'form: unknown "{form}"; must be one of {", ".join(FORMS)}')
         if len(self.betas) != len(self.groups):
             raise ValueError(f"beta: {len(self.betas)} values for {len(self.groups)} groups")
+        for weight in self.betas:
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"beta: must be at least 0, found {weight}")
         if cross_entropy is not None and not (math.isfinite(cross_entropy) and cross_entropy >= 0):
             raise ValueError(f"cross_entropy: must be at least 0, found {cross_entropy}")
         self._terms: list[LogitTerm] = []
@@ -81,6 +84,8 @@ class Distillation:
             self._terms.append(TtmTerm(**ttm))
         if standardise_logits and not self._terms:
             raise ValueError("standardise_logits: no loss compares logits; add alpha, dist, dkd or ttm")
+        if cross_entropy == 0 and not (alpha or dist is not None or dkd or ttm or any(self.betas)):
+            raise ValueError("cross_entropy: 0, like the weights of all other losses, so there is nothing to minimise")
         self._standardises = standardise_logits
         self._cross_entropy = 1 - (alpha or 0) if cross_entropy is None else cross_entropy
         self.parts = (

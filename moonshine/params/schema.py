@@ -48,6 +48,8 @@ LowestLearningRate = Annotated[float, Field(ge=0)]
 GradientNorm = Annotated[float, Field(gt=0)]
 LabelSmoothing = Annotated[float, Field(ge=0, lt=1)]
 AverageDecay = Annotated[float, Field(ge=0, lt=1)]
+MixingAlpha = Annotated[float, Field(ge=0.05, le=1000)]
+"""Of much smaller ones, torch's float32 draws underflow: both gamma variates are 0, and their share becomes 0.5."""
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Url = Annotated[str, AfterValidator(check_url)]
@@ -273,10 +275,10 @@ class Augmentation(Section):
     """Side, in pixels, of a square that is erased from each image; no cutout if left out."""
     random_erasing: Share | None = None
     """Probability with which a random rectangle is erased from an image; no random erasing if left out."""
-    mixup: Annotated[float, Field(gt=0)] | None = None
+    mixup: MixingAlpha | None = None
     """alpha of mixup, which replaces images by weighted means of two; no mixup if left out. With both `mixup` and
     `cutmix`, each batch gets one of them, with equal probability."""
-    cutmix: Annotated[float, Field(gt=0)] | None = None
+    cutmix: MixingAlpha | None = None
     """alpha of cutmix, which pastes a box of another image into each image; no cutmix if left out."""
 
     @property
@@ -662,6 +664,10 @@ class Method(Section):
             )
         if self.standardise_logits and not self.uses_logits:
             raise ValueError("standardise_logits: no loss compares logits; add alpha, dist, dkd or ttm")
+        betas = self.beta if isinstance(self.beta, list) else [self.beta]
+        others = (self.alpha, *betas, self.dist, self.dkd, self.ttm)
+        if self.cross_entropy == 0 and not any(others):
+            raise ValueError("cross_entropy: 0, like the weights of all other losses, so there is nothing to minimise")
         return self
 
     @model_validator(mode="after")
@@ -685,6 +691,14 @@ class Method(Section):
     def uses_logits(self) -> bool:
         """Whether a loss compares logits, for which teacher and student must have the same classes."""
         return any(loss is not None for loss in (self.alpha, self.dist, self.dkd, self.ttm))
+
+    @model_validator(mode="after")
+    def _labels_count(self) -> "Method":
+        weight = 1 - (self.alpha or 0) if self.cross_entropy is None else self.cross_entropy
+        for key in ("label_smoothing", "class_weights"):
+            if not weight and getattr(self.recipe, key, None):
+                raise ValueError(f"recipe.{key}: has no effect, because the cross-entropy with the labels has weight 0")
+        return self
 
     @property
     def objective(self) -> dict[str, Any]:

@@ -137,6 +137,22 @@ MISTAKES = {
     "no temperature": ("methods.kd", {"alpha": 0.9}, "knowledge distillation needs both alpha and temperature"),
     "temperature of 0": ("methods.kd", {"alpha": 0.9, "temperature": 0.0}, "methods.kd.temperature: must be above 0"),
     "a method of nothing": ("methods.kd", {}, "methods.kd: needs beta and groups (attention transfer), alpha and"),
+    "no weight at all": (
+        "methods.x",
+        {"alpha": 0.0, "temperature": 1.0, "beta": 0.0, "groups": [1], "cross_entropy": 0.0},
+        "methods.x: cross_entropy: 0, like the weights of all other losses, so there is nothing to minimise",
+    ),
+    "smoothed labels without weight": (
+        "methods.x",
+        {"alpha": 1.0, "temperature": 1.0, "recipe": {"label_smoothing": 0.1}},
+        "methods.x: recipe.label_smoothing: has no effect, because the cross-entropy with the labels has weight 0",
+    ),
+    "class weights without weight": (
+        "methods.x",
+        {"dist": {"beta": 1.0, "gamma": 1.0, "temperature": 1.0}, "cross_entropy": 0.0}
+        | {"recipe": {"class_weights": "balanced"}},
+        "methods.x: recipe.class_weights: has no effect, because the cross-entropy with the labels has weight 0",
+    ),
     "DIST without a weight": (
         "methods.x",
         {"dist": {"beta": 0.0, "gamma": 0.0, "temperature": 1.0}},
@@ -234,8 +250,14 @@ MISTAKES = {
         13,
         "recipe.augmentation.cutout: 13 is more than the 12 pixels of a training image; choose less",
     ),
-    "no mixing at all": ("recipe.augmentation.mixup", 0, "recipe.augmentation.mixup: must be above 0, found 0"),
-    "a negative alpha": ("recipe.augmentation.cutmix", -1.0, "recipe.augmentation.cutmix: must be above 0"),
+    "no mixing at all": ("recipe.augmentation.mixup", 0, "recipe.augmentation.mixup: must be at least 0.05, found 0"),
+    "an alpha that cannot be drawn": ("recipe.augmentation.mixup", 1e-3, "recipe.augmentation.mixup: must be at least"),
+    "an alpha without chance": (
+        "recipe.augmentation.cutmix",
+        1e300,
+        "recipe.augmentation.cutmix: must be at most",
+    ),
+    "a negative alpha": ("recipe.augmentation.cutmix", -1.0, "recipe.augmentation.cutmix: must be at least 0.05"),
     "more than always": ("recipe.augmentation.random_erasing", 1.5, "recipe.augmentation.random_erasing: must be"),
     "photographs' evaluation of small images": (
         "dataset.evaluation",
