@@ -27,6 +27,7 @@ from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.rendering import render
 from moonshine.report.rows import read_rows
 from moonshine.report.tables import short_count
+from moonshine.report.web_page import _plain as plain
 from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
 from tests.support.measured_project import TOP1, VALIDATION, measured_params, row_metrics, write_metrics, write_project
@@ -550,6 +551,22 @@ def test_the_same_metrics_give_the_same_bytes(project: Path) -> None:
     assert files_below(project / "results") == first
     names = {f"{figure}{theme}.{kind}" for figure in FIGURES for theme in ("", "-dark") for kind in ("svg", "png")}
     assert {path.name for path in (project / "results/toy/figures").iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"pad": None, "crop_scale": [0.08, 1.0]}, "pad: null, crop_scale: [0.08, 1.0]"),
+        ({"beta": 34.0, "groups": [1, 2]}, "beta: 34.0, groups: [1, 2]"),
+        ({"outer": {"inner": {}}}, "outer: {inner: {}}"),
+        ([6, 8, 9], "6, 8, 9"),
+        ([], ""),
+        ("[a]", "[a]"),
+        (0.1, "0.1"),
+    ],
+)
+def test_a_setting_loses_its_own_brackets_and_no_others(value: Any, text: str) -> None:
+    assert plain(value) == text
 
 
 def test_a_title_is_no_formula(project: Path) -> None:

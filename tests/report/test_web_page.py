@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from benchmarks.separate_project import ROOT, write_params
-from tests.support.measured_project import measured_params, write_project
+from tests.support.measured_project import TOP1, measured_params, write_confusions, write_project
 from tests.support.project import once_per_run, run_moonshine
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -186,6 +186,30 @@ def test_nothing_is_cut_off_and_what_is_wider_than_the_window_says_so(
     hints = "return arguments[0].parentElement.previousElementSibling"
     assert [browser.execute_script(hints, part).is_displayed() for part in parts] == wider
     assert wider[0] == (width == 390)
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with the errors of as many classes as are drawn, with long names."""
+
+    def make(folder: Path) -> None:
+        project = write_project(folder)
+        names = [f"a breed of dog with a long name, number {number}" for number in range(20)]
+        counts = {pair: 40 for name in names for pair in ((name, name), (name, names[0]))}
+        write_confusions(project, {row: dict.fromkeys(("0", "1", "2"), counts) for row in TOP1})
+        run_moonshine("report", cwd=project)
+
+    return once_per_run(tmp_path_factory, "of_classes", make) / "results/toy/report.html"
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_errors_by_class_are_legible(width: int, theme: str, chromium: Browser, of_classes: Path) -> None:
+    browser = opened(chromium, of_classes, width, theme)
+    drawing = browser.find_element(By.CSS_SELECTOR, '[data-chart="confusion"] svg')
+    assert len(drawing.find_elements(By.CSS_SELECTOR, ".mark-rect.role-mark path")) == 20 + 19
+    assert browser.execute_script(CUT_OFF) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert Axe().run(browser)["violations"] == []
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1200, "light"), (1200, "dark"), (390, "light")])
