@@ -35,8 +35,7 @@ def likely_mistakes(params: Params) -> Iterator[str]:
         if params.teacher != f"fetch/{name}":
             yield f"fetch_teacher.{name}: is not the teacher, so no student learns from it"
     begun = {f"networks.{name}.init": network.init for name, network in params.networks.items()}
-    files = {f"fetch.{name}": checkpoint for name, checkpoint in params.fetch.items()} | begun
-    files |= {f"fetch_teacher.{name}": checkpoint for name, checkpoint in params.fetch_teacher.items()}
+    files = {params.checkpoint_key(name): checkpoint for name, checkpoint in params.checkpoints.items()} | begun
     for key, file in files.items():
         if isinstance(file, PinnedFile) and "://" not in file.url and not Path(file.url).expanduser().is_file():
             yield f"{key}.url: no file {file.url} on this machine"
@@ -51,7 +50,7 @@ def _other_normalisation(params: Params) -> Iterator[str]:
     row, _ = parse_model(params.teacher)
     if row.stage != "fetch" or not params.checkpoints[row.network].normalisation:
         return
-    key = f"{'fetch' if row.network in params.fetch else 'fetch_teacher'}.{row.network}.normalisation"
+    key = f"{params.checkpoint_key(row.network)}.normalisation"
     for name, network in params.networks.items():
         if network.init == TEACHER:
             yield (

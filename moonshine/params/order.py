@@ -21,7 +21,7 @@ def in_order(params: Params) -> Params:
     params = params.model_copy(update=fetched)
     update: dict[str, object] = {
         "networks": _ordered(params.networks, [row.network for row in params.rows]),
-        "methods": _ordered(params.methods, [*params.distil.methods, *params.distil_more.methods]),
+        "methods": _ordered(params.methods, params.used_methods),
     }
     if files := params.dataset.files:
         roles = DATA_FILES[params.dataset.source]

@@ -98,7 +98,7 @@ def _other_classes(params: Params) -> Iterator[str]:
             if name in names:
                 yield f"{key}: {name} is in fetch_teacher, for other classes; add a network of another name for this"
     if params.teacher_has_other_classes:
-        for method in dict.fromkeys([*params.distil.methods, *params.distil_more.methods]):
+        for method in params.used_methods:
             if method in params.methods and params.methods[method].uses_logits:
                 yield (
                     f"methods.{method}: {params.teacher} has other classes than the data set (fetch_teacher), so "
@@ -116,12 +116,11 @@ def _starts(params: Params) -> Iterator[str]:
         if name in params.networks and name not in begin:
             yield f"train_from_teacher: {name} has no `init: teacher`; move it to train, or set networks.{name}.init"
     for name, checkpoint in params.checkpoints.items():
-        key_of_name = f"fetch.{name}" if name in params.fetch else f"fetch_teacher.{name}"
         if given := checkpoint.normalisation:
             for key, values in (("mean", given.mean), ("std", given.std)):
                 if len(values) != params.dataset.channels:
                     yield (
-                        f"{key_of_name}.normalisation.{key}: {len(values)} values, but images of "
+                        f"{params.checkpoint_key(name)}.normalisation.{key}: {len(values)} values, but images of "
                         f"{params.dataset.channels} channels"
                     )
 
@@ -169,8 +168,7 @@ def _models(params: Params) -> Iterator[str]:
 
 def _attention(params: Params) -> Iterator[str]:
     """Attention points of all networks that attention transfer or the attention maps pair one to one."""
-    methods = [*params.distil.methods, *params.distil_more.methods]
-    used = [name for name in methods if name in params.methods and params.methods[name].groups]
+    used = [name for name in params.used_methods if name in params.methods and params.methods[name].groups]
     shown = params.attention_maps
     produced = _produced(params)
     if params.teacher not in produced:

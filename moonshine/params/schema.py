@@ -692,11 +692,15 @@ class Method(Section):
         """Whether a loss compares logits, for which teacher and student must have the same classes."""
         return any(loss is not None for loss in (self.alpha, self.dist, self.dkd, self.ttm))
 
+    @property
+    def weight_of_labels(self) -> float:
+        """Weight of the cross-entropy with the labels; `distillation.objective.Distillation` decides it likewise."""
+        return 1 - (self.alpha or 0) if self.cross_entropy is None else self.cross_entropy
+
     @model_validator(mode="after")
     def _labels_count(self) -> "Method":
-        weight = 1 - (self.alpha or 0) if self.cross_entropy is None else self.cross_entropy
         for key in ("label_smoothing", "class_weights"):
-            if not weight and getattr(self.recipe, key, None):
+            if not self.weight_of_labels and getattr(self.recipe, key, None):
                 raise ValueError(f"recipe.{key}: has no effect, because the cross-entropy with the labels has weight 0")
         return self
 
@@ -899,6 +903,15 @@ class Params(Section):
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Network -> its published checkpoint, of `fetch` or `fetch_teacher`."""
         return {**self.fetch, **self.fetch_teacher}
+
+    def checkpoint_key(self, network: str) -> str:
+        """Where params.yaml has one of `checkpoints`, such as `fetch.resnet34`."""
+        return f"{'fetch' if network in self.fetch else 'fetch_teacher'}.{network}"
+
+    @property
+    def used_methods(self) -> list[str]:
+        """The methods that students are distilled with."""
+        return list(dict.fromkeys([*self.distil.methods, *self.distil_more.methods]))
 
     def recipe_of(self, row: Row) -> Recipe:
         """How the row is trained: `recipe`, changed by the network's own recipe and then by the method's.

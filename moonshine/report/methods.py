@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from moonshine.params import Method, Params
+from moonshine.runtime.words import counted
 
 TITLE = "What students minimise"
 
@@ -11,10 +12,8 @@ def objectives(params: Params) -> list[tuple[str, str]]:
     """(method, what it minimises), if one does more than attention transfer and knowledge distillation as in their
     papers; else nothing.
     """
-    used = [*params.distil.methods, *params.distil_more.methods]
-    if not any(_is_told(params.methods[key]) for key in used):
-        return []
-    return [(key, _in_words(params.methods[key])) for key in used]
+    used = {key: params.methods[key] for key in params.used_methods}
+    return [(key, _in_words(method)) for key, method in used.items()] if any(map(_is_told, used.values())) else []
 
 
 def _is_told(method: Method) -> bool:
@@ -24,9 +23,7 @@ def _is_told(method: Method) -> bool:
 
 
 def _in_words(method: Method) -> str:
-    weight = method.cross_entropy
-    if weight is None:
-        weight = 1 - (method.alpha or 0)
+    weight = method.weight_of_labels
     terms = [f"{_times(weight)}cross-entropy"] if weight else []
     standardised = " of standardised logits (Sun et al. 2024)" if method.standardise_logits else ""
     return " + ".join([*terms, *(f"{term}{standardised}" for term in _of_logits(method)), *_of_attention(method)])
@@ -40,8 +37,7 @@ def _of_logits(method: Method) -> Iterator[str]:
         yield f"DIST {both} (Huang et al. 2022) at temperature {dist.temperature:g}"
     if dkd := method.dkd:
         both = f"({_times(dkd.alpha)}target + {_times(dkd.beta)}other)"
-        epochs = f"{dkd.warmup_epochs} epoch{'' if dkd.warmup_epochs == 1 else 's'}"
-        warmup = f" after a warm-up of {epochs}" if dkd.warmup_epochs else ""
+        warmup = f" after a warm-up of {counted(dkd.warmup_epochs, 'epoch')}" if dkd.warmup_epochs else ""
         yield f"DKD {both} (Zhao et al. 2022) at temperature {dkd.temperature:g}{warmup}"
     if ttm := method.ttm:
         which = "WTTM" if ttm.weighted else "TTM"

@@ -26,8 +26,7 @@ def fetch(params: Params, network: str) -> None:
     """
     checkpoint, row = params.checkpoints[network], Row("fetch", network)
     manifest = read_manifest(artefacts.data_folder(params.dataset.name))
-    key = "fetch" if network in params.fetch else "fetch_teacher"
-    path = pinned_file(checkpoint, params.machine, f"{key}.{network}")
+    path = pinned_file(checkpoint, params.machine, params.checkpoint_key(network))
     others = [f"class {number}" for number in range(checkpoint.classes or 0)]
     classes = others or manifest["classes"]
     architecture = architecture_of(params.networks[network], len(classes), manifest["shape"][0])
