@@ -1,4 +1,4 @@
-"""Write the tables of docs/parameters.md from moonshine/params/schema.py: `make docs`.
+"""Write the tables of docs/parameters.md from moonshine/params/schema/: `make docs`.
 
 A table stands between markers that name a class of the schema; the text around them is written by hand.
 """
@@ -7,6 +7,7 @@ import ast
 import re
 import types
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -50,7 +51,8 @@ def page(text: str) -> str:
 def _docstrings() -> dict[str, dict[str, str]]:
     """Class of the schema -> key -> the docstring below it, of its own or a base class's keys."""
     found = dict[str, dict[str, str]]()
-    for section in ast.parse(Path(schema.__file__).read_text()).body:
+    files = sorted(Path(schema.__file__).parent.glob("*.py"))
+    for section in chain.from_iterable(ast.parse(file.read_text()).body for file in files):
         if isinstance(section, ast.ClassDef):
             below = zip(section.body, section.body[1:])
             bases = [docstring for base in section.bases for docstring in found.get(ast.unparse(base), {}).items()]

@@ -22,7 +22,7 @@ from moonshine.report.figures.rendering import config
 from moonshine.report.headline import ROLE_TITLES, headline
 from moonshine.report.methods import TITLE as MINIMISED
 from moonshine.report.methods import objectives
-from moonshine.report.page import explanation, notice, protocol, sources
+from moonshine.report.protocol import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
 from moonshine.report.tables import NOT_RUN, short_count, table_columns
 

@@ -16,7 +16,7 @@ from moonshine.models.model_file import load_model, read_description
 from moonshine.models.networks import initialise
 from moonshine.params.schema import Network, Params
 from moonshine.report.headline import headline
-from moonshine.report.page import protocol
+from moonshine.report.protocol import protocol
 from moonshine.runtime.files import sha256
 from tests.pipeline.test_both_graphs import dvc_graph, require_the_same_graph
 from tests.support.plans import planned_by_dvc, planned_by_snakemake
