@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from benchmarks.separate_project import ROOT, copy_this_project, load_params_dict
 from moonshine.checks.data import ORIGINS
-from moonshine.checks.made_for import DESCRIPTION, seeds_of
+from moonshine.checks.made_for import DESCRIPTION
 from moonshine.engines.dvc_project import open_project
 from moonshine.engines.record import commit
 from moonshine.engines.snakemake_plan import snakemake
@@ -58,7 +58,7 @@ def _describe(params: Params) -> None:
             write_json(artefacts.record(params.experiment, row), {})
     inputs = {"data": sha256(manifest), "teacher": sha256(artefacts.named_model(params.experiment, params.teacher))}
     for row in params.seeded_rows:
-        for seed in seeds_of(params.seeds, row):
+        for seed in params.seeds_of(row):
             identity = {
                 **identity_in_params(params, row, params.dataset.classes, params.dataset.channels),
                 **inputs,

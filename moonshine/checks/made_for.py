@@ -55,7 +55,7 @@ def find_mismatches(params: Params) -> Iterator[Mismatch]:
     """Everything in the experiment whose own record says that it was made for something else."""
     yield from _data(params)
     for row in params.rows:
-        for seed in seeds_of(params.seeds, row):
+        for seed in params.seeds_of(row):
             yield from _model(params, row, seed)
         yield from _metrics(params, row)
     yield from _maps(params)
@@ -77,11 +77,6 @@ def require_results(params: Params, path: Path) -> None:
 def _refuse(mismatches: list[Mismatch]) -> None:
     if mismatches:
         raise DataError("\n".join(map(str, dict.fromkeys(mismatches))))
-
-
-def seeds_of(seeds: Iterable[int], row: Row) -> list[int | None]:
-    """The row's seeds; a single None for a fetched row, which has none."""
-    return [None] if row.stage == "fetch" else [*seeds]
 
 
 def model_problem(params: Params, row: Row, seed: int | None, hashed: bool = False) -> str | None:
@@ -171,7 +166,7 @@ def _metrics(params: Params, row: Row) -> Iterator[Mismatch]:
     if not (content := _content(path)):
         return
     measured = content.get("seeds", {}) if isinstance(content.get("seeds", {}), dict) else {}
-    for seed in seeds_of(params.seeds, row):
+    for seed in params.seeds_of(row):
         about = content if seed is None else measured.get(str(seed))
         expected = about.get("model_sha256") if isinstance(about, dict) else None
         now = _published(params.experiment, row, seed)
@@ -248,7 +243,7 @@ def _unrecorded(params: Params) -> Iterator[tuple[list[str], Path, str]]:
         yield names, artefacts.all_metrics(experiment), "moonshine prepare"
     for row in params.rows:
         path = artefacts.metrics(experiment, row)
-        for seed in seeds_of(params.seeds, row) if path.exists() else ():
+        for seed in params.seeds_of(row) if path.exists() else ():
             if not artefacts.record(experiment, row, seed).exists():
                 parts = [row.argument.replace("/", "-"), *([] if seed is None else [str(seed)])]
                 name = "-".join([experiment, *parts])

@@ -137,17 +137,29 @@ def _evaluate(options: argparse.Namespace) -> None:
     if row not in params.evaluated_rows:
         raise ParamsError(f"{row}: is for other classes than the data set (fetch_teacher); its errors mean nothing")
     start(f"{params.experiment}/evaluate/{row}")
-    from moonshine.checks.made_for import seeds_of
     from moonshine.engines.leftovers import set_aside_leftovers
     from moonshine.stages.evaluate import evaluate
 
     check_data(params)
-    seeds = seeds_of(params.seeds, row)
+    seeds = params.seeds_of(row)
     models = [artefacts.model(params.experiment, row, seed) for seed in seeds]
     with unchanged(options, "evaluate", [artefacts.manifest(params.dataset.name), *models]):
         check_models(params, [(row, seed) for seed in seeds])
         set_aside_leftovers(params)
         evaluate(params, row)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    params = read(options)
+    start(f"{params.experiment}/compare")
+    from moonshine.engines.leftovers import set_aside_leftovers
+    from moonshine.stages.compare import compare
+
+    seeds = [(row, seed) for row in params.evaluated_rows for seed in params.seeds_of(row)]
+    inputs = [artefacts.predictions(params.experiment, row, seed) for row, seed in seeds]
+    with unchanged(options, "compare", inputs):
+        set_aside_leftovers(params)
+        compare(params)
 
 
 def _attention_maps(options: argparse.Namespace) -> None:
@@ -181,8 +193,9 @@ def _report(options: argparse.Namespace) -> None:
     curves = [artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds]
     metrics = [artefacts.metrics(experiment, row) for row in params.evaluated_rows]
     confusions = [artefacts.confusion(experiment, row) for row in params.evaluated_rows]
+    comparison = [artefacts.comparison(experiment, name) for name in ("pairs", "fidelity")]
     maps = artefacts.attention_maps(experiment).glob("*")
-    with unchanged(options, "report", [*curves, *metrics, *confusions, *maps]):
+    with unchanged(options, "report", [*curves, *metrics, *confusions, *comparison, *maps]):
         require_results(params, options.params)
         set_aside_leftovers(params)
         report(params, partial(_costs, params) if options.partial else None)
@@ -232,6 +245,12 @@ COMMANDS = (
         ("moonshine evaluate train/resnet34", "moonshine evaluate distil/at/resnet34-sep"),
         _row,
         is_long=True,
+    ),
+    Command(
+        "compare",
+        "compare what all rows predict with each other and with the teacher",
+        _compare,
+        ("moonshine compare",),
     ),
     Command(
         "attention-maps",

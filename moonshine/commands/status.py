@@ -21,7 +21,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from moonshine.checks.data import data_problem
-from moonshine.checks.made_for import model_problem, seeds_of
+from moonshine.checks.made_for import model_problem
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.preparation.raw_images import raw_changes
@@ -85,7 +85,7 @@ def show_status(params: Params, as_json: bool, watch: float | None) -> None:
 def experiment_status(params: Params) -> Iterator[RunStatus]:
     """Every network of the experiment, in the order of its rows."""
     of_data = _data_problem(params)
-    return (_run_status(params, row, seed, of_data) for row in params.rows for seed in seeds_of(params.seeds, row))
+    return (_run_status(params, row, seed, of_data) for row in params.rows for seed in params.seeds_of(row))
 
 
 def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None) -> RunStatus:

@@ -65,6 +65,9 @@ def _leftovers(params: Params) -> Iterator[Path]:
         yield from _files(artefacts.model(experiment, row, 0).parent) - models
     curves = {artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds}
     yield from _files(artefacts.all_curves(experiment)) - curves
+    evaluated = [(row, seed) for row in params.evaluated_rows for seed in params.seeds_of(row)]
+    predictions = {artefacts.predictions(experiment, row, seed) for row, seed in evaluated}
+    yield from _files(artefacts.all_predictions(experiment)) - predictions
     of_rows = (
         (artefacts.all_metrics, artefacts.metrics),
         (artefacts.all_scores, artefacts.scores),

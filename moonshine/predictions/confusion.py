@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from moonshine.predictions.recorder import Predictions
+from moonshine.predictions.parquet_file import Predictions
 
 MOST_CLASSES = 100
 """With more classes, only the most frequent mistake of each is listed."""

@@ -1,13 +1,27 @@
 """Predictions as a Parquet file, which pandas, Polars and DuckDB read."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moonshine.predictions.recorder import Predictions
+from moonshine.errors import DataError, first_line
 from moonshine.runtime.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Of one network for a whole split, in the split's order.
+
+    `labels` is int64, (images,). `best` has the classes with the largest logits, largest first, int64, (images, up to
+    5). `logits` is float16, (images, classes), clamped to its finite range.
+    """
+
+    labels: np.ndarray
+    best: np.ndarray
+    logits: np.ndarray
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -24,3 +38,20 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     file = pa.BufferOutputStream()
     pq.write_table(pa.table({**arrays, "logits": logits}), file, compression="zstd")
     write_bytes(path, memoryview(file.getvalue()))
+
+
+def read_predictions(path: Path) -> Predictions:
+    """What `write_predictions` wrote. Raises DataError (exit code 3) if the file is missing or damaged."""
+    try:
+        table = pq.read_table(path)
+        best = [name for name in table.column_names if name.startswith("best")]
+        logits = table["logits"].combine_chunks()
+        return Predictions(
+            table["label"].to_numpy().astype(np.int64),
+            np.stack([table[name].to_numpy() for name in best], axis=1).astype(np.int64),
+            logits.flatten().to_numpy().reshape(len(logits), -1),
+        )
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; run `moonshine evaluate` for its row") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{path}: damaged ({first_line(error)}); run `moonshine evaluate` for its row") from None

@@ -1,26 +1,12 @@
 """What a network predicts for every image, kept while its errors are measured."""
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 from torch import nn
 
+from moonshine.predictions.parquet_file import Predictions
+
 BEST = 5
 """How many classes are kept per image; fewer if the data set has fewer."""
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Of one network for a whole split, in the split's order.
-
-    `labels` is int64, (images,). `best` has the classes with the largest logits, largest first, int64, (images, up to
-    5). `logits` is float16, (images, classes), clamped to its finite range.
-    """
-
-    labels: np.ndarray
-    best: np.ndarray
-    logits: np.ndarray
 
 
 class Recorder(nn.Module):

@@ -40,7 +40,11 @@ def record(experiment: str, row: Row, seed: int | None = None) -> Path:
 
 def predictions(experiment: str, row: Row, seed: int | None = None) -> Path:
     """What one network predicts for each validation image; a fetched one has no seed."""
-    return Path("models", experiment, "predictions", model_name(row, seed) + ".parquet")
+    return all_predictions(experiment) / f"{model_name(row, seed)}.parquet"
+
+
+def all_predictions(experiment: str) -> Path:
+    return Path("models", experiment, "predictions")
 
 
 def curve(experiment: str, row: Row, seed: int) -> Path:
@@ -76,6 +80,11 @@ def confusion(experiment: str, row: Row) -> Path:
 
 def all_confusions(experiment: str) -> Path:
     return Path("results", experiment, "confusion")
+
+
+def comparison(experiment: str, name: str) -> Path:
+    """How the rows differ image by image ("pairs"), and how closely they follow the teacher ("fidelity")."""
+    return Path("results", experiment, "comparison", f"{name}.csv")
 
 
 def results_folder(experiment: str) -> Path:

@@ -30,6 +30,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "models",
         "stages/attention_maps.py",
     ),
+    "compare": ("comparison", "predictions", "stages/compare.py"),
     "report": ("drawing", "report", "stages/report.py"),
 }
 """Folders and files of the package."""
@@ -65,6 +66,7 @@ PARAMS: dict[str, tuple[str, ...]] = {
     "distil": ("recipe", "networks.{network}", "methods.{method}"),
     "evaluate": ("seeds", "recipe.threads"),
     "attention_maps": ("teacher", "attention_maps", "titles", "recipe.threads"),
+    "compare": ("seeds", "fetch", "train", "train_from_teacher", "distil", "distil_more", "teacher"),
     "report": (
         "seeds",
         "fetch",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from moonshine.params import Params
 from moonshine.params.schema import TEACHER, Table
 from moonshine.project.rows import parse_model
-from moonshine.report.comparison import EXPLANATION
+from moonshine.report.comparison import noise_in_words
 from moonshine.report.recipes import changes_of_rate, differences_in_words, further_in_words, images_in_words
 from moonshine.report.rows import ResultRow, untaught
 from moonshine.runtime.words import counted
@@ -42,8 +42,20 @@ def protocol(params: Params, rows: dict[str, ResultRow], name: Callable[[str], s
         f"weight decay {recipe.weight_decay:g} and a learning rate of {recipe.lr:g}{changed}.{further_in_words(recipe)}"
         f"{_other_recipes(params, name)}{_beginnings(params, name)}{_other_classes(params, name)} "
         "No. Params includes the running means and variances of batch norm, Trainable does not; MACs are "
-        "multiply-accumulates per image. The best value of each column is bold."
+        f"multiply-accumulates per image.{_fidelity(params)} The best value of each column is bold."
     )
+
+
+def _fidelity(params: Params) -> str:
+    """What the columns of `FIDELITY` are, of those that a table has; else nothing."""
+    meaning = {
+        "agreement": "Agreement is the share of validation images that get the teacher's class",
+        "kl": "KL is the mean Kullback-Leibler divergence from the teacher's probabilities, in nats",
+        "ece": "ECE is the expected calibration error over 15 bins of confidence (Guo et al. 2017)",
+    }
+    columns = {column for table in params.tables for column in table.columns}
+    told = "; ".join(words for key, words in meaning.items() if key in columns)
+    return f" {told}." if told else ""
 
 
 def _other_recipes(params: Params, name: Callable[[str], str]) -> str:
@@ -84,7 +96,8 @@ def explanation(params: Params, rows: dict[str, ResultRow], name: Callable[[str]
             f'"− {untaught(rows.values())}" is the error of a distilled network minus that of the same network trained '
             f"on labels alone: negative if the teacher helped. {minus}"
         )
-    return f"{minus}{brackets}{EXPLANATION}"
+    is_image_by_image = any(row.compared.only_one_wrong for row in rows.values())
+    return f"{minus}{brackets}{noise_in_words(len(params.seeds), is_image_by_image, published)}"
 
 
 def sources(table: Table, name: Callable[[str], str] = str, source: Callable[[str], str] = str) -> list[str]:

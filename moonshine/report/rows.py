@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,10 @@ from moonshine.params import Params
 from moonshine.project import artefacts
 from moonshine.project.records import Metrics
 from moonshine.project.rows import Row, Stage
+from moonshine.report.image_by_image import ERRORS, Error, Fidelity, ImageByImage, read_image_by_image, require_fit
 
-Error = Literal["top1", "top5"]
 Measure = Literal[Error, "loss", "balanced_error"]
 Count = Literal["parameters", "learnable", "macs"]
-ERRORS: tuple[Error, ...] = ("top1", "top5")
 MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
 COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
 Costs = dict[str, int]
@@ -39,6 +38,8 @@ class ResultRow:
     costs: Costs
     is_from_scratch: bool = True
     """Whether the weights were random when training began; false for weights that params.yaml gives."""
+    compared: ImageByImage = field(default_factory=ImageByImage)
+    """What was counted over the predictions of all rows."""
 
     @property
     def name(self) -> str:
@@ -75,6 +76,15 @@ class ResultRow:
         """Whether it has run and was evaluated by a version that measures the balanced error."""
         return self.metrics is not None and "balanced_error" in self.metrics
 
+    def fidelity(self, key: Fidelity) -> list[float]:
+        """agreement, kl or ece of each seed; nothing if it was not measured."""
+        return [*self.compared.fidelity.get((self.name, key), {}).values()]
+
+    def only_one_wrong(self, other: "ResultRow", key: Error) -> tuple[int, int] | None:
+        """On how many images only this row's network is wrong, and only the other's, if there is one of each."""
+        counts = self.compared.only_one_wrong.get((self.name, other.name, key), {})
+        return next(iter(counts.values())) if len(counts) == 1 else None
+
     @property
     def bytes_on_disk(self) -> float | None:
         """Size of the model file, the mean over seeds; None if the metrics lack it."""
@@ -93,17 +103,22 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
     paths = {row: artefacts.metrics(params.experiment, row) for row in params.evaluated_rows}
     absent = [row for row, path in paths.items() if costs_of and not path.exists()]
     computed = costs_of(list(dict.fromkeys(row.network for row in absent))) if costs_of and absent else {}
+    compared = read_image_by_image(params)
     rows = {}
     for row, path in paths.items():
         metrics = None if row in absent else _checked(params, row, path)
         costs: Costs = {key: metrics[key] for key in COSTS} if metrics else computed[row.network]
         is_from_scratch = params.networks[row.network].init is None
-        rows[row.name] = ResultRow(row, params.title(row), metrics, costs, is_from_scratch)
+        rows[row.name] = ResultRow(row, params.title(row), metrics, costs, is_from_scratch, compared)
     protocols = {(m["dataset"]["sha256"], m["n"]) for each in rows.values() if (m := each.metrics)}
     if len(protocols) > 1:
         raise DataError(
             f"results/{params.experiment}/metrics: rows were measured on different images; evaluate them again"
         )
+    measured = [row for row in rows.values() if row.metrics]
+    of_errors = {(row.name, error): row.by_seed(error) for row in measured for error in ERRORS}
+    for _, images in protocols:
+        require_fit(params, compared, of_errors, images)
     return rows
 
 

@@ -1,6 +1,7 @@
 """The tables of the results page, as cells that the pages and the CSV files are made from."""
 
 import dataclasses
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,10 @@ import pandas as pd
 
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.rows import COSTS, ERRORS, Count, Error, ResultRow, rank, scratch_partner, untaught
+from moonshine.report.image_by_image import Error, Fidelity
+from moonshine.report.rows import COSTS, Count, ResultRow, rank, scratch_partner, untaught
+
+Spread = Literal[Error, Fidelity, "balanced_error"]
 
 NOT_RUN = "not run"
 HEADINGS = {
@@ -20,7 +24,14 @@ HEADINGS = {
     "learnable": "Trainable",
     "macs": "MACs",
     "size": "File",
+    "agreement": "Agreement, %",
+    "kl": "KL",
+    "ece": "ECE, %",
 }
+SPREAD: tuple[Spread, ...] = ("top1", "top5", "balanced_error", "agreement", "kl", "ece")
+"""Columns with a mean and a standard deviation over seeds."""
+NOT_RANKED = ("agreement", "kl")
+"""Columns in which the teacher is the best by definition."""
 SHORT = {"top1": "Top-1", "top5": "Top-5"}
 
 
@@ -49,7 +60,8 @@ def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
     chosen = [rows[name] for name in table.rows]
     columns = [Column("Model", "title", [Cell(row.title) for row in chosen], ranked=False)]
     for key in table.columns:
-        columns.append(Column(HEADINGS[key], key, [_measured(row, key) for row in chosen]))
+        cells = [_measured(row, key) for row in chosen]
+        columns.append(Column(HEADINGS[key], key, cells, ranked=key not in NOT_RANKED))
         if key == "top1" or key == "top5":
             columns += _beside(table, key, chosen, rows)
     return [_mark_best(column) if column.ranked else column for column in columns]
@@ -75,7 +87,7 @@ def _published_value(published: Published, row: ResultRow, key: str) -> float | 
     return next((value for name, value in published.values.get(row.name, {}).items() if name == key), None)
 
 
-def _measured(row: ResultRow, key: Error | Count | Literal["size", "balanced_error"]) -> Cell:
+def _measured(row: ResultRow, key: Spread | Count | Literal["size"]) -> Cell:
     if key == "parameters" or key == "learnable" or key == "macs":
         return Cell(short_count(row.costs[key]), row.costs[key])
     if row.metrics is None:
@@ -83,18 +95,29 @@ def _measured(row: ResultRow, key: Error | Count | Literal["size", "balanced_err
     if key == "size":
         size = row.bytes_on_disk
         return Cell("") if size is None else Cell(f"{short_count(size)}B", size)
-    if key == "balanced_error" and not row.has_balanced_error:
+    values = _values(row, key)
+    if not values:
         return Cell("")
-    deviation = row.deviation(key)
-    spread = "" if deviation is None else f" ± {deviation:.2f}"
-    return Cell(f"{row.mean(key):.2f}{spread}", row.mean(key))
+    digits = 3 if key == "kl" else 2
+    spread = "" if len(values) == 1 else f" ± {statistics.stdev(values):.{digits}f}"
+    mean = statistics.mean(values)
+    return Cell(f"{mean:.{digits}f}{spread}", mean)
+
+
+def _values(row: ResultRow, key: Spread) -> list[float]:
+    """Of each seed; nothing for what the row's version did not measure."""
+    if key == "agreement" or key == "kl" or key == "ece":
+        return row.fidelity(key)
+    if key == "balanced_error" and not row.has_balanced_error:
+        return []
+    return [*row.by_seed(key).values()]
 
 
 def _difference(row: ResultRow, other: ResultRow | None, key: Error) -> Cell:
     """The row's error minus the other's; empty if either is not measured."""
     if not other or not row.metrics or not other.metrics:
         return Cell("")
-    comparison = compare(row.by_seed(key), other.by_seed(key), row.metrics["n"])
+    comparison = compare(row.by_seed(key), other.by_seed(key), row.metrics["n"], row.only_one_wrong(other, key))
     return Cell(str(comparison), comparison.difference, comparison=comparison)
 
 
@@ -126,12 +149,9 @@ def table_csv(table: Table, rows: dict[str, ResultRow]) -> str:
     for column in table_columns(table, rows):
         values = [cell.text if column.key == "title" else cell.value for cell in column.cells]
         frame[column.key] = _whole(values) if column.key in (*COSTS, "size") else values
-        if column.key in ERRORS:
-            frame[f"{column.key}_std"] = [row.deviation(column.key) if row.metrics else None for row in chosen]
-        if column.key == "balanced_error":
-            frame["balanced_error_std"] = [
-                row.deviation("balanced_error") if row.has_balanced_error else None for row in chosen
-            ]
+        if column.key in SPREAD:
+            of_rows = [_values(row, column.key) if row.metrics else [] for row in chosen]
+            frame[f"{column.key}_std"] = [statistics.stdev(values) if len(values) > 1 else None for values in of_rows]
         if any(cell.comparison for cell in column.cells):
             comparisons = [cell.comparison for cell in column.cells]
             if "_minus_" in column.key:

@@ -38,7 +38,7 @@ def evaluate(params: Params, row: Row) -> None:
     networks: list[dict[str, Any]] = []
     confusions: dict[int | None, Confusion] = {}
     published = row.stage == "fetch"
-    seeds: list[int | None] = [None] if published else [*params.seeds]
+    seeds = params.seeds_of(row)
     cure = f"pin a sound checkpoint in {row.name.replace('/', '.')}" if published else "train it again"
     for seed in seeds:
         path = artefacts.model(params.experiment, row, seed)

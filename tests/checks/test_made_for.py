@@ -26,6 +26,7 @@ from tests.support.layouts import CLASSES, pictures, write_files
 from tests.support.plans import (
     AFTER_TRAIN,
     ALL,
+    COMPARE,
     DISTIL,
     EVALUATE_TRAIN,
     MAPS,
@@ -304,7 +305,7 @@ def pin(project: Path, name: str) -> None:
 
 
 FETCHED = "models/toy/fetch/teacher.safetensors"
-OF_FETCHED = {"fetch@toy-teacher", "evaluate_fetch@toy-teacher", DISTIL, MAPS, REPORT}
+OF_FETCHED = {"fetch@toy-teacher", "evaluate_fetch@toy-teacher", DISTIL, COMPARE, MAPS, REPORT}
 
 
 @pytest.mark.slow

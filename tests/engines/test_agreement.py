@@ -13,6 +13,7 @@ from tests.support.plans import (
     AFTER_DISTIL,
     AFTER_TRAIN,
     ALL,
+    COMPARE,
     EVALUATE_DISTIL,
     EVALUATE_TRAIN,
     MAPS,
@@ -72,7 +73,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "the teacher's own recipe": (params_change(networks__teacher__recipe={"lr": 0.04}), AFTER_TRAIN),
     "one student's own recipe": (params_change(networks__student__recipe={"images": 500}), AFTER_DISTIL),
     "the method's own recipe": (params_change(methods__at__recipe={"images": 500}), AFTER_DISTIL),
-    "a seed added": (params_change(seeds=[0, 1]), NEW_SEED | {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "a seed added": (params_change(seeds=[0, 1]), NEW_SEED | {EVALUATE_TRAIN, EVALUATE_DISTIL, COMPARE, REPORT}),
     "other files among models, curves and metrics": (
         left_by_former_seeds_and_rows,
         set(),
@@ -87,7 +88,11 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "code of prepared images": (comment("moonshine/images/store.py"), ALL),
     "code of batches": (comment("moonshine/data/order.py"), AFTER_TRAIN),
     "code of errors over a split": (comment("moonshine/evaluation/measure.py"), AFTER_TRAIN),
-    "code of counting costs": (comment("moonshine/costs/counts.py"), {EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT}),
+    "code of counting costs": (
+        comment("moonshine/costs/counts.py"),
+        {EVALUATE_TRAIN, EVALUATE_DISTIL, COMPARE, REPORT},
+    ),
+    "code of comparing rows": (comment("moonshine/comparison/pairs.py"), {COMPARE, REPORT}),
     "code of the figures' style": (comment("moonshine/drawing/style.py"), {MAPS, REPORT}),
     "a module added to the networks": (added("moonshine/models/new.py"), AFTER_TRAIN),
     "code of the report": (comment("moonshine/report/tables.py"), {REPORT}),
@@ -96,7 +101,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "the teacher altered by hand": (altered("models/toy/train/teacher/seed0.safetensors"), AFTER_TRAIN),
     "a metrics file altered by hand": (
         altered("results/toy/metrics/train/teacher.json"),
-        {EVALUATE_TRAIN, REPORT},
+        {EVALUATE_TRAIN, COMPARE, REPORT},
     ),
     "prepared data altered by hand": (altered("data/digits/val.arrow"), ALL),
     "a student deleted": (deleted("models/toy/distil/at/student/seed0.safetensors"), AFTER_DISTIL),
@@ -162,7 +167,7 @@ def test_dvc_stops_where_a_stage_gives_the_same_bytes(by_snakemake: Path, tmp_pa
 
 def as_table(plans: dict[str, set[str]]) -> str:
     """Markdown: a line for each change, a column for each stage."""
-    columns = ["prepare", "train", "distil", "evaluate_train", "evaluate_distil", "attention_maps", "report"]
+    columns = ["prepare", "train", "distil", "evaluate_train", "evaluate_distil", "compare", "attention_maps", "report"]
     lines = ["| What changed | " + " | ".join(columns) + " |", "|---|" + " :-: |" * len(columns)]
     for change, stages in plans.items():
         kinds = {stage.split("@")[0] for stage in stages}

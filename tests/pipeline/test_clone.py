@@ -15,6 +15,7 @@ from benchmarks.separate_project import IDENTITY, commit_all
 from moonshine.runtime.files import sha256
 from tests.support.plans import (
     AFTER_DISTIL,
+    COMPARE,
     EVALUATE_DISTIL,
     EVALUATE_TRAIN,
     MAPS,
@@ -288,7 +289,7 @@ def test_without_the_hooks_one_side_is_taken_whole(way: tuple[str, ...], two_bra
     assert (
         planned_by_dvc(project)
         == planned_by_snakemake(project)
-        == ({EVALUATE_TRAIN, EVALUATE_DISTIL, REPORT} if way else {MAPS, REPORT})
+        == ({EVALUATE_TRAIN, EVALUATE_DISTIL, COMPARE, REPORT} if way else {MAPS, REPORT})
     )
 
 

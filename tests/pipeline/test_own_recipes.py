@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.separate_project import start_and_run
 from tests.support.own_recipes import own_recipes
-from tests.support.plans import MAPS, REPORT, params_change, planned_by_dvc, planned_by_snakemake
+from tests.support.plans import COMPARE, MAPS, REPORT, params_change, planned_by_dvc, planned_by_snakemake
 from tests.support.project import copy_finished, copy_project, files_below, once_per_run, run, run_moonshine
 
 pytestmark = pytest.mark.slow
@@ -46,12 +46,12 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "a network's": (params_change(networks__slow__recipe__lr=0.03), STUDENTS["at-slow"] | {REPORT}),
     "the method's": (
         params_change(methods__at__recipe__images=400),
-        STUDENTS["at-student"] | STUDENTS["at-slow"] | {MAPS, REPORT},
+        STUDENTS["at-student"] | STUDENTS["at-slow"] | {COMPARE, MAPS, REPORT},
     ),
     "another method's": (params_change(methods__kd__recipe={"lr": 0.03}), STUDENTS["kd-small"] | {REPORT}),
     "the teacher's": (
         params_change(networks__teacher__recipe__epochs=2),
-        TEACHER.union(*STUDENTS.values()) | {MAPS, REPORT},
+        TEACHER.union(*STUDENTS.values()) | {COMPARE, MAPS, REPORT},
     ),
 }
 

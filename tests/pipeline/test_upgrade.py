@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.separate_project import ROOT, commit_all, environment, write_params
-from tests.support.plans import EVALUATE_DISTIL, EVALUATE_TRAIN, MAPS, REPORT, planned_by_dvc, planned_by_snakemake
+from tests.support.plans import (
+    COMPARE,
+    EVALUATE_DISTIL,
+    EVALUATE_TRAIN,
+    MAPS,
+    REPORT,
+    planned_by_dvc,
+    planned_by_snakemake,
+)
 from tests.support.project import copy_project, run, run_moonshine, toy_params
 
 VERSION = "8cdb619c2e4ba1c4f84e080443129aacc4a19fef"
@@ -89,7 +97,7 @@ def test_finished_stages_are_accepted(former: Path, tmp_path: Path) -> None:
     assert "dvc.lock has no version of it; run the stages, or --unproven" in refused.stderr
     run_moonshine("accept", "--unproven", *stages, cwd=project)
     commit_all(project, "Accept the code of the new version")
-    measuring = {EVALUATE_TRAIN, EVALUATE_DISTIL, MAPS, REPORT}
+    measuring = {EVALUATE_TRAIN, EVALUATE_DISTIL, COMPARE, MAPS, REPORT}
     assert planned_by_dvc(project) == planned_by_snakemake(project) == measuring
     run("dvc", "repro", cwd=project)
     assert "up to date" in run("dvc", "status", cwd=project).stdout

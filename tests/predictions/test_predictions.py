@@ -17,8 +17,8 @@ from torch import nn
 
 from moonshine.evaluation import measure as evaluation
 from moonshine.predictions.confusion import balanced_error, confusion_csv, count_confusions
-from moonshine.predictions.parquet_file import write_predictions
-from moonshine.predictions.recorder import Predictions, Recorder
+from moonshine.predictions.parquet_file import Predictions, write_predictions
+from moonshine.predictions.recorder import Recorder
 
 NAMES = [f"digit {number}" for number in range(10)]
 

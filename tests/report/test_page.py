@@ -6,8 +6,6 @@ import dataclasses
 import json
 import shutil
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,7 +15,6 @@ import pytest
 from markdown_it import MarkdownIt
 
 from benchmarks.separate_project import write_params
-from moonshine import cli
 from moonshine.errors import Interrupted
 from moonshine.params import read_params
 from moonshine.report.comparison import Comparison, compare
@@ -30,6 +27,7 @@ from moonshine.report.tables import short_count
 from moonshine.report.web_page import _plain as plain
 from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
+from tests.report.conftest import RunInProcess
 from tests.support.measured_project import (
     TOP1,
     VALIDATION,
@@ -45,32 +43,6 @@ from tests.support.project import files_below, run_moonshine
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return write_project(tmp_path)
-
-
-@dataclass
-class Result:
-    returncode: int
-    stderr: str
-
-
-RunInProcess = Callable[..., Result]
-
-
-@pytest.fixture
-def run_in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunInProcess:
-    """The command line within this process and without figures, on which it would spend seconds each time."""
-    monkeypatch.setattr(signals, "install_handlers", lambda: None)
-    monkeypatch.setattr("moonshine.stages.report.figure_files", lambda measured: {})
-    monkeypatch.setattr("moonshine.stages.report.web_page", lambda *pages: "")
-
-    def run(*arguments: str, cwd: Path, fails: bool = False) -> Result:
-        monkeypatch.chdir(cwd)
-        code = cli.main(arguments)
-        result = Result(code, capsys.readouterr().err)
-        assert fails or code == 0, result.stderr
-        return result
-
-    return run
 
 
 def stop_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:

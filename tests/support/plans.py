@@ -15,9 +15,9 @@ from tests.support.project import run
 
 TRAIN, DISTIL = "train@toy-teacher-0", "distil@toy-at-student-0"
 EVALUATE_TRAIN, EVALUATE_DISTIL = "evaluate_train@toy-teacher", "evaluate_distil@toy-at-student"
-MAPS, REPORT = "attention_maps@toy", "report@toy"
+COMPARE, MAPS, REPORT = "compare@toy", "attention_maps@toy", "report@toy"
 CHECK = "check@toy"
-AFTER_DISTIL = {DISTIL, EVALUATE_DISTIL, MAPS, REPORT}
+AFTER_DISTIL = {DISTIL, EVALUATE_DISTIL, COMPARE, MAPS, REPORT}
 AFTER_TRAIN = {TRAIN, EVALUATE_TRAIN, *AFTER_DISTIL}
 ALL = {"prepare@digits", *AFTER_TRAIN}
 

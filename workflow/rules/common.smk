@@ -91,6 +91,16 @@ def evaluated_rows(pattern):
     return expand(pattern, experiment=EXPERIMENT, row=PARAMS.evaluated_rows)
 
 
+def predictions():
+    """A file of each fetched network, and a folder with a file per seed of each other row."""
+    fetched_ones = [row for row in PARAMS.evaluated_rows if row.stage == "fetch"]
+    others = [row for row in PARAMS.evaluated_rows if row.stage != "fetch"]
+    pattern = "models/{experiment}/predictions/{row}"
+    return expand(
+        f"{pattern}.parquet", experiment=EXPERIMENT, row=fetched_ones
+    ) + expand(pattern, experiment=EXPERIMENT, row=others)
+
+
 def fetched(patterns, networks=PARAMS.fetch):
     return expand(patterns, experiment=EXPERIMENT, network=networks)
 

@@ -97,6 +97,29 @@ use rule evaluate_distil as evaluate_distil_more with:
         method=one_of(PARAMS.distil_more.methods),
 
 
+rule compare:
+    input:
+        code("compare"),
+        predictions=predictions(),
+    output:
+        pairs="results/{experiment}/comparison/pairs.csv",
+        fidelity="results/{experiment}/comparison/fidelity.csv",
+    log:
+        "logs/{experiment}/compare.log",
+    resources:
+        **resources_of("compare"),
+    params:
+        seeds=SEEDS,
+        fetch=config["fetch"],
+        train=config["train"],
+        train_from_teacher=config["train_from_teacher"],
+        distil=config["distil"],
+        distil_more=config["distil_more"],
+        teacher=PARAMS.teacher,
+    shell:
+        "python -m moonshine compare"
+
+
 rule attention_maps:
     input:
         code("attention_maps"),
@@ -164,6 +187,9 @@ rule report:
         + distilled(
             "results/{experiment}/curves/distil/{method}/{network}/seed{seed}.csv",
             PARAMS.distil_more,
+        ),
+        comparison=multiext(
+            "results/{experiment}/comparison/", "fidelity.csv", "pairs.csv"
         ),
         confusion=evaluated_rows("results/{experiment}/confusion/{row}.csv"),
         metrics=evaluated_rows("results/{experiment}/metrics/{row}.json"),

@@ -143,6 +143,10 @@ class Params(Section):
         """The rows that are trained here, with one network per seed."""
         return [row for row in self.rows if row.stage != "fetch"]
 
+    def seeds_of(self, row: Row) -> list[int | None]:
+        """One for each network of the row; a single None for a fetched row, which has no seed."""
+        return [None] if row.stage == "fetch" else [*self.seeds]
+
     def needs_teacher(self, row: Row) -> bool:
         """Whether the teacher's model decides the bytes of a row's networks."""
         return row.stage == "distil" or (row.stage == "train" and self.networks[row.network].init == TEACHER)

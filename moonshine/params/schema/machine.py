@@ -9,6 +9,7 @@ from moonshine.params.schema.dataset import Source
 from moonshine.params.schema.values import Count, FilePath, Section
 
 SlurmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,-]*$", max_length=200)]
+Stage = Literal["prepare", "fetch", "train", "distil", "evaluate", "compare", "attention_maps", "report"]
 
 
 def _downloads(path: str) -> str:
@@ -58,7 +59,7 @@ class Machine(Section):
     """Processes that decode JPEG images. If left out, one per usable CPU in `prepare`; otherwise one per CPU in this
     process's share, at most 16, and no more than fit into `/dev/shm`
     ([CPUs that load images](gpu-workstation.md#cpus-that-load-images))."""
-    jobs: dict[Literal["prepare", "fetch", "train", "distil", "evaluate", "attention_maps", "report"], Job] = {}
+    jobs: dict[Stage, Job] = {}
     """Stage -> what a cluster reserves for each of its jobs."""
     folders: list[FilePath] = []
     """Further folders that containers must see, for example the targets of links in `data/` or in DVC's cache."""

@@ -30,12 +30,17 @@ class Table(Section):
     rows: Annotated[list[str], Field(min_length=1)]
     """Rows, in order."""
     columns: Annotated[
-        list[Literal["top1", "top5", "balanced_error", "parameters", "learnable", "macs", "size"]],
+        list[
+            Literal[
+                "top1", "top5", "balanced_error", "agreement", "kl", "ece", "parameters", "learnable", "macs", "size"
+            ]
+        ],
         Field(min_length=1),
     ]
-    """Columns, in order: `top1` and `top5` are errors in per cent, `balanced_error` is the mean of the top-1 errors of
-    all classes, `parameters` counts batch norm's running statistics, `learnable` does not, `size` is that of the model
-    file."""
+    """Columns, in order. `top1` and `top5` are errors in per cent; `balanced_error` is the mean of the top-1 errors of
+    all classes; `agreement` is the share of images that get the teacher's class, `kl` the divergence from the teacher's
+    probabilities, and `ece` the expected calibration error; `parameters` counts batch norm's running statistics,
+    `learnable` does not; `size` is that of the model file."""
     compare: str | None = None
     """Row of the experiment that errors are compared with. If left out, distilled networks are compared with the same
     network trained on the labels alone."""
