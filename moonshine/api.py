@@ -19,6 +19,7 @@ from moonshine.models.attention_layers import attention_layers
 from moonshine.models.conv_spec import KNOWN
 from moonshine.models.convolutions import reasons_to_keep, substitute
 from moonshine.models.networks import without_wrappers
+from moonshine.models.residual_blocks import substitute_blocks
 from moonshine.runtime.suggest import suggest_path
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -34,7 +35,7 @@ def list_convolutions() -> list[str]:
     return [spelling for spelling in KNOWN if spelling != "S"]
 
 
-def cheapen(network: Network, conv: str) -> Network:
+def cheapen(network: Network, conv: str | Sequence[str]) -> Network:
     """A copy of a network with cheap convolutions in place of its 3x3 ones; the original stays as it is.
 
     Replaces the 3x3 convolutions with padding 1, no dilation, no groups and equal strides, except the first convolution
@@ -42,11 +43,17 @@ def cheapen(network: Network, conv: str) -> Network:
     dtype of those they replace; all other weights are the original's. If the network is compiled or distributed, the
     network that it wraps is copied.
 
-    Raises ValueError for an unknown `conv`, for one that does not divide the channels of a layer, and for a network
-    without a convolution to replace.
+    A list has one convolution for each residual block of a ResNet-18, a ResNet-34 or a wide ResNet, from the image to
+    the classifier; "S" leaves a block as it is. Blocks with B or BG lose the second of their two convolutions
+    (BlockSwap, arXiv 1906.04113).
+
+    Raises ValueError for an unknown `conv`, for one that does not divide the channels of a layer, for a network
+    without a convolution to replace, and for a list of another length than there are such blocks.
     """
     student: Network = copy.deepcopy(without_wrappers(network))  # type: ignore[assignment]
-    if not substitute(student, conv):
+    if not isinstance(conv, str):
+        substitute_blocks(student, conv)
+    elif not substitute(student, conv):
         why = [f"{path}: {reason}" for path, reason in reasons_to_keep(student).items()]
         raise ValueError(f"no convolution to replace ({'; '.join(why[-3:]) or 'there are none'})")
     return student

@@ -52,14 +52,14 @@ class ConvSpec:
         return channels // number if is_width else number
 
 
-def parse_conv(spelling: str) -> ConvSpec:
+def parse_conv(spelling: str, key: str = "conv") -> ConvSpec:
     """Parse `S`, `S-2x2`, `G(4)`, `G(N)`, `G(N/8)`, `B(2)`, `BG(2,4)`, `BG(2,M)`, `BG(2,M/8)` and the like.
 
-    For any other spelling, ValueError suggests the likely one.
+    For any other spelling, ValueError names the key that has it and suggests the likely one.
     """
     match = _GRAMMAR.fullmatch(spelling)
     if not match:
-        raise ValueError(f'conv: unknown convolution "{spelling}"{_likely(spelling)}')
+        raise ValueError(f'{key}: unknown convolution "{spelling}"{_likely(spelling)}')
     bottleneck = match["plain"] or match["bottleneck"]
     return ConvSpec(
         spelling,

@@ -61,20 +61,28 @@ def substitute(network: nn.Module, conv: str) -> list[str]:
     A substitute has new weights, with the device, dtype and mode of the layer it replaces. ValueError names the
     layer that cannot be built.
     """
-    spec, replaced = parse_conv(conv), []
-    for path, reason in reasons_to_keep(network).items():
-        if reason is not None:
-            continue
-        layer = network.get_submodule(path)
-        assert isinstance(layer, nn.Conv2d)
-        inputs, outputs, stride, bias = layer.in_channels, layer.out_channels, layer.stride[0], layer.bias is not None
-        try:
-            cheap = cheap_convolution(spec, inputs, outputs, stride, bias)
-        except ValueError as error:
-            raise ValueError(f"layer {path}: {error}") from None
-        network.set_submodule(path, cheap.to(layer.weight.device, layer.weight.dtype).train(layer.training))
-        replaced.append(path)
+    spec = parse_conv(conv)
+    replaced = [path for path, reason in reasons_to_keep(network).items() if reason is None]
+    for path in replaced:
+        replace_convolution(network, path, spec)
     return replaced
+
+
+def replace_convolution(network: nn.Module, path: str, spec: ConvSpec) -> None:
+    """Replace, in place, the 3x3 convolution at `path` as `substitute` does. ValueError names it if that fails."""
+    layer = network.get_submodule(path)
+    assert isinstance(layer, nn.Conv2d)
+    inputs, outputs, stride, bias = layer.in_channels, layer.out_channels, layer.stride[0], layer.bias is not None
+    try:
+        cheap = cheap_convolution(spec, inputs, outputs, stride, bias)
+    except ValueError as error:
+        raise ValueError(f"layer {path}: {error}") from None
+    network.set_submodule(path, cheap.to(layer.weight.device, layer.weight.dtype).train(layer.training))
+
+
+def is_replaceable(layer: object) -> bool:
+    """Whether it is a convolution that `substitute` replaces, unless it is the network's first."""
+    return isinstance(layer, nn.Conv2d) and _reason(layer) is None
 
 
 def reasons_to_keep(network: nn.Module) -> dict[str, str | None]:

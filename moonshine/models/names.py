@@ -47,3 +47,10 @@ def wide_resnet_shape(name: str) -> tuple[int, int] | None:
 def is_torchvision_resnet(name: str) -> bool:
     """Whether torchvision's ResNet class builds it: four groups of blocks, a stem of 7x7 convolution and pooling."""
     return name.startswith(("resnet", "resnext", "wide_resnet"))
+
+
+def residual_block_count(name: str) -> int | None:
+    """Number of residual blocks of two 3x3 convolutions, or None for an architecture made of others."""
+    if shape := wide_resnet_shape(name):
+        return (shape[0] - 4) // 6 * 3
+    return {"resnet18": 8, "resnet34": 16}.get(name)

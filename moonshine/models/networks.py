@@ -10,6 +10,7 @@ from moonshine.errors import ParamsError
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.convolutions import substitute
 from moonshine.models.names import wide_resnet_shape
+from moonshine.models.residual_blocks import substitute_blocks
 from moonshine.models.torchvision_networks import torchvision_network
 from moonshine.models.wide_resnet import WideResNet
 from moonshine.project.records import Architecture
@@ -40,17 +41,19 @@ def initialise(architecture: Architecture, seed: int) -> nn.Module:
 
 def _assemble(architecture: Architecture) -> nn.Module:
     given: dict[str, Any] = {key: value for key, value in architecture.items() if key != "points"}
-    conv, block = given.pop("conv", "S"), given.pop("block", None)
+    conv, convs, block = given.pop("conv", "S"), given.pop("convs", None), given.pop("block", None)
     if shape := wide_resnet_shape(given.pop("arch")):
         convolutions = CONVOLUTIONS_OF_BLOCK[block or usual_block(conv)]
         network: nn.Module = WideResNet(*shape, convolutions=convolutions, **given)
     else:
         network = torchvision_network(architecture["arch"], **given)
     try:
-        if conv != "S":
+        if convs:
+            substitute_blocks(network, convs)
+        elif conv != "S":
             substitute(network, conv)
     except ValueError as error:
-        raise ParamsError(f"{architecture['arch']} with {conv}: {error}") from None
+        raise ParamsError(f"{architecture['arch']} with {'convs' if convs else conv}: {error}") from None
     return network
 
 

@@ -3,6 +3,8 @@
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from moonshine.models.residual_blocks import SingleBlock
+
 NORMS = (
     nn.modules.batchnorm._BatchNorm,
     nn.LayerNorm,
@@ -25,7 +27,7 @@ def zero_residual_norms(network: nn.Module) -> None:
     2017, section 5.1).
     """
     for block in network.modules():
-        if isinstance(block, BasicBlock):
+        if isinstance(block, BasicBlock | SingleBlock):
             nn.init.zeros_(block.bn2.weight)
         elif isinstance(block, Bottleneck):
             nn.init.zeros_(block.bn3.weight)

@@ -305,7 +305,8 @@ def _distilled(shown: Content, params: Content) -> Any:
     networks, methods = _mapping(params.get("networks")), _mapping(params.get("methods"))
 
     def preference(row: Row) -> tuple[bool, bool, bool]:
-        is_cheap = _mapping(networks.get(row.network)).get("conv") not in (None, "S")
+        network = _mapping(networks.get(row.network))
+        is_cheap = network.get("conv") not in (None, "S") or network.get("convs") is not None
         return row.network in alone, is_cheap, _mapping(methods.get(str(row.method))).get("groups") is not None
 
     return model_name(max(distilled, key=preference), _first_seed(params))

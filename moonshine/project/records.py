@@ -13,6 +13,7 @@ class Architecture(TypedDict):
     classes: int
     in_channels: int
     conv: NotRequired[str]
+    convs: NotRequired[list[str]]
     block: NotRequired[str]
     channels: NotRequired[list[int]]
     stem: NotRequired[str]

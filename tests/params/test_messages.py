@@ -37,6 +37,33 @@ WRONG: list[tuple[str, object, str]] = [
         "basic",
         f"{NETWORKS}: block: only valid for wide ResNets such as wrn-40-2, not",
     ),
+    (f"{NETWORKS}.convs", ["G(N)"] * 7, f"{NETWORKS}: convs: 7 given, but resnet18 has 8 residual blocks"),
+    (f"{NETWORKS}.convs", "G(N)", f"{NETWORKS}.convs: must be a list, for example [one, two], found 'G(N)'"),
+    (
+        f"{NETWORKS}.convs",
+        ["S", "g(n)"],
+        f'{NETWORKS}: convs.1: unknown convolution "g(n)" (did you mean "G(N)"?)',
+    ),
+    (
+        NETWORKS,
+        {"arch": "vgg11", "convs": ["S"]},
+        f"{NETWORKS}: convs: only valid for resnet18, resnet34 and wide ResNets, not for vgg11",
+    ),
+    (
+        NETWORKS,
+        {"arch": "resnet50", "convs": ["S"] * 16},
+        f"{NETWORKS}: convs: only valid for resnet18, resnet34 and wide ResNets, not for resnet50",
+    ),
+    (
+        NETWORKS,
+        {"arch": "resnet18", "conv": "S", "convs": ["S"] * 8},
+        f"{NETWORKS}: conv: not with convs, which decides it for each block; leave out either",
+    ),
+    (
+        NETWORKS,
+        {"arch": "wrn-10-2", "block": "single", "convs": ["B(2)"] * 3},
+        f"{NETWORKS}: block: not with convs, which decides it for each block; leave out either",
+    ),
     (f"{NETWORKS}.channels", [1], f"{NETWORKS}.channels: must have at least 4 values, has 1"),
     (f"{NETWORKS}.points", ["a", "a"], f"{NETWORKS}: points: duplicate entry"),
     ("methods.at.beta", "x", "methods.at.beta: must be a number, found 'x'"),

@@ -723,6 +723,14 @@ UNBUILDABLE = {
         "networks.student: wrn-10-1 with B(32): layer group1.0.conv1: B(32): 16 channels leave no bottleneck of "
         "1/32 of them",
     ),
+    "a block that cannot have its convolution": (
+        {"arch": "wrn-10-1", "convs": ["G(4)", "G(3)", "S"]},
+        "networks.student: wrn-10-1 with convs: layer group2.0.conv1: G(3): 16 channels cannot be split into 3 groups",
+    ),
+    "a point in a convolution that its block has lost": (
+        {"arch": "wrn-10-1", "convs": ["S", "S", "B(2)"], "points": ["group1", "group2", "group3.0.conv2"]},
+        'networks.student: points: wrn-10-1 has no module "group3.0.conv2" (did you mean "group3.0.conv1"?)',
+    ),
     "a point that is none": (
         {"arch": "wrn-10-1", "points": ["group1", "group2", "grup3"]},
         'networks.student: points: wrn-10-1 has no module "grup3" (did you mean "group3"?)',

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from moonshine.models.conv_spec import parse_conv
-from moonshine.models.names import check_architecture, is_torchvision_resnet, wide_resnet_shape
+from moonshine.models.names import check_architecture, is_torchvision_resnet, residual_block_count, wide_resnet_shape
 from moonshine.params.schema.recipe import OwnRecipe
 from moonshine.params.schema.values import Count, Section, Sha256, UrlOrPath
 
@@ -43,6 +43,10 @@ class Network(Section):
     conv: str | None = None
     """The cheap convolution that replaces each 3x3 convolution after the stem, spelled as in the paper; `S`, which
     replaces nothing, if left out."""
+    convs: list[str] | None = None
+    """Instead of `conv`, a convolution for each residual block, from the image to the classifier: 8 for `resnet18`, 16
+    for `resnet34`, (depth - 4) / 2 for wide ResNets. S and G stand in blocks of two convolutions, B and BG in blocks of
+    one ([BlockSwap](networks.md#a-convolution-for-each-block)). Not for other architectures."""
     block: Literal["basic", "single"] | None = None
     """Only for wide ResNets: blocks of two convolutions (`basic`) or of one (`single`). If left out, as in the paper:
     `single` for B and BG, otherwise `basic`."""
@@ -67,6 +71,8 @@ class Network(Section):
         check_architecture(self.arch)
         if self.conv is not None:
             parse_conv(self.conv)
+        for index, conv in enumerate(self.convs or ()):
+            parse_conv(conv, f"convs.{index}")
         return self
 
     @model_validator(mode="after")
@@ -78,6 +84,19 @@ class Network(Section):
                 raise ValueError(f"{key}: only valid for torchvision's ResNets, not for {self.arch}")
         if self.points and len(set(self.points)) != len(self.points):
             raise ValueError("points: duplicate entry")
+        return self
+
+    @model_validator(mode="after")
+    def _each_block_has_one_convolution(self) -> "Network":
+        if self.convs is None:
+            return self
+        if (blocks := residual_block_count(self.arch)) is None:
+            raise ValueError(f"convs: only valid for resnet18, resnet34 and wide ResNets, not for {self.arch}")
+        if len(self.convs) != blocks:
+            raise ValueError(f"convs: {len(self.convs)} given, but {self.arch} has {blocks} residual blocks")
+        for key in ("conv", "block"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key}: not with convs, which decides it for each block; leave out either")
         return self
 
 
