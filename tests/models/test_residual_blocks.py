@@ -1,5 +1,7 @@
 """Networks whose residual blocks have a convolution of their own each, as BlockSwap's."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
 
 import moonshine
-from moonshine.costs.counts import cost
+from benchmarks.separate_project import ROOT, write_params
+from moonshine.costs.counts import cost, network_cost
 from moonshine.models.architecture import architecture_of
 from moonshine.models.attention_layers import attention_layers_of
 from moonshine.models.features import FeatureTap
@@ -20,8 +23,9 @@ from moonshine.models.norms import zero_residual_norms
 from moonshine.models.residual_blocks import SingleBlock, residual_blocks, substitute_blocks
 from moonshine.models.weight_file import same_tensors
 from moonshine.models.wide_resnet import WideBlock
-from moonshine.params import Network
+from moonshine.params import Network, read_params
 from moonshine.project.records import Architecture
+from tests.support.project import run_moonshine, toy_params
 
 THIN: dict[str, Any] = {"arch": "resnet18", "channels": [4, 4, 8, 8], "stem": "3x3"}
 MIXED = ["S", "B(2)", "G(2)", "BG(2,M)", "BG(2,2)", "S-2x2", "B(4)", "G(N/2)"]
@@ -188,3 +192,53 @@ def test_blocks_of_one_convolution_take_no_list() -> None:
     with pytest.raises(ValueError, match=r"block group1\.0: does not have two plain 3x3 convolutions"):
         substitute_blocks(build_network(architecture(arch="wrn-10-1", block="single")), ["S"] * 3)
     assert isinstance(residual_blocks(build_network(architecture(arch="wrn-10-1")))["group1.0"], WideBlock)
+
+
+# Learnable parameters of the networks of arXiv 1906.04113, and MACs by PyTorch's counter.
+RELEASED = [
+    ("cifar10-blockswap", "blockswap-811k", 811_370, 131_876_096),
+    ("cifar10-blockswap", "blockswap-556k", 555_962, 88_876_288),
+    ("cifar10-blockswap", "blockswap-404k", 404_250, 92_161_280),
+    ("cifar10-blockswap", "blockswap-289k", 289_226, 65_389_824),
+    ("cifar10-blockswap", "blockswap-217k", 217_050, 38_380_800),
+    ("cifar10-blockswap", "blockswap-162k", 162_202, 33_453_312),
+    ("imagenet", "resnet34-blockswap-3m", 3_083_176, 806_965_760),
+    ("imagenet", "resnet34-blockswap-8m", 8_193_576, 1_200_671_744),
+]
+
+
+@pytest.mark.parametrize(("experiment", "network", "learnable", "macs"), RELEASED)
+def test_the_released_lists_have_the_parameters_of_the_paper(
+    experiment: str, network: str, learnable: int, macs: int
+) -> None:
+    params = read_params(ROOT / f"experiments/{experiment}.yaml")
+    found = network_cost(params.architecture(network), params.dataset.size, params.dataset.size)
+    assert (found.trainable, found.macs) == (learnable, macs)
+
+
+def test_published_values_are_not_next_to_another_network() -> None:
+    """The released list of 8.2M parameters is not the paper's network of 8.1M."""
+    for experiment in ("imagenet", "imagenet-bf16"):
+        tables = read_params(ROOT / f"experiments/{experiment}.yaml").tables
+        published = {row for table in tables for column in table.published for row in column.values}
+        assert "distil/at/resnet34-blockswap-3m" in published
+        assert "distil/at/resnet34-blockswap-8m" not in published
+
+
+def test_describe_lists_the_blocks_and_what_becomes_of_each_convolution(tmp_path: Path) -> None:
+    params = toy_params()
+    params["networks"]["student"] = {**THIN, "convs": MIXED}
+    write_params(tmp_path, params)
+    printed = run_moonshine("describe", cwd=tmp_path).stdout
+    cells = [re.sub(r" +", " ", line).strip("| ") for line in printed.splitlines()]
+    counts = network_cost(architecture_of(Network(**params["networks"]["student"]), 10, 1), 12, 12)
+    assert f"student | resnet18 | per block | {counts.parameters:,} | {counts.trainable:,} | {counts.macs:,}" in cells
+    assert "student | layer2 | G(2) BG(2,M)" in cells
+    printed = run_moonshine("describe", "student", cwd=tmp_path).stdout
+    cells = [re.sub(r" +", " ", line).strip("| ") for line in printed.splitlines()]
+    assert f"resnet18 per block | {counts.parameters:,} | {counts.trainable:,} | {counts.macs:,}" in cells
+    assert "layer3 | BG(2,2) S-2x2" in cells
+    assert "Substituted: 14 of 20 convolutions." in cells
+    assert "layer2.1.conv1 | 3x3, 4 -> 4 | 144 | 50 | 5,184 | 1,224" in cells
+    assert "layer2.1.conv2 | 3x3, 4 -> 4 | 144 | removed | 5,184 | removed" in cells
+    assert "layer1.0.conv1 | 3x3, 4 -> 4 | S" in cells

@@ -51,8 +51,9 @@ def test_the_experiment_with_a_modern_recipe_has_the_same_data_networks_and_teac
     for_gpus, modern = (
         yaml.safe_load((ROOT / f"experiments/{name}.yaml").read_text()) for name in ("imagenet-bf16", "imagenet-modern")
     )
-    for key in ("seeds", "dataset", "networks", "fetch", "teacher", "train", "attention_maps", "machine"):
+    for key in ("seeds", "dataset", "fetch", "teacher", "train", "attention_maps", "machine"):
         assert modern[key] == for_gpus[key]
+    assert modern["networks"] == {name: for_gpus["networks"][name] for name in modern["networks"]}
     params = read_params(ROOT / "experiments/imagenet-modern.yaml")
     trained = {row.name for row in params.seeded_rows}
     smoothing = {row.name: params.recipe_of(row).label_smoothing for row in params.seeded_rows}
@@ -83,7 +84,7 @@ def test_every_row_of_the_imagenet_experiment_by_either_engine(tmp_path: Path) -
         run("snakemake", "--cores", str(os.cpu_count()), cwd=by_snakemake)
         run("dvc", "repro", cwd=by_dvc)
     models = files_below(by_snakemake / "models", ".safetensors")
-    assert len(models) == 10
+    assert len(models) == 12
     assert models == files_below(by_dvc / "models", ".safetensors")
     results = files_below(by_snakemake / "results", ".md", ".json", ".csv", ".svg")
     assert results == files_below(by_dvc / "results", ".md", ".json", ".csv", ".svg")
