@@ -31,6 +31,7 @@ PLACES = {
     "PinnedFile": ("networks", "*", "init"),
     "Distil": ("distil",),
     "AttentionMaps": ("attention_maps",),
+    "Quantise": ("quantise", "*"),
 }
 """Section -> its place in the file, for those with keys that may be left out."""
 LARGEST = 2**31

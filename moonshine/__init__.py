@@ -12,13 +12,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from moonshine.api import Distiller, cheapen, list_convolutions
     from moonshine.costs.counts import Cost, cost
-    from moonshine.deployment.onnx_file import export_onnx
     from moonshine.distillation.attention_transfer import attention_loss, attention_map
     from moonshine.distillation.dist import dist_losses
     from moonshine.distillation.dkd import dkd_losses
     from moonshine.distillation.knowledge_distillation import knowledge_loss
     from moonshine.distillation.logit_standardisation import standardise_logits
     from moonshine.distillation.ttm import ttm_loss
+    from moonshine.export.onnx_file import export_onnx
     from moonshine.models.attention_layers import attention_layers
     from moonshine.models.model_file import load_model
 
@@ -32,7 +32,7 @@ _HOMES = {
     "cost": "costs.counts",
     "dist_losses": "distillation.dist",
     "dkd_losses": "distillation.dkd",
-    "export_onnx": "deployment.onnx_file",
+    "export_onnx": "export.onnx_file",
     "knowledge_loss": "distillation.knowledge_distillation",
     "list_convolutions": "api",
     "load_model": "models.model_file",

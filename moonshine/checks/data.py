@@ -28,7 +28,8 @@ VALIDATION_SHARE = 0.2
 def check_images(params: Params) -> None:
     """ParamsError (exit code 2) for images that params.yaml names or counts but that do not exist.
 
-    These are `attention_maps.images`, and `images` of each row's recipe. Nothing is checked if no data are prepared.
+    These are `attention_maps.images`, and `images` of each row's recipe and of what is quantised. Nothing is checked if
+    no data are prepared.
     """
     if manifest := _manifest(params.dataset.name):
         _require_positions(params.attention_maps.images, manifest)
@@ -73,6 +74,11 @@ def _require_training_images(params: Params, count: int) -> None:
         if (asked := params.recipe_of(row).images) and asked > count:
             key = params.recipe_key(row, "images")
             raise ParamsError(f"{key}: {asked:,}, but data/{params.dataset.name} has {count:,} training images")
+    for key, sections in (("quantise", params.quantise), ("quantise_fetch", params.quantise_fetch)):
+        for name, settings in sections.items():
+            if settings.images > count:
+                has = f"data/{params.dataset.name} has {count:,} training images"
+                raise ParamsError(f"{key}.{name}.images: {settings.images:,}, but {has}")
 
 
 def _asked(settings: Dataset) -> dict[str, Any]:

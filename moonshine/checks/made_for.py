@@ -20,7 +20,7 @@ from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
 from moonshine.params import Params
 from moonshine.params.read import read_content
-from moonshine.params.schema import Checkpoint
+from moonshine.params.schema import Checkpoint, Quantise
 from moonshine.project import artefacts
 from moonshine.project.lock_file import DVC_LOCK, read_stages
 from moonshine.project.records import RunRecord
@@ -57,7 +57,11 @@ def find_mismatches(params: Params) -> Iterator[Mismatch]:
     for row in params.rows:
         for seed in params.seeds_of(row):
             yield from _model(params, row, seed)
-        yield from _metrics(params, row)
+        yield from _metrics(params, row, artefacts.metrics(params.experiment, row), f"moonshine evaluate {row}")
+    for row, settings in params.quantised_rows.items():
+        path, command = artefacts.int8_metrics(params.experiment, row), f"moonshine quantise {row}"
+        yield from _quantised_otherwise(settings, path, command)
+        yield from _metrics(params, row, path, command)
     yield from _maps(params)
 
 
@@ -160,9 +164,16 @@ def _data(params: Params) -> Iterator[Mismatch]:
         yield Mismatch(path, problem, "moonshine prepare", of_params)
 
 
-def _metrics(params: Params, row: Row) -> Iterator[Mismatch]:
+def _quantised_otherwise(settings: Quantise, path: Path, command: str) -> Iterator[Mismatch]:
+    """Metrics in int8 with other settings than those of params.yaml."""
+    if not (content := _content(path)) or not isinstance(made := content.get("settings"), dict):
+        return
+    if changed := differences({"quantise": made}, {"quantise": settings.model_dump()}):
+        yield Mismatch(path, f"outdated ({'; '.join(changed)})", command, True)
+
+
+def _metrics(params: Params, row: Row, path: Path, command: str) -> Iterator[Mismatch]:
     """Metrics whose models or images are no longer those that were measured."""
-    path = artefacts.metrics(params.experiment, row)
     if not (content := _content(path)):
         return
     measured = content.get("seeds", {}) if isinstance(content.get("seeds", {}), dict) else {}
@@ -172,8 +183,8 @@ def _metrics(params: Params, row: Row) -> Iterator[Mismatch]:
         now = _published(params.experiment, row, seed)
         if expected and now and expected != now:
             model = artefacts.model(params.experiment, row, seed)
-            yield Mismatch(path, f"measured on another {model}", f"moonshine evaluate {row}")
-    yield from _images(params.dataset.name, path, content, f"moonshine evaluate {row}")
+            yield Mismatch(path, f"measured on another {model}", command)
+    yield from _images(params.dataset.name, path, content, command)
 
 
 def _maps(params: Params) -> Iterator[Mismatch]:

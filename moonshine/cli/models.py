@@ -8,11 +8,18 @@ from moonshine.project import artefacts
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file of models/")
+    parser.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a .safetensors file of models/, or an .onnx file of `moonshine export`",
+    )
 
 
 def _images(parser: argparse.ArgumentParser) -> None:
-    _model(parser)
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a .safetensors file of models/, or an exported .onnx"
+    )
     parser.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders for all images below them"
     )
@@ -28,15 +35,23 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _how_to_export(parser: argparse.ArgumentParser) -> None:
     _model(parser)
-    parser.add_argument("--format", choices=["onnx"], default="onnx", help="format of the file")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="output path (default: exports/<model>.onnx)")
+    parser.add_argument(
+        "--format", choices=["onnx", "onnx-int8"], default="onnx", help="format of the file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="output path (default: exports/<model>.onnx, or exports/<model>-int8.onnx)",
+    )
     parser.add_argument(
         "--images",
         type=Path,
         nargs="+",
         default=[],
         metavar="IMAGE",
-        help="images to check with (default: validation images of the data set of params.yaml)",
+        help="images to check with, and for onnx-int8 to calibrate with (default: validation images of the data set of "
+        "params.yaml, and 256 of its training images)",
     )
 
 
@@ -45,7 +60,7 @@ def _export(options: argparse.Namespace) -> None:
     dataset = None if options.images or elsewhere else read(options).dataset.name
     from moonshine.deployment.export import export
 
-    export(options.model, options.output, options.images, dataset)
+    export(options.model, options.output, options.images, dataset, options.format == "onnx-int8")
 
 
 COMMANDS = (
@@ -64,7 +79,10 @@ COMMANDS = (
         "export",
         "write a model as ONNX, checked against PyTorch",
         _export,
-        ("moonshine export models/digits/train/resnet18/seed0.safetensors",),
+        (
+            "moonshine export models/digits/train/resnet18/seed0.safetensors",
+            "moonshine export models/digits/train/resnet18/seed0.safetensors --format onnx-int8",
+        ),
         _how_to_export,
     ),
 )

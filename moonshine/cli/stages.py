@@ -162,6 +162,27 @@ def _compare(options: argparse.Namespace) -> None:
         compare(params)
 
 
+def _quantise(options: argparse.Namespace) -> None:
+    params = read(options)
+    row = require_row(params, options.row)
+    if row not in params.quantised_rows:
+        key = f"quantise_fetch.{row.network}" if row.stage == "fetch" else f"quantise.{row}"
+        raise ParamsError(f"{row}: not among the rows that are quantised; add {key} to {options.params}")
+    start(f"{params.experiment}/quantise/{row}")
+    from moonshine.engines.leftovers import set_aside_leftovers
+    from moonshine.stages.quantise import quantise_row
+
+    check_data(params)
+    seeds = params.seeds_of(row)
+    models = [artefacts.model(params.experiment, row, seed) for seed in seeds]
+    stage = "quantise_fetch" if row.stage == "fetch" else "quantise"
+    inputs = [artefacts.manifest(params.dataset.name), *models]
+    with unchanged(options, stage, inputs, row=row.name, network=row.network):
+        check_models(params, [(row, seed) for seed in seeds])
+        set_aside_leftovers(params)
+        quantise_row(params, row)
+
+
 def _attention_maps(options: argparse.Namespace) -> None:
     params = read(options)
     start(f"{params.experiment}/attention_maps")
@@ -194,6 +215,7 @@ def _report(options: argparse.Namespace) -> None:
     metrics = [artefacts.metrics(experiment, row) for row in params.evaluated_rows]
     confusions = [artefacts.confusion(experiment, row) for row in params.evaluated_rows]
     comparison = [artefacts.comparison(experiment, name) for name in ("pairs", "fidelity")]
+    metrics += [artefacts.int8_metrics(experiment, row) for row in params.quantised_rows]
     maps = artefacts.attention_maps(experiment).glob("*")
     with unchanged(options, "report", [*curves, *metrics, *confusions, *comparison, *maps]):
         require_results(params, options.params)
@@ -251,6 +273,14 @@ COMMANDS = (
         "compare what all rows predict with each other and with the teacher",
         _compare,
         ("moonshine compare",),
+    ),
+    Command(
+        "quantise",
+        "measure one row of the tables in int8, all seeds, and write the int8 networks",
+        _quantise,
+        ("moonshine quantise train/resnet34-sep",),
+        _row,
+        is_long=True,
     ),
     Command(
         "attention-maps",

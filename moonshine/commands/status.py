@@ -186,6 +186,9 @@ def _summary(params: Params, runs: list[RunStatus]) -> str:
     parts = [f"{counts[state]} {state}" for state in MEANINGS if counts[state]]
     measured = sum(artefacts.metrics(params.experiment, row).exists() for row in params.evaluated_rows)
     of_rows = f"{measured} of {len(params.evaluated_rows)} rows measured"
+    if params.quantised_rows:
+        in_int8 = sum(artefacts.int8_metrics(params.experiment, row).exists() for row in params.quantised_rows)
+        of_rows += f", {in_int8} of {len(params.quantised_rows)} in int8"
     return f"{params.experiment}: of {len(runs)} networks {', '.join(parts)}; {of_rows}"
 
 

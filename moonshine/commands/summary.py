@@ -19,7 +19,10 @@ SHOWN = {
     "macs": "MACs",
     "top1": "Top-1 error, %",
     "top5": "Top-5 error, %",
+    "int8_top1": "Top-1 error in int8, %",
+    "int8_top5": "Top-5 error in int8, %",
 }
+ERRORS = ("top1", "top5", "int8_top1", "int8_top5")
 
 
 def summary(revision: str) -> str:
@@ -81,7 +84,7 @@ def _cells(line: dict[str, str] | None) -> list[str]:
 
 def _cell(line: dict[str, str], column: str) -> str:
     value, deviation = line.get(column), line.get(f"{column}_std")
-    if not value or column not in ("top1", "top5"):
+    if not value or column not in ERRORS:
         return f"{int(float(value)):,}" if value else ""
     return f"{float(value):.2f}" + (f" ± {float(deviation):.2f}" if deviation else "")
 

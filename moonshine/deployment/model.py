@@ -1,11 +1,15 @@
-"""The model file that a user names, and its network's output for images."""
+"""The model file that a user names."""
 
+import json
 from pathlib import Path
+from typing import Any, cast
 
-import torch
 from torch import nn
 
-from moonshine.errors import CheckpointError, DataError, ParamsError
+from moonshine.errors import DataError, ParamsError
+from moonshine.models.description import wrong_in_description
+from moonshine.models.model_file import load_model
+from moonshine.project.records import ModelDescription
 
 
 def refuse_folder(model: Path) -> None:
@@ -14,18 +18,29 @@ def refuse_folder(model: Path) -> None:
         raise ParamsError(f"{model}: is a folder; name a model file")
 
 
-def logits_of(network: nn.Module, images: torch.Tensor, model: Path) -> torch.Tensor:
-    """The network's output, float32 (images, classes).
+def load_any(model: Path) -> tuple[nn.Module, ModelDescription]:
+    """A published model, or an .onnx file of `moonshine export` or of a stage: its network and its description.
 
-    Raises CheckpointError (exit code 8) if it cannot take images of the size that its file names, DataError (3)
-    if its output is not finite, as with weights that are not finite.
+    Raises DataError (exit code 3) if the file is missing or damaged, or an ONNX file of another program.
     """
+    return _load_onnx(model) if model.suffix == ".onnx" else load_model(model)
+
+
+def _load_onnx(model: Path) -> tuple[nn.Module, ModelDescription]:
+    from moonshine.export.session import OnnxNetwork
+
     try:
-        with torch.inference_mode():
-            logits: torch.Tensor = network(images)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{model}: cannot take images of {list(images.shape[1:])} ({reason})") from None
-    if not logits.isfinite().all():
-        raise DataError(f"{model}: its output is not finite, so its weights or normalisation are unusable")
-    return logits
+        network = OnnxNetwork(model.read_bytes())
+        description: dict[str, Any] = {key: json.loads(text) for key, text in network.metadata.items() if key in KEYS}
+    except OSError as error:
+        raise DataError(f"{model}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # noqa: BLE001 (onnxruntime's errors have no common class)
+        raise DataError(f"{model}: not a readable ONNX file ({str(error).strip().partition(chr(10))[0]})") from None
+    if lacking := sorted(KEYS - description.keys()):
+        raise DataError(f"{model}: not of `moonshine export`, its metadata lack {', '.join(lacking)}")
+    if wrong := wrong_in_description(description):
+        raise DataError(f"{model}: its description is wrong ({wrong}); export it again")
+    return network, cast(ModelDescription, description)
+
+
+KEYS = ModelDescription.__required_keys__

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from moonshine.deployment.class_names import class_names
 from moonshine.deployment.images import load_images
-from moonshine.deployment.model import logits_of, refuse_folder
+from moonshine.deployment.model import load_any, refuse_folder
 from moonshine.errors import DataError
-from moonshine.models.model_file import load_model
+from moonshine.export.class_names import class_names
+from moonshine.export.logits import logits_of
 from moonshine.runtime.progress import printable, say
 
 
@@ -24,7 +24,7 @@ def predict(model: Path, images: Sequence[Path], top: int = 5, as_json: bool = F
     the others are shown, for all images that cannot be read; CheckpointError (8) for another program's model.
     """
     refuse_folder(model)
-    network, description = load_model(model)
+    network, description = load_any(model)
     names = class_names(description["classes"])
     if description["preprocessing"].get("exif_orientation"):
         say(f"{model}: images are turned upright by their EXIF orientation first, as those it was trained on were")

@@ -74,7 +74,10 @@ def _leftovers(params: Params) -> Iterator[Path]:
         (artefacts.all_confusions, artefacts.confusion),
     )
     for folder, file in of_rows:
-        yield from _files(folder(experiment)) - {file(experiment, row) for row in params.evaluated_rows}
+        kept = {file(experiment, row) for row in params.evaluated_rows}
+        if folder == artefacts.all_metrics:
+            kept |= {artefacts.int8_metrics(experiment, row) for row in params.quantised_rows}
+        yield from _files(folder(experiment)) - kept
 
 
 def _files(folder: Path) -> set[Path]:

@@ -84,12 +84,26 @@ class _Chain:
         if seeds := metrics.get("seeds"):
             mean = round(statistics.mean(seed["top1"] for seed in seeds.values()), 6)
             self._link(1, f"{path}: the top-1 error is the mean of {len(seeds)} seeds", mean == metrics["top1"]["mean"])
+        if row in self._params.quantised_rows:
+            self._in_int8(row, metrics)
         manifest = _read(artefacts.manifest(self._params.dataset.name))
         images = metrics["dataset"]["sha256"]
         same = (images, metrics["n"]) == tuple(manifest["splits"]["val"][key] for key in ("sha256", "count"))
         self._link(1, f"measured on all {metrics['n']} images with sha256 {images[:16]}, the manifest's", same)
         for seed, measured in (seeds or {None: metrics}).items():  # a published network has no seeds
             self.model(row, None if seed is None else int(seed), 1, measured["model_sha256"])
+
+    def _in_int8(self, row: Row, metrics: dict[str, Any]) -> None:
+        """Whether the int8 networks are the files that were measured, made from the models of the row."""
+        path = artefacts.int8_metrics(self._params.experiment, row)
+        self._made_by_its_stage(1, path)
+        int8 = _read(path)
+        for seed, measured in (metrics.get("seeds") or {None: metrics}).items():
+            quantised = int8["seeds"][seed] if seed is not None else int8
+            file = artefacts.int8_model(self._params.experiment, row, None if seed is None else int(seed))
+            self._link(1, f"{file} is the file that was measured", _sha256(file) == quantised["int8_sha256"])
+            same = quantised["model_sha256"] == measured["model_sha256"]
+            self._link(1, f"{file} was made from the model that was measured", same)
 
     def model(self, row: Row, seed: int | None, depth: int, expected: str | None = None) -> None:
         """A model and what made it, down to its teacher; `expected` is its sha256 as noted elsewhere."""

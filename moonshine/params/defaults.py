@@ -351,6 +351,11 @@ def _first_of_each_class(split: Path) -> list[int]:
     return positions or [0]
 
 
+QUANTISE: dict[str, Rule] = {
+    "images": lambda section, params: 256,
+    "per_tensor": lambda section, params: False,
+    "reduce_range": lambda section, params: False,
+}
 RULES: dict[Key, dict[str, Rule]] = {
     ("dataset",): {
         "name": _dataset_name,
@@ -393,6 +398,8 @@ RULES: dict[Key, dict[str, Rule]] = {
         "tables": _tables,
         "attention_maps": _attention_maps,
     },
+    ("quantise", "*"): QUANTISE,
+    ("quantise_fetch", "*"): QUANTISE,
     ("attention_maps",): {"distilled": _distilled, "scratch": _scratch, "images": _shown_images},
 }
 """Place -> key -> its default, in the order in which they build on one another."""

@@ -43,6 +43,7 @@ def check_references(params: Params) -> Iterator[str]:
     yield from _stage_names(params)
     yield from _models(params)
     yield from _attention(params)
+    yield from _quantised(params)
     names_of_rows = [row.name for row in params.rows]
     measured = [row.name for row in params.evaluated_rows]
     yield from _unknown("titles", params.titles, "row", names_of_rows)
@@ -77,6 +78,22 @@ def _unknown(key: str, names: Iterable[str], kind: str, known: Iterable[str]) ->
     for name in names:
         if name not in known:
             yield f'{key}: unknown {kind} "{name}"{suggest(name, known)}'
+
+
+def _quantised(params: Params) -> Iterator[str]:
+    """Rows that are quantised are rows of the experiment, and published ones are named by their network."""
+    yield from _unknown("quantise_fetch", params.quantise_fetch, "published network", params.fetch)
+    seeded = [row.name for row in params.seeded_rows]
+    for name in params.quantise:
+        network = name.removeprefix("fetch/")
+        if network != name and network in params.fetch:
+            yield f"quantise: {name} is a published network; name {network} in quantise_fetch"
+        else:
+            yield from _unknown("quantise", [name], "row", seeded)
+    quantised = {*params.quantise, *(f"fetch/{network}" for network in params.quantise_fetch)}
+    for table in params.tables:
+        if any(column.startswith("int8_") for column in table.columns) and quantised.isdisjoint(table.rows):
+            yield f"tables.{table.name}.columns: no row of the table is quantised (quantise, quantise_fetch)"
 
 
 def _other_classes(params: Params) -> Iterator[str]:

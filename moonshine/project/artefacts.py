@@ -64,6 +64,16 @@ def all_metrics(experiment: str) -> Path:
     return Path("results", experiment, "metrics")
 
 
+def int8_model(experiment: str, row: Row, seed: int | None = None) -> Path:
+    """The network in int8, as ONNX; a fetched one has no seed."""
+    return Path("models", experiment, "int8", model_name(row, seed) + ".onnx")
+
+
+def int8_metrics(experiment: str, row: Row) -> Path:
+    """Errors of the row's networks in int8."""
+    return all_metrics(experiment) / "int8" / f"{row}.json"
+
+
 def scores(experiment: str, row: Row) -> Path:
     """Only the numbers of a row, flat, for `dvc metrics`."""
     return all_scores(experiment) / f"{row}.json"

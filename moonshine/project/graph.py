@@ -21,6 +21,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "train": (*_TRAINING, "stages/train.py"),
     "distil": (*_TRAINING, "distillation", "stages/distil.py"),
     "evaluate": ("costs", "data", "evaluation", "images", "models", "predictions", "stages/evaluate.py"),
+    "quantise": ("data", "evaluation", "export", "images", "models", "stages/quantise.py"),
+    "quantise_fetch": ("data", "evaluation", "export", "images", "models", "stages/quantise.py"),
     "attention_maps": (
         "data",
         "distillation",
@@ -65,6 +67,8 @@ PARAMS: dict[str, tuple[str, ...]] = {
     "train": ("recipe", "networks.{network}"),
     "distil": ("recipe", "networks.{network}", "methods.{method}"),
     "evaluate": ("seeds", "recipe.threads"),
+    "quantise": ("seeds", "quantise.{row}", "recipe.threads"),
+    "quantise_fetch": ("quantise_fetch.{network}", "recipe.threads"),
     "attention_maps": ("teacher", "attention_maps", "titles", "recipe.threads"),
     "compare": ("seeds", "fetch", "train", "train_from_teacher", "distil", "distil_more", "teacher"),
     "report": (

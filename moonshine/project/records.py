@@ -120,6 +120,44 @@ class MeasuredSplit(TypedDict):
     sha256: str
 
 
+class QuantisedNetwork(TypedDict):
+    """The errors of one int8 network, and the file that it was made from."""
+
+    top1: float
+    top5: float
+    loss: float
+    n: int
+    model_sha256: str
+    """Of the float32 model."""
+    int8_sha256: str
+    int8_bytes: int
+
+
+class Quantised(TypedDict):
+    """Errors of the row's int8 networks of one kind; a fetched row has those of its network instead of `seeds`."""
+
+    top1: Spread
+    top5: Spread
+    loss: Spread
+    seeds: NotRequired[dict[str, QuantisedNetwork]]
+    model_sha256: NotRequired[str]
+    int8_sha256: NotRequired[str]
+    int8_bytes: NotRequired[int]
+
+
+class Int8Metrics(Quantised):
+    """results/<experiment>/metrics/int8/<row>.json: weights with one scale per channel."""
+
+    row: str
+    dataset: MeasuredSplit
+    calibration: MeasuredSplit
+    settings: dict[str, Any]
+    """`quantise` of params.yaml, without its rows."""
+    n: int
+    per_tensor: NotRequired[Quantised]
+    """The same with one scale per tensor."""
+
+
 class Metrics(TypedDict):
     """results/<experiment>/metrics/<row>.json; a fetched row has the model's hash and size instead of `seeds`."""
 

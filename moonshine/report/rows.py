@@ -11,13 +11,16 @@ from typing import Literal
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.project import artefacts
-from moonshine.project.records import Metrics
+from moonshine.project.records import Int8Metrics, Metrics
 from moonshine.project.rows import Row, Stage
 from moonshine.report.image_by_image import ERRORS, Error, Fidelity, ImageByImage, read_image_by_image, require_fit
 
 Measure = Literal[Error, "loss", "balanced_error"]
 Count = Literal["parameters", "learnable", "macs"]
 MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
+Int8Error = Literal["int8_top1", "int8_top5"]
+INT8_ERRORS: dict[Int8Error, Error] = {"int8_top1": "top1", "int8_top5": "top5"}
+"""Column -> the error that it has of the int8 networks."""
 COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
 Costs = dict[str, int]
 CostsOf = Callable[[list[str]], dict[str, Costs]]
@@ -40,6 +43,10 @@ class ResultRow:
     """Whether the weights were random when training began; false for weights that params.yaml gives."""
     compared: ImageByImage = field(default_factory=ImageByImage)
     """What was counted over the predictions of all rows."""
+    is_quantised: bool = False
+    """Whether params.yaml says so."""
+    int8: Int8Metrics | None = None
+    """Metrics of the int8 networks, or None if they have not been measured."""
 
     @property
     def name(self) -> str:
@@ -85,6 +92,19 @@ class ResultRow:
         counts = self.compared.only_one_wrong.get((self.name, other.name, key), {})
         return next(iter(counts.values())) if len(counts) == 1 else None
 
+    def int8_by_seed(self, key: Error) -> dict[str, float]:
+        """Seed -> error of the int8 network, as `by_seed`."""
+        assert self.int8 is not None
+        seeds = self.int8.get("seeds", {})
+        return {seed: measured[key] for seed, measured in seeds.items()} or {"published": self.int8[key]["mean"]}
+
+    @property
+    def int8_bytes(self) -> float:
+        """Size of the int8 file, the mean over seeds."""
+        assert self.int8 is not None
+        sizes = [seed["int8_bytes"] for seed in self.int8.get("seeds", {}).values()]
+        return statistics.mean(sizes or [self.int8["int8_bytes"]])
+
     @property
     def bytes_on_disk(self) -> float | None:
         """Size of the model file, the mean over seeds; None if the metrics lack it."""
@@ -109,8 +129,12 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
         metrics = None if row in absent else _checked(params, row, path)
         costs: Costs = {key: metrics[key] for key in COSTS} if metrics else computed[row.network]
         is_from_scratch = params.networks[row.network].init is None
-        rows[row.name] = ResultRow(row, params.title(row), metrics, costs, is_from_scratch, compared)
-    protocols = {(m["dataset"]["sha256"], m["n"]) for each in rows.values() if (m := each.metrics)}
+        is_quantised = row in params.quantised_rows
+        int8 = _checked_int8(params, row, may_be_absent=costs_of is not None) if is_quantised else None
+        title = params.title(row)
+        rows[row.name] = ResultRow(row, title, metrics, costs, is_from_scratch, compared, is_quantised, int8)
+    files: list[Metrics | Int8Metrics | None] = [file for each in rows.values() for file in (each.metrics, each.int8)]
+    protocols = {(file["dataset"]["sha256"], file["n"]) for file in files if file}
     if len(protocols) > 1:
         raise DataError(
             f"results/{params.experiment}/metrics: rows were measured on different images; evaluate them again"
@@ -153,6 +177,31 @@ def _checked(params: Params, named: Row, path: Path) -> Metrics:
     if not finite:
         raise DataError(f"{path}: a value is not finite; {again}")
     if row.kind != "fetch" and sorted(seeds) != sorted(params.seeds):
+        raise DataError(f"{path}: has seeds {seeds}, params.yaml {params.seeds}; {again}")
+    if wrong:
+        raise DataError(f"{path}: {wrong[0]} is not the mean of its seeds; {again}")
+    return metrics
+
+
+def _checked_int8(params: Params, named: Row, may_be_absent: bool) -> Int8Metrics | None:
+    path, again = artefacts.int8_metrics(params.experiment, named), f"run `moonshine quantise {named}`"
+    if may_be_absent and not path.exists():
+        return None
+    try:
+        metrics: Int8Metrics = json.loads(path.read_text())
+        row = ResultRow(named, named.name, None, {}, int8=metrics)
+        seeds = [int(seed) for seed in metrics.get("seeds", {})]
+        means = {key: statistics.mean(row.int8_by_seed(key).values()) for key in ERRORS}
+        wrong = [key for key, mean in means.items() if not math.isclose(metrics[key]["mean"], mean, abs_tol=1e-4)]
+        finite = all(math.isfinite(number) for number in (metrics["n"], row.int8_bytes, *means.values()))
+        metrics["dataset"]["sha256"]
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; {again}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: damaged ({error!r}); {again}") from None
+    if not finite:
+        raise DataError(f"{path}: a value is not finite; {again}")
+    if named.stage != "fetch" and sorted(seeds) != sorted(params.seeds):
         raise DataError(f"{path}: has seeds {seeds}, params.yaml {params.seeds}; {again}")
     if wrong:
         raise DataError(f"{path}: {wrong[0]} is not the mean of its seeds; {again}")

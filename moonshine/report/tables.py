@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,10 +10,19 @@ import pandas as pd
 
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
-from moonshine.report.image_by_image import Error, Fidelity
-from moonshine.report.rows import COSTS, Count, ResultRow, rank, scratch_partner, untaught
+from moonshine.report.image_by_image import ERRORS, Error, Fidelity
+from moonshine.report.rows import (
+    COSTS,
+    INT8_ERRORS,
+    Count,
+    Int8Error,
+    ResultRow,
+    rank,
+    scratch_partner,
+    untaught,
+)
 
-Spread = Literal[Error, Fidelity, "balanced_error"]
+Spread = Literal[Error, Fidelity, Int8Error, "balanced_error"]
 
 NOT_RUN = "not run"
 HEADINGS = {
@@ -27,11 +36,17 @@ HEADINGS = {
     "agreement": "Agreement, %",
     "kl": "KL",
     "ece": "ECE, %",
+    "int8_top1": "Top-1 error in int8, %",
+    "int8_top5": "Top-5 error in int8, %",
+    "int8_size": "File in int8",
 }
-SPREAD: tuple[Spread, ...] = ("top1", "top5", "balanced_error", "agreement", "kl", "ece")
+SPREAD: tuple[Spread, ...] = (*ERRORS, "balanced_error", "agreement", "kl", "ece", *INT8_ERRORS)
 """Columns with a mean and a standard deviation over seeds."""
 NOT_RANKED = ("agreement", "kl")
 """Columns in which the teacher is the best by definition."""
+LARGEST_FALL = 1.0
+"""Points by which an error may rise in int8 before the row is marked."""
+FALLEN = "†"
 SHORT = {"top1": "Top-1", "top5": "Top-5"}
 
 
@@ -87,9 +102,11 @@ def _published_value(published: Published, row: ResultRow, key: str) -> float | 
     return next((value for name, value in published.values.get(row.name, {}).items() if name == key), None)
 
 
-def _measured(row: ResultRow, key: Spread | Count | Literal["size"]) -> Cell:
+def _measured(row: ResultRow, key: Spread | Count | Literal["size", "int8_size"]) -> Cell:
     if key == "parameters" or key == "learnable" or key == "macs":
         return Cell(short_count(row.costs[key]), row.costs[key])
+    if key == "int8_top1" or key == "int8_top5" or key == "int8_size":
+        return _in_int8(row, key)
     if row.metrics is None:
         return Cell(NOT_RUN)
     if key == "size":
@@ -98,19 +115,57 @@ def _measured(row: ResultRow, key: Spread | Count | Literal["size"]) -> Cell:
     values = _values(row, key)
     if not values:
         return Cell("")
-    digits = 3 if key == "kl" else 2
-    spread = "" if len(values) == 1 else f" ± {statistics.stdev(values):.{digits}f}"
-    mean = statistics.mean(values)
-    return Cell(f"{mean:.{digits}f}{spread}", mean)
+    return _with_spread(values, digits=3 if key == "kl" else 2)
 
 
 def _values(row: ResultRow, key: Spread) -> list[float]:
     """Of each seed; nothing for what the row's version did not measure."""
     if key == "agreement" or key == "kl" or key == "ece":
         return row.fidelity(key)
-    if key == "balanced_error" and not row.has_balanced_error:
+    if key == "int8_top1" or key == "int8_top5":
+        return [*row.int8_by_seed(INT8_ERRORS[key]).values()] if row.int8 else []
+    if row.metrics is None or (key == "balanced_error" and not row.has_balanced_error):
         return []
     return [*row.by_seed(key).values()]
+
+
+def _with_spread(values: Sequence[float], digits: int = 2) -> Cell:
+    """The mean, with the sample standard deviation of several values."""
+    spread = "" if len(values) == 1 else f" ± {statistics.stdev(values):.{digits}f}"
+    mean = statistics.mean(values)
+    return Cell(f"{mean:.{digits}f}{spread}", mean)
+
+
+def _in_int8(row: ResultRow, key: Int8Error | Literal["int8_size"]) -> Cell:
+    """Empty for a row that is not quantised."""
+    if row.int8 is None:
+        return Cell(NOT_RUN if row.is_quantised else "")
+    if key == "int8_size":
+        return Cell(f"{short_count(row.int8_bytes)}B", row.int8_bytes)
+    cell = _with_spread(_values(row, key))
+    return dataclasses.replace(cell, text=f"{cell.text} {FALLEN}") if _has_fallen(row, key) else cell
+
+
+def _has_fallen(row: ResultRow, key: Int8Error) -> bool:
+    if not row.metrics or not row.int8:
+        return False
+    return rank(statistics.mean(_values(row, key)) - row.mean(INT8_ERRORS[key])) > LARGEST_FALL
+
+
+def int8_notes(table: Table, rows: dict[str, ResultRow]) -> list[str]:
+    """What a table's marks mean, and what int8 costs its rows with one scale per tensor if that was measured."""
+    shown = [key for key in INT8_ERRORS if key in table.columns]
+    quantised = [row for name in table.rows if (row := rows[name]).int8]
+    if not shown or not quantised:
+        return []
+    notes = ["Errors in int8 are those of onnxruntime, with one scale per output channel of the weights."]
+    if any(_has_fallen(row, key) for row in quantised for key in shown):
+        notes.append(f"{FALLEN} In int8, the error is more than {LARGEST_FALL:g} point above that in float32.")
+    for row in quantised:
+        if row.int8 and (per_tensor := row.int8.get("per_tensor")):
+            means = [f"{SHORT[INT8_ERRORS[key]]} {per_tensor[INT8_ERRORS[key]]['mean']:.2f} %" for key in shown]
+            notes.append(f"{row.title} in int8 with one scale per weight tensor: {', '.join(means)}.")
+    return notes
 
 
 def _difference(row: ResultRow, other: ResultRow | None, key: Error) -> Cell:
@@ -148,9 +203,9 @@ def table_csv(table: Table, rows: dict[str, ResultRow]) -> str:
     )
     for column in table_columns(table, rows):
         values = [cell.text if column.key == "title" else cell.value for cell in column.cells]
-        frame[column.key] = _whole(values) if column.key in (*COSTS, "size") else values
+        frame[column.key] = _whole(values) if column.key in (*COSTS, "size", "int8_size") else values
         if column.key in SPREAD:
-            of_rows = [_values(row, column.key) if row.metrics else [] for row in chosen]
+            of_rows = [_values(row, column.key) for row in chosen]
             frame[f"{column.key}_std"] = [statistics.stdev(values) if len(values) > 1 else None for values in of_rows]
         if any(cell.comparison for cell in column.cells):
             comparisons = [cell.comparison for cell in column.cells]

@@ -20,12 +20,12 @@ from torch.nn.functional import interpolate
 from benchmarks.separate_project import write_params
 from moonshine import cli
 from moonshine.data.loading import SmallImages
-from moonshine.deployment.class_names import class_names
 from moonshine.deployment.export import export
 from moonshine.deployment.images import load_images
-from moonshine.deployment.onnx_file import check_onnx, to_onnx
 from moonshine.deployment.predict import predict
 from moonshine.errors import CheckpointError, DataError, ParamsError
+from moonshine.export.class_names import class_names
+from moonshine.export.onnx_file import check_onnx, to_onnx
 from moonshine.models.model_file import load_model, model_bytes
 from moonshine.models.networks import initialise
 from tests.support.project import run_moonshine, toy_params
@@ -314,7 +314,7 @@ def test_imagenets_classes_have_names(monkeypatch: pytest.MonkeyPatch) -> None:
     wnids = [f"n{number:08d}" for number in range(1000)]
     assert class_names(wnids) == wnids, "a thousand other classes of WordNet are no tenches and goldfish"
     digest = hashlib.sha256("\n".join(wnids).encode()).hexdigest()
-    monkeypatch.setattr("moonshine.deployment.class_names.ILSVRC2012", digest)
+    monkeypatch.setattr("moonshine.export.class_names.ILSVRC2012", digest)
     names = class_names(wnids)
     assert (len(names), names[0], names[235]) == (1000, "tench", "German shepherd")
     assert class_names(wnids[::-1]) == wnids[::-1]
@@ -384,8 +384,8 @@ def test_an_export_that_differs_is_not_written(
     def differs(*arguments: object) -> float:
         raise CheckpointError("differs")
 
-    monkeypatch.setattr("moonshine.deployment.onnx_file.to_onnx", lambda *arguments: b"a network")
-    monkeypatch.setattr("moonshine.deployment.onnx_file.check_onnx", differs)
+    monkeypatch.setattr("moonshine.export.onnx_file.to_onnx", lambda *arguments: b"a network")
+    monkeypatch.setattr("moonshine.export.onnx_file.check_onnx", differs)
     with pytest.raises(CheckpointError, match=r"^differs$"):
         export(project / STUDENT, tmp_path / "out.onnx", [digits / "0.png"], None)
     assert list(tmp_path.iterdir()) == []

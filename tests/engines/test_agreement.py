@@ -78,6 +78,10 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
         left_by_former_seeds_and_rows,
         set(),
     ),
+    "a row to quantise": (
+        params_change(quantise={"train/teacher": {"images": 64, "per_tensor": False, "reduce_range": False}}),
+        {"quantise@toy-train/teacher", REPORT},
+    ),
     "a title": (params_change(titles={"train/teacher": "The teacher"}), {MAPS, REPORT}),
     "the data set": (params_change(dataset__validation=500), ALL),
     "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),
@@ -167,7 +171,17 @@ def test_dvc_stops_where_a_stage_gives_the_same_bytes(by_snakemake: Path, tmp_pa
 
 def as_table(plans: dict[str, set[str]]) -> str:
     """Markdown: a line for each change, a column for each stage."""
-    columns = ["prepare", "train", "distil", "evaluate_train", "evaluate_distil", "compare", "attention_maps", "report"]
+    columns = [
+        "prepare",
+        "train",
+        "distil",
+        "evaluate_train",
+        "evaluate_distil",
+        "compare",
+        "quantise",
+        "attention_maps",
+        "report",
+    ]
     lines = ["| What changed | " + " | ".join(columns) + " |", "|---|" + " :-: |" * len(columns)]
     for change, stages in plans.items():
         kinds = {stage.split("@")[0] for stage in stages}

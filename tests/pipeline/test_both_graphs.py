@@ -79,6 +79,19 @@ def test_both_engines_wait_for_the_teacher_whose_weights_a_training_begins_with(
     assert model.format("teacher") not in graph["train"][1]
 
 
+def test_both_engines_quantise_the_same_rows(tmp_path: Path) -> None:
+    """Trained, distilled and published ones, each with settings of its own."""
+    params = toy_params()
+    settings = {"images": 64, "per_tensor": False, "reduce_range": False}
+    params["fetch"] = {"student": {"url": "net.pth", "sha256": 64 * "0"}}
+    params["quantise"] = {"train/teacher": settings, "distil/at/student": {**settings, "images": 32}}
+    params["quantise_fetch"] = {"student": settings}
+    project = copy_project(tmp_path / "project", params)
+    require_the_same_graph(project)
+    commands = {command for _, _, command in dvc_graph(project).values()}
+    assert {f"python -m moonshine quantise {row}" for row in (*params["quantise"], "fetch/student")} <= commands
+
+
 def require_the_same_graph(project: Path) -> None:
     of_dvc, of_snakemake = dvc_graph(project), snakemake_graph(project)
     assert len(of_dvc) > 5

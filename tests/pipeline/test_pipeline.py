@@ -43,7 +43,9 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
         modules.mkdir()
         recorder = str(Path(__file__).parent / "recorder")
         start_and_run("dvc", "repro", cwd=project, PYTHONPATH=recorder, MODULES_FOLDER=str(modules))
-        fetch_teacher(project, folder / "fetch", PYTHONPATH=f"{recorder}:{ROOT}", MODULES_FOLDER=str(modules))
+        extra = {"PYTHONPATH": f"{recorder}:{ROOT}", "MODULES_FOLDER": str(modules)}
+        fetch_teacher(project, folder / "fetch", **extra)
+        quantise_teacher(project, folder / "quantise", **extra)
 
     folder = once_per_run(tmp_path_factory, "by_dvc", make)
     return folder / "project", imported_modules(folder / "modules")
@@ -56,6 +58,14 @@ def fetch_teacher(project: Path, folder: Path, **extra: str) -> None:
     digest = write_checkpoint(state, folder / "teacher.pth")
     write_params(folder, {**toy_params(), "fetch": {"teacher": {"url": "teacher.pth", "sha256": digest}}})
     run_moonshine("fetch", "teacher", cwd=folder, **extra)
+
+
+def quantise_teacher(project: Path, folder: Path, **extra: str) -> None:
+    for name in ("data", "models"):
+        shutil.copytree(project / name, folder / name)
+    settings = {"images": 64, "per_tensor": False, "reduce_range": False}
+    write_params(folder, {**toy_params(), "quantise": {"train/teacher": settings}})
+    run_moonshine("quantise", "train/teacher", cwd=folder, **extra)
 
 
 def imported_modules(folder: Path) -> dict[str, set[str]]:
@@ -82,7 +92,9 @@ def test_engines_give_identical_models_and_tables(by_snakemake: Path, by_dvc: tu
     assert results == files_below(by_dvc[0] / "results", ".md", ".json", ".csv", ".svg")
 
 
-@pytest.mark.parametrize("stage", sorted(CODE.keys() - {"fetch_teacher"}))  # which is the command of fetch
+@pytest.mark.parametrize(
+    "stage", sorted(CODE.keys() - {"fetch_teacher", "quantise_fetch"})
+)  # with the commands of others
 def test_a_stage_imports_of_all_the_code_that_it_declares(stage: str, by_dvc: tuple[Path, dict[str, set[str]]]) -> None:
     """Else a folder that it has no use for would make its outputs stale."""
     imported = {module_file(name) for name in by_dvc[1][stage] if name.startswith("moonshine")}

@@ -19,7 +19,7 @@ FLOORS = [
     {"inputs"},
     {"runs"},
     {"checks", "data"},
-    {"costs", "distillation", "drawing", "evaluation", "predictions", "preparation"},
+    {"costs", "distillation", "drawing", "evaluation", "export", "predictions", "preparation"},
     {"report", "sources", "training"},
     {"stages"},
     {"commands", "containers", "deployment", "engines"},

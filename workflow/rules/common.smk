@@ -78,6 +78,7 @@ wildcard_constraints:
     network="[a-z0-9_-]+",
     method="[a-z0-9_-]+",
     seed=r"\d+",
+    row=one_of(PARAMS.quantise),
 
 
 def code(stage):
@@ -99,6 +100,10 @@ def predictions():
     return expand(
         f"{pattern}.parquet", experiment=EXPERIMENT, row=fetched_ones
     ) + expand(pattern, experiment=EXPERIMENT, row=others)
+
+
+def quantised(patterns):
+    return expand(patterns, experiment=EXPERIMENT, row=PARAMS.quantise)
 
 
 def fetched(patterns, networks=PARAMS.fetch):

@@ -120,6 +120,56 @@ rule compare:
         "python -m moonshine compare"
 
 
+rule quantise:
+    input:
+        code("quantise"),
+        DATA,
+        models=expand(
+            "models/{{experiment}}/{{row}}/seed{seed}.safetensors", seed=SEEDS
+        ),
+    output:
+        networks=directory("models/{experiment}/int8/{row}"),
+        metrics=report(
+            "results/{experiment}/metrics/int8/{row}.json",
+            caption="../report/metrics.rst",
+            category="Metrics",
+            labels={"row": "{row}, int8"},
+        ),
+    log:
+        "logs/{experiment}/quantise/{row}.log",
+    threads: PARAMS.recipe.threads
+    resources:
+        **resources_of("quantise"),
+    params:
+        seeds=SEEDS,
+        settings=lambda wildcards: config["quantise"][wildcards.row],
+        threads=PARAMS.recipe.threads,
+    shell:
+        "python -m moonshine quantise {wildcards.row:q}"
+
+
+rule quantise_fetch:
+    input:
+        code("quantise"),
+        DATA,
+        model="models/{experiment}/fetch/{network}.safetensors",
+    output:
+        network="models/{experiment}/int8/fetch/{network}.onnx",
+        metrics="results/{experiment}/metrics/int8/fetch/{network}.json",
+    log:
+        "logs/{experiment}/quantise/fetch/{network}.log",
+    wildcard_constraints:
+        network=one_of(PARAMS.quantise_fetch),
+    threads: PARAMS.recipe.threads
+    resources:
+        **resources_of("quantise"),
+    params:
+        settings=lambda wildcards: config["quantise_fetch"][wildcards.network],
+        threads=PARAMS.recipe.threads,
+    shell:
+        "python -m moonshine quantise fetch/{wildcards.network:q}"
+
+
 rule attention_maps:
     input:
         code("attention_maps"),
@@ -192,7 +242,12 @@ rule report:
             "results/{experiment}/comparison/", "fidelity.csv", "pairs.csv"
         ),
         confusion=evaluated_rows("results/{experiment}/confusion/{row}.csv"),
-        metrics=evaluated_rows("results/{experiment}/metrics/{row}.json"),
+        metrics=evaluated_rows("results/{experiment}/metrics/{row}.json")
+        + quantised("results/{experiment}/metrics/int8/{row}.json")
+        + fetched(
+            "results/{experiment}/metrics/int8/fetch/{network}.json",
+            PARAMS.quantise_fetch,
+        ),
     output:
         page="results/{experiment}/README.md",
         web_page=report(

@@ -14,7 +14,7 @@ from moonshine.params.schema.machine import Job, Machine
 from moonshine.params.schema.methods import Dist, Distil, Dkd, Method, Ttm
 from moonshine.params.schema.networks import TEACHER, Checkpoint, Network, Normalisation, PinnedFile
 from moonshine.params.schema.recipe import Augmentation, MisfitError, OwnRecipe, Recipe
-from moonshine.params.schema.results import AttentionMaps, Published, Table
+from moonshine.params.schema.results import AttentionMaps, Published, Quantise, Table
 from moonshine.params.schema.values import Name, Section
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Params",
     "PinnedFile",
     "Published",
+    "Quantise",
     "Recipe",
     "Section",
     "Table",

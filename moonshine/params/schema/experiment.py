@@ -10,7 +10,7 @@ from moonshine.params.schema.machine import Machine
 from moonshine.params.schema.methods import Distil, Method
 from moonshine.params.schema.networks import TEACHER, Checkpoint, Network
 from moonshine.params.schema.recipe import Recipe
-from moonshine.params.schema.results import AttentionMaps, Table
+from moonshine.params.schema.results import AttentionMaps, Quantise, Table
 from moonshine.params.schema.values import Line, Name, Section
 from moonshine.project.records import Architecture
 from moonshine.project.rows import Row
@@ -57,6 +57,10 @@ class Params(Section):
     `top5`."""
     attention_maps: AttentionMaps
     """The figure of where networks look. If left out, its keys are chosen as described below."""
+    quantise: dict[str, Quantise] = {}  # dvc.yaml has the same default
+    """Row of `train` or `distil` -> how it is quantised to int8 and measured again, such as `{train/resnet18: {}}`."""
+    quantise_fetch: dict[Name, Quantise] = {}  # dvc.yaml has the same default
+    """Network of `fetch` -> the same for a published network."""
     machine: Machine = Machine()
     """Settings that differ between machines. A change makes nothing stale."""
 
@@ -77,6 +81,12 @@ class Params(Section):
     def evaluated_rows(self) -> list[Row]:
         """The rows whose errors are measured: all but teachers for other classes."""
         return [row for row in self.rows if row.stage != "fetch" or row.network in self.fetch]
+
+    @property
+    def quantised_rows(self) -> dict[Row, Quantise]:
+        """The rows that are also measured in int8, and how they are quantised."""
+        published = {Row("fetch", network): settings for network, settings in self.quantise_fetch.items()}
+        return published | {Row.parse(name): settings for name, settings in self.quantise.items()}
 
     @property
     def checkpoints(self) -> dict[str, Checkpoint]:

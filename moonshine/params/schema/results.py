@@ -32,7 +32,19 @@ class Table(Section):
     columns: Annotated[
         list[
             Literal[
-                "top1", "top5", "balanced_error", "agreement", "kl", "ece", "parameters", "learnable", "macs", "size"
+                "top1",
+                "top5",
+                "balanced_error",
+                "agreement",
+                "kl",
+                "ece",
+                "parameters",
+                "learnable",
+                "macs",
+                "size",
+                "int8_top1",
+                "int8_top5",
+                "int8_size",
             ]
         ],
         Field(min_length=1),
@@ -40,12 +52,25 @@ class Table(Section):
     """Columns, in order. `top1` and `top5` are errors in per cent; `balanced_error` is the mean of the top-1 errors of
     all classes; `agreement` is the share of images that get the teacher's class, `kl` the divergence from the teacher's
     probabilities, and `ece` the expected calibration error; `parameters` counts batch norm's running statistics,
-    `learnable` does not; `size` is that of the model file."""
+    `learnable` does not; `size` is that of the model file; `int8_top1`, `int8_top5` and `int8_size` are the same of the
+    networks in int8 ([`quantise`](#quantise))."""
     compare: str | None = None
     """Row of the experiment that errors are compared with. If left out, distilled networks are compared with the same
     network trained on the labels alone."""
     published: list[Published] = []
     """Columns of published values, next to the measured ones."""
+
+
+class Quantise(Section):
+    """How one row's networks are quantised to int8."""
+
+    images: Annotated[int, Field(ge=1, lt=2**31)]
+    """Training images that the ranges of activations are taken from. If left out, 256."""
+    per_tensor: bool
+    """Also measure the networks with one scale per weight tensor instead of one per output channel, for comparison. If
+    left out, `false`."""
+    reduce_range: bool
+    """Weights of 7 bits instead of 8, for processors without VNNI. If left out, `false`."""
 
 
 class AttentionMaps(Section):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from moonshine.deployment.model import logits_of
 from moonshine.errors import CheckpointError
+from moonshine.export.logits import logits_of
 from moonshine.models.networks import without_wrappers
 from moonshine.runtime.files import write_bytes
 
@@ -31,7 +31,7 @@ def export_onnx(
     metadata: Mapping[str, Any] | None = None,
     explanation: str = "",
 ) -> float:
-    """Write a network as ONNX from `images` to `logits`, with a batch of any size, in eval mode.
+    """Write a network as ONNX from `images` to `logits`, in float32 and eval mode, with a batch of any size.
 
     It is run in onnxruntime on `images`, float (batch, channels, height, width), and compared with PyTorch. Each entry
     of `metadata` becomes an entry of the file's metadata, as JSON; `explanation` its doc string. The network stays as
@@ -39,7 +39,7 @@ def export_onnx(
     above TOLERANCE and above ROUNDING times PyTorch's own error, or if an image gets another class although its logits
     are further apart than that error explains; nothing is written then.
     """
-    network, images = copy.deepcopy(without_wrappers(network)).cpu().eval(), images.detach().cpu()
+    network, images = copy.deepcopy(without_wrappers(network)).cpu().float().eval(), images.detach().cpu().float()
     exported = to_onnx(network, images[:2], metadata or {}, explanation)
     difference = check_onnx(exported, network, images, Path(path))
     write_bytes(Path(path), exported)
@@ -76,10 +76,9 @@ def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: 
     CheckpointError (exit code 8) if it is above TOLERANCE and above ROUNDING times PyTorch's own error, or if an
     image gets another class although its logits are further apart than that error explains.
     """
-    import onnxruntime
+    from moonshine.export.session import open_session
 
-    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
-    (found,) = session.run(["logits"], {"images": images.numpy()})
+    (found,) = open_session(exported).run(["logits"], {"images": images.numpy()})
     expected = logits_of(network, images, path).numpy()
     scale = float(np.abs(expected).max()) or 1.0
     difference = float(np.abs(found - expected).max()) / scale
