@@ -131,7 +131,7 @@ def test_what_cannot_be_cheapened_is_refused(network, conv: str, message: str) -
 
 def test_cost_needs_no_weights_and_changes_nothing(teacher: nn.Module) -> None:
     before = copy.deepcopy(teacher.state_dict())
-    assert moonshine.cost(resnet18(), (3, 224, 224)) == moonshine.Cost(11_699_112, 11_689_512, 1_814_073_344)
+    assert moonshine.cost(resnet18(), (3, 224, 224)) == moonshine.Cost(11_699_112, 11_689_512, 1_814_073_344, 2_484_712)
     assert moonshine.cost(teacher.to("cpu"), (3, 64, 64)).macs == 148_050_944
     assert teacher.training
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
@@ -150,18 +150,18 @@ class Centred(nn.Module):
 
 
 def test_cost_of_a_network_that_keeps_a_tensor_of_its_own() -> None:
-    assert moonshine.cost(Centred(), (3, 5, 5)) == moonshine.Cost(112, 112, 3 * 4 * 9 * 9)
+    assert moonshine.cost(Centred(), (3, 5, 5)) == moonshine.Cost(112, 112, 3 * 4 * 9 * 9, 4 * 9)
 
 
 def test_frozen_parameters_are_not_trainable() -> None:
     layers = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     layers[0].requires_grad_(False)
-    assert moonshine.cost(layers, (3, 1, 1)) == moonshine.Cost(16 + 8 + 8, 8, 12)
+    assert moonshine.cost(layers, (3, 1, 1)) == moonshine.Cost(16 + 8 + 8, 8, 12, 4)
 
 
 def test_cost_of_a_shared_layer_counts_its_parameters_once_and_its_work_twice() -> None:
     layer = nn.Conv2d(4, 4, 1, bias=False)
-    assert moonshine.cost(nn.Sequential(layer, layer), (4, 5, 5)) == moonshine.Cost(16, 16, 2 * 16 * 25)
+    assert moonshine.cost(nn.Sequential(layer, layer), (4, 5, 5)) == moonshine.Cost(16, 16, 2 * 16 * 25, 2 * 4 * 25)
 
 
 FAMILIES = (

@@ -60,7 +60,7 @@ def describe_experiment(params: Params) -> None:
         }
         for name, network in params.networks.items()
     ]
-    _print_table(lines, numbers=3)
+    _print_table(lines, numbers=4)
     if lists := {name: network for name, network in params.networks.items() if network.convs}:
         print()
         _print_table(
@@ -87,7 +87,7 @@ def _print_network(network: Network, classes: int, channels: int, side: int) -> 
     _print_images(classes, channels, side)
     label = PER_BLOCK if network.convs else conv
     compared = {"S": before, label: after}
-    _print_table([{"Network": f"{network.arch} {each}", **_counts(costs[""])} for each, costs in compared.items()], 3)
+    _print_table([{"Network": f"{network.arch} {each}", **_counts(costs[""])} for each, costs in compared.items()], 4)
     if network.convs:
         print()
         layers = _convs_of_layers(described)
@@ -120,7 +120,7 @@ def _print_layers(
     substituted = [path for path, reason in reasons.items() if reason is None]
     print(f"\nSubstituted: {len(substituted)} of {len(reasons)} convolutions.\n")
     if substituted:
-        _print_table([_change(path, plain, before[path], after.get(path)) for path in substituted], numbers=4)
+        _print_table([_change(path, plain, before[path], after.get(path)) for path in substituted], numbers=6)
     print(f"\nNot substituted: {len(reasons) - len(substituted)}.\n")
     kept = {path: reason for path, reason in reasons.items() if reason}
     _print_table([{"Layer": path, "Was": _shape(plain, path), "Why": why} for path, why in kept.items()], numbers=0)
@@ -135,6 +135,8 @@ def _change(path: str, plain: nn.Module, before: Cost, after: Cost | None) -> di
         "Now": f"{after.parameters:,}" if after else "removed",
         "MACs": f"{before.macs:,}",
         "MACs now": f"{after.macs:,}" if after else "removed",
+        "Activations": f"{before.activations:,}",
+        "Act. now": f"{after.activations:,}" if after else "removed",
     }
 
 
@@ -147,7 +149,12 @@ def _shape(network: nn.Module, path: str) -> str:
 
 
 def _counts(cost: Cost) -> dict[str, str]:
-    return {"No. Params": f"{cost.parameters:,}", "Trainable": f"{cost.trainable:,}", "MACs": f"{cost.macs:,}"}
+    return {
+        "No. Params": f"{cost.parameters:,}",
+        "Trainable": f"{cost.trainable:,}",
+        "MACs": f"{cost.macs:,}",
+        "Activations": f"{cost.activations:,}",
+    }
 
 
 def _print_images(classes: int, channels: int, side: int) -> None:

@@ -1,12 +1,14 @@
-"""What a network costs: parameters, counted in two ways, and multiply-accumulates."""
+"""What a network costs: parameters, counted in two ways, multiply-accumulates, and activations."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from moonshine.models.networks import build_network, without_wrappers
 from moonshine.project.records import Architecture
@@ -16,15 +18,18 @@ from moonshine.project.records import Architecture
 class Cost:
     """`trainable` counts the parameters that are not frozen. `parameters` counts all of them and the buffers, which are
     BN's running means and variances, as the lab note did (it summed a state dict before `num_batches_tracked` existed).
-    `macs` are the multiply-accumulates of convolutions and matrix products for one image."""
+    `macs` are the multiply-accumulates of convolutions and matrix products for one image; `activations` are the
+    elements of their outputs, which these layers write to memory, as timm and fvcore count them."""
 
     parameters: int
     trainable: int
     macs: int
+    activations: int
 
     def as_metrics(self) -> dict[str, int]:
         """Under the names that metrics and tables have for them."""
-        return {"parameters": self.parameters, "learnable": self.trainable, "macs": self.macs}
+        counts = {"macs": self.macs, "activations": self.activations}
+        return {"parameters": self.parameters, "learnable": self.trainable, **counts}
 
 
 def network_cost(architecture: Architecture, height: int, width: int) -> Cost:
@@ -43,12 +48,13 @@ def cost(network: nn.Module, input_shape: Sequence[int]) -> Cost:
 def module_costs(network: nn.Module, input_shape: Sequence[int]) -> dict[str, Cost]:
     """Path -> cost, for each module of the network; the path of the whole network is ""."""
     shadow = _without_weights(without_wrappers(network)).eval()
-    macs = _macs(shadow, torch.empty(1, *input_shape, device="meta"))
+    macs, activations = _operations(shadow, torch.empty(1, *input_shape, device="meta"))
     costs = {}
     for path, module in shadow.named_modules():
         parameters = sum(parameter.numel() for parameter in module.parameters())
         trainable = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-        costs[path] = Cost(parameters + _statistics(module), trainable, macs.get(path, 0))
+        of_path = (macs.get(path, 0), activations.get(path, 0))
+        costs[path] = Cost(parameters + _statistics(module), trainable, *of_path)
     return costs
 
 
@@ -66,12 +72,25 @@ def _statistics(module: nn.Module) -> int:
     return sum(buffer.numel() for name, buffer in module.named_buffers() if not name.endswith("num_batches_tracked"))
 
 
-def _macs(network: nn.Module, images: torch.Tensor) -> dict[str, int]:
-    """By path. PyTorch's counter counts two operations per multiply-accumulate and starts paths with the class."""
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(images)
+def _operations(network: nn.Module, images: torch.Tensor) -> tuple[dict[str, int], dict[str, int]]:
+    """Path -> multiply-accumulates, and path -> elements of the outputs of the operations that have them."""
+    with FlopCounterMode(display=False) as counter:
+        elements = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(flop_registry, _elements))
+        with elements, torch.inference_mode():
+            network(images)
+    operations, outputs = _by_path(counter), _by_path(elements)
+    return {path: count // 2 for path, count in operations.items()}, outputs  # a multiplication and an addition each
+
+
+def _elements(*_: Any, out_shape: Any, **__: Any) -> int:
+    """Takes the place of an operation's count; fused attention gives more outputs, of which the first is passed on."""
+    return math.prod(out_shape if isinstance(out_shape, torch.Size) else out_shape[0])
+
+
+def _by_path(counter: FlopCounterMode) -> dict[str, int]:
+    """PyTorch's counter starts paths with the class."""
     return {
-        module.partition(".")[2]: sum(operations.values()) // 2
-        for module, operations in counter.get_flop_counts().items()
+        module.partition(".")[2]: sum(counts.values())
+        for module, counts in counter.get_flop_counts().items()
         if module != "Global"
     }
