@@ -17,6 +17,7 @@ from moonshine.runtime import distributed, progress
 if TYPE_CHECKING:
     from moonshine.params import Params
     from moonshine.project.rows import Row
+    from moonshine.report.rows import Costs, CostsOf
 
 GRAPH = Path("dvc.yaml")
 
@@ -55,6 +56,18 @@ def count(text: str) -> int:
     """An argument type: an integer of at least 1."""
     if not 0 < (number := integer(text)) < 2**31:
         raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
+    return number
+
+
+def amount(text: str) -> float:
+    """An argument type: a positive number that may end in k, M or G, such as 3.1M or 800k."""
+    units = {"k": 1e3, "M": 1e6, "G": 1e9}
+    try:
+        number = float(text[:-1]) * units[text[-1]] if text[-1:] in units else float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, such as 800k or 3.1M, found {text!r}")
     return number
 
 
@@ -125,6 +138,17 @@ def start(log: str) -> None:
     if distributed.WORLD_SIZE == 1:  # several processes first connect, and then stop together
         signals.install_handlers()
     progress.keep_log(Path("logs", log + ".log"))
+
+
+def costs_of(params: "Params") -> "CostsOf":
+    """Costs for rows that have not run; only these need PyTorch, which takes seconds to load."""
+
+    def of_networks(networks: list[str]) -> "dict[str, Costs]":
+        from moonshine.costs.experiment import network_costs
+
+        return {name: cost.as_metrics() for name, cost in network_costs(params, networks).items()}
+
+    return of_networks
 
 
 def check_data(params: "Params") -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from moonshine.cli.command import Command, between, read, require_own_folders
+from moonshine.cli.command import Command, amount, between, costs_of, read, require_own_folders
 from moonshine.errors import DataError, ParamsError
 from moonshine.project import artefacts
 from moonshine.runtime import progress
@@ -17,6 +17,7 @@ def _keys(parser: argparse.ArgumentParser) -> None:
 def _check(options: argparse.Namespace) -> None:
     params = read(options)
     if options.keys:
+        from moonshine.checks.latency_folder import make_latency_folder
         from moonshine.engines.live import require_no_snakemake_beside_dvc
         from moonshine.params.checked import mark_checked
         from moonshine.project.container_image import require_container_image_of_this_lock
@@ -24,6 +25,7 @@ def _check(options: argparse.Namespace) -> None:
         require_no_snakemake_beside_dvc()
         require_container_image_of_this_lock()  # before DVC deletes what another stage has made
         require_own_folders()
+        make_latency_folder(params.experiment)
         mark_checked()
         return
     from moonshine.checks.data import check_images
@@ -104,6 +106,28 @@ def _show(options: argparse.Namespace) -> None:
     print(f"This page: {path}")
 
 
+def _budget(parser: argparse.ArgumentParser) -> None:
+    what = {
+        "params": "parameters, batch norm's statistics included",
+        "macs": "multiply-accumulates per image",
+        "activations": "activations per image",
+        "size": "bytes of the model file",
+    }
+    for name, limited in what.items():
+        parser.add_argument(f"--max-{name}", type=amount, metavar="N", help=f"{limited}; for example 3.1M or 800k")
+    parser.add_argument("--max-latency", type=amount, metavar="MS", help="milliseconds per batch")
+    parser.add_argument("--machine", metavar="NAME", help="where it was measured (default: the only machine)")
+
+
+def _pick(options: argparse.Namespace) -> None:
+    params = read(options)
+    from moonshine.commands.pick import Budget, pick
+
+    limits = {"parameters": options.max_params, "macs": options.max_macs, "activations": options.max_activations}
+    counts = {name: limit for name, limit in limits.items() if limit is not None}
+    pick(params, Budget(counts, options.max_latency, options.max_size, options.machine), costs_of(params))
+
+
 def _target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="a row, such as train/resnet34, or the path of a model")
 
@@ -145,6 +169,14 @@ COMMANDS = (
         _how_to_show,
     ),
     Command("show", "print the results page", _show, ("moonshine show",)),
+    Command(
+        "pick",
+        "the best networks within a budget of parameters, computation or time",
+        _pick,
+        ("moonshine pick --max-params 3.1M", "moonshine pick --max-latency 20 --machine amd-epyc"),
+        _budget,
+        "Rows of the results that have run, by top-1 error, each compared with the teacher.",
+    ),
     Command(
         "summary",
         "what changed in the results, as Markdown for a pull request",

@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
-from moonshine.cli.command import Command, count, read
+from moonshine.cli.command import Command, count, read, require_row
+from moonshine.errors import ParamsError
 from moonshine.project import artefacts
+from moonshine.runtime import startup
 
 
 def _model(parser: argparse.ArgumentParser) -> None:
@@ -63,6 +65,50 @@ def _export(options: argparse.Namespace) -> None:
     export(options.model, options.output, options.images, dataset, options.format == "onnx-int8")
 
 
+def _how_to_measure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="a row of params.yaml (default: all of them)")
+    parser.add_argument(
+        "--model", type=Path, nargs="+", default=[], metavar="FILE", help="model files, in place of rows or as well"
+    )
+    parser.add_argument(
+        "--machine", metavar="NAME", help="name of the file in results/ (default: the processor, as one word)"
+    )
+    parser.add_argument("--threads", type=count, nargs="+", default=[1], metavar="N", help="on the CPU (default: 1)")
+    parser.add_argument("--batch", type=count, default=1, metavar="N", help="images that are run together")
+    parser.add_argument("--rounds", type=count, default=20, metavar="N", help="turns of each network")
+    parser.add_argument("--runs", type=count, default=5, metavar="N", help="timed runs of a network in each turn")
+    parser.add_argument("--warm-up", type=count, default=10, metavar="N", help="untimed runs of each network at first")
+    parser.add_argument("--int8", action="store_true", help="measure each network in int8 as well")
+    parser.add_argument(
+        "--backend", choices=["onnxruntime", "eager", "compiled"], default="onnxruntime", help="what runs the networks"
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where eager and compiled ones run")
+
+
+def _measure(options: argparse.Namespace) -> None:
+    for row in options.rows:
+        if row.endswith(".safetensors"):
+            raise ParamsError(f"{row}: a model file, not a row; name it with --model")
+    params = read(options) if options.rows or not options.model else None
+    rows = [require_row(params, row) for row in options.rows] if params else []
+    startup.leave_out_triton(options.device)
+    startup.keep_compiled_code(artefacts.COMPILED)
+    from moonshine.deployment.measure import Settings, measure
+
+    settings = Settings(
+        backend=options.backend,
+        device=options.device,
+        threads=sorted(set(options.threads)),
+        batch=options.batch,
+        rounds=options.rounds,
+        runs_per_round=options.runs,
+        warm_up=options.warm_up,
+        int8=options.int8,
+        machine=options.machine,
+    )
+    measure(params, rows, options.model, settings)
+
+
 COMMANDS = (
     Command(
         "predict",
@@ -84,5 +130,19 @@ COMMANDS = (
             "moonshine export models/digits/train/resnet18/seed0.safetensors --format onnx-int8",
         ),
         _how_to_export,
+    ),
+    Command(
+        "measure",
+        "measure how long networks take on this machine, and how much memory",
+        _measure,
+        (
+            "moonshine measure",
+            "moonshine measure train/resnet34 distil/at/resnet34-sep --threads 1 2 --int8",
+            "moonshine measure --model a.safetensors b.safetensors --backend compiled --device cuda",
+        ),
+        _how_to_measure,
+        "Networks that are not trained yet are measured untrained. All networks run in turn. The times of all rows are "
+        "written to results/<experiment>/latency/<machine>.json, which `moonshine report` reads; those of named rows "
+        "only with --machine.",
     ),
 )

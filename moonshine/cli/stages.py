@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from functools import partial
 from typing import TYPE_CHECKING
 
 from moonshine.cli.command import (
@@ -10,6 +9,7 @@ from moonshine.cli.command import (
     add_seed,
     check_data,
     check_models,
+    costs_of,
     read,
     require_row,
     start,
@@ -22,7 +22,6 @@ from moonshine.runtime import distributed, progress, startup
 
 if TYPE_CHECKING:
     from moonshine.params import Params
-    from moonshine.report.rows import Costs
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -206,6 +205,7 @@ def _partial(parser: argparse.ArgumentParser) -> None:
 def _report(options: argparse.Namespace) -> None:
     params = read(options)
     start(f"{params.experiment}/report")
+    from moonshine.checks.latency_folder import make_latency_folder
     from moonshine.checks.made_for import require_results
     from moonshine.engines.leftovers import set_aside_leftovers
     from moonshine.stages.report import report
@@ -217,17 +217,12 @@ def _report(options: argparse.Namespace) -> None:
     comparison = [artefacts.comparison(experiment, name) for name in ("pairs", "fidelity")]
     metrics += [artefacts.int8_metrics(experiment, row) for row in params.quantised_rows]
     maps = artefacts.attention_maps(experiment).glob("*")
-    with unchanged(options, "report", [*curves, *metrics, *confusions, *comparison, *maps]):
+    latencies = artefacts.latency_folder(experiment).glob("*.json")
+    make_latency_folder(experiment)
+    with unchanged(options, "report", [*curves, *metrics, *confusions, *comparison, *maps, *latencies]):
         require_results(params, options.params)
         set_aside_leftovers(params)
-        report(params, partial(_costs, params) if options.partial else None)
-
-
-def _costs(params: "Params", networks: list[str]) -> "dict[str, Costs]":
-    """Costs for rows that have not run; only a page with such rows needs PyTorch, which takes seconds to load."""
-    from moonshine.costs.experiment import network_costs
-
-    return {name: cost.as_metrics() for name, cost in network_costs(params, networks).items()}
+        report(params, costs_of(params) if options.partial else None)
 
 
 COMMANDS = (

@@ -105,6 +105,15 @@ def attention_maps(experiment: str) -> Path:
     return results_folder(experiment) / "attention-maps"
 
 
+def latency_folder(experiment: str) -> Path:
+    """What people have measured and committed: an input of the results page, which no stage writes."""
+    return results_folder(experiment) / "latency"
+
+
+def latency(experiment: str, machine: str) -> Path:
+    return latency_folder(experiment) / f"{machine}.json"
+
+
 def run_folder(experiment: str, row: Row, seed: int) -> Path:
     """Work in progress on one network, with one subfolder per identity."""
     return RUNS / experiment / row.name / f"seed{seed}"

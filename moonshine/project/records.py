@@ -167,6 +167,8 @@ class Metrics(TypedDict):
     parameters: int
     learnable: int
     macs: int
+    activations: NotRequired[int]
+    """Missing in metrics of earlier versions."""
     top1: Spread
     top5: Spread
     loss: Spread

@@ -15,7 +15,7 @@ from moonshine.report.methods import TITLE as MINIMISED
 from moonshine.report.methods import objectives
 from moonshine.report.protocol import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
-from moonshine.report.tables import Cell, int8_notes, table_columns
+from moonshine.report.tables import Cell, int8_notes, measured_notes, table_columns
 
 INTERACTIVE = "[report.html](report.html) has the same with sortable tables and interactive figures, in one file."
 
@@ -43,7 +43,7 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
 
 def _figure(name: str, measured: Measured) -> list[str]:
     figure = FIGURES[name]
-    return [f"## {figure.title}", figure.said(measured), picture(f"figures/{name}", figure.title)]
+    return [f"## {figure.title}", escape(figure.said(measured)), picture(f"figures/{name}", figure.title)]
 
 
 def _class_errors(errors: ClassErrors) -> list[str]:
@@ -94,8 +94,8 @@ def _table(table: Table, rows: dict[str, ResultRow]) -> list[str]:
     columns = table_columns(table, rows)
     lines = zip(*([_markdown(cell) for cell in column.cells] for column in columns))
     markdown = _aligned(lines, [escape(column.heading) for column in columns], texts=1)
-    in_int8 = map(escape, int8_notes(table, rows))
-    notes = " ".join([*sources(table, escape, prose), *in_int8, f"[As CSV](tables/{table.name}.csv)"])
+    said = map(escape, [*int8_notes(table, rows), *measured_notes(table, rows)])
+    notes = " ".join([*sources(table, escape, prose), *said, f"[As CSV](tables/{table.name}.csv)"])
     return [f"## {escape(table.title)}", prose(table.caption), markdown, notes]
 
 

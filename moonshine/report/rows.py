@@ -14,14 +14,17 @@ from moonshine.project import artefacts
 from moonshine.project.records import Int8Metrics, Metrics
 from moonshine.project.rows import Row, Stage
 from moonshine.report.image_by_image import ERRORS, Error, Fidelity, ImageByImage, read_image_by_image, require_fit
+from moonshine.report.latency import Latency, latencies, read_latency_files
 
 Measure = Literal[Error, "loss", "balanced_error"]
-Count = Literal["parameters", "learnable", "macs"]
+Count = Literal["parameters", "learnable", "macs", "activations"]
 MEASURED: tuple[Measure, ...] = (*ERRORS, "loss")
 Int8Error = Literal["int8_top1", "int8_top5"]
 INT8_ERRORS: dict[Int8Error, Error] = {"int8_top1": "top1", "int8_top5": "top5"}
 """Column -> the error that it has of the int8 networks."""
 COSTS: tuple[Count, ...] = ("parameters", "learnable", "macs")
+"""Counts that all metrics have."""
+COUNTS: tuple[Count, ...] = (*COSTS, "activations")
 Costs = dict[str, int]
 CostsOf = Callable[[list[str]], dict[str, Costs]]
 """Names of networks -> the costs of each, which need no data. This folder does not import the networks."""
@@ -47,6 +50,8 @@ class ResultRow:
     """Whether params.yaml says so."""
     int8: Int8Metrics | None = None
     """Metrics of the int8 networks, or None if they have not been measured."""
+    latencies: dict[str, Latency] = field(default_factory=dict)
+    """Machine -> what the network takes there."""
 
     @property
     def name(self) -> str:
@@ -118,23 +123,32 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
 
     With `costs_of`, rows may be missing: they have no metrics, and the costs that it computes. Raises DataError (exit
     code 3) for a row that is otherwise missing, a missing or non-finite number, missing seeds, a mean that is not that
-    of its seeds, or rows that were measured on different images.
+    of its seeds, rows that were measured on different images, or a file of latencies of another format.
     """
     paths = {row: artefacts.metrics(params.experiment, row) for row in params.evaluated_rows}
     absent = [row for row, path in paths.items() if costs_of and not path.exists()]
     computed = costs_of(list(dict.fromkeys(row.network for row in absent))) if costs_of and absent else {}
     compared = read_image_by_image(params)
+    files = read_latency_files(params)
     rows = {}
     for row, path in paths.items():
         metrics = None if row in absent else _checked(params, row, path)
-        costs: Costs = {key: metrics[key] for key in COSTS} if metrics else computed[row.network]
-        is_from_scratch = params.networks[row.network].init is None
+        costs: Costs = {key: metrics[key] for key in COUNTS if key in metrics} if metrics else computed[row.network]
         is_quantised = row in params.quantised_rows
         int8 = _checked_int8(params, row, may_be_absent=costs_of is not None) if is_quantised else None
-        title = params.title(row)
-        rows[row.name] = ResultRow(row, title, metrics, costs, is_from_scratch, compared, is_quantised, int8)
-    files: list[Metrics | Int8Metrics | None] = [file for each in rows.values() for file in (each.metrics, each.int8)]
-    protocols = {(file["dataset"]["sha256"], file["n"]) for file in files if file}
+        rows[row.name] = ResultRow(
+            row,
+            params.title(row),
+            metrics,
+            costs,
+            params.networks[row.network].init is None,
+            compared,
+            is_quantised,
+            int8,
+            latencies(params, files, row),
+        )
+    checked: list[Metrics | Int8Metrics | None] = [file for each in rows.values() for file in (each.metrics, each.int8)]
+    protocols = {(file["dataset"]["sha256"], file["n"]) for file in checked if file}
     if len(protocols) > 1:
         raise DataError(
             f"results/{params.experiment}/metrics: rows were measured on different images; evaluate them again"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +11,9 @@ import pandas as pd
 from moonshine.params.schema import Published, Table
 from moonshine.report.comparison import Comparison, compare
 from moonshine.report.image_by_image import ERRORS, Error, Fidelity
+from moonshine.report.latency import Latency
 from moonshine.report.rows import (
-    COSTS,
+    COUNTS,
     INT8_ERRORS,
     Count,
     Int8Error,
@@ -24,7 +25,7 @@ from moonshine.report.rows import (
 
 Spread = Literal[Error, Fidelity, Int8Error, "balanced_error"]
 
-NOT_RUN = "not run"
+NOT_RUN, NOT_MEASURED = "not run", "not measured"
 HEADINGS = {
     "top1": "Top-1 error, %",
     "top5": "Top-5 error, %",
@@ -32,6 +33,7 @@ HEADINGS = {
     "parameters": "No. Params",
     "learnable": "Trainable",
     "macs": "MACs",
+    "activations": "Activations",
     "size": "File",
     "agreement": "Agreement, %",
     "kl": "KL",
@@ -39,11 +41,20 @@ HEADINGS = {
     "int8_top1": "Top-1 error in int8, %",
     "int8_top5": "Top-5 error in int8, %",
     "int8_size": "File in int8",
+    "latency": "Latency, ms",
+    "speedup": "Speed-up",
+    "int8_latency": "Latency in int8, ms",
 }
 SPREAD: tuple[Spread, ...] = (*ERRORS, "balanced_error", "agreement", "kl", "ece", *INT8_ERRORS)
 """Columns with a mean and a standard deviation over seeds."""
 NOT_RANKED = ("agreement", "kl")
 """Columns in which the teacher is the best by definition."""
+OF_MACHINES: dict[str, Callable[[Latency], float | None]] = {
+    "latency": lambda latency: latency.float32,
+    "speedup": lambda latency: latency.speedup,
+    "int8_latency": lambda latency: latency.int8,
+}
+"""Columns that there are one of for each machine."""
 LARGEST_FALL = 1.0
 """Points by which an error may rise in int8 before the row is marked."""
 FALLEN = "†"
@@ -67,7 +78,8 @@ class Column:
     """Name in the CSV file."""
     cells: list[Cell]
     ranked: bool = True
-    """Whether the smallest value is the best in the table."""
+    """Whether the smallest value is the best in the table, or the greatest one."""
+    greatest: bool = False
 
 
 def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
@@ -75,11 +87,48 @@ def table_columns(table: Table, rows: dict[str, ResultRow]) -> list[Column]:
     chosen = [rows[name] for name in table.rows]
     columns = [Column("Model", "title", [Cell(row.title) for row in chosen], ranked=False)]
     for key in table.columns:
+        if key == "latency" or key == "speedup" or key == "int8_latency":
+            columns += _of_machines(key, chosen)
+            continue
         cells = [_measured(row, key) for row in chosen]
         columns.append(Column(HEADINGS[key], key, cells, ranked=key not in NOT_RANKED))
         if key == "top1" or key == "top5":
             columns += _beside(table, key, chosen, rows)
     return [_mark_best(column) if column.ranked else column for column in columns]
+
+
+def _of_machines(key: str, chosen: list[ResultRow]) -> Iterator[Column]:
+    """One column for each machine that a row of the table was measured on; one that says so if there is none."""
+    names = machines(chosen)
+    for name in names or [""]:
+        cells = [_on_machine(row.latencies.get(name), key) for row in chosen]
+        several = len(names) > 1
+        heading = f"{HEADINGS[key]} ({name})" if several else HEADINGS[key]
+        yield Column(heading, f"{key}_{name}" if several else key, cells, greatest=key == "speedup")
+
+
+def _on_machine(latency: Latency | None, key: str) -> Cell:
+    value = OF_MACHINES[key](latency) if latency else None
+    if value is None:
+        return Cell(NOT_MEASURED)
+    return Cell(f"{value:.2f}x" if key == "speedup" else short_milliseconds(value), value)
+
+
+def machines(rows: Iterable[ResultRow]) -> list[str]:
+    """The machines that at least one of these rows was measured on, sorted."""
+    return sorted({name for row in rows for name in row.latencies})
+
+
+def measured_notes(table: Table, rows: dict[str, ResultRow]) -> list[str]:
+    """Sentences on what the table's columns of activations and latencies are; none for a table without any."""
+    notes = []
+    if "activations" in table.columns:
+        notes.append("Activations are the elements of the outputs of convolutions and matrix products for one image.")
+    if OF_MACHINES.keys() & {*table.columns}:
+        chosen = [rows[name] for name in table.rows]
+        files = {name: row.latencies[name].file for row in chosen for name in row.latencies}
+        notes += [f"Latency on {files[name].description}." for name in sorted(files)]
+    return notes
 
 
 def _beside(table: Table, key: Error, chosen: list[ResultRow], rows: dict[str, ResultRow]) -> Iterator[Column]:
@@ -103,8 +152,9 @@ def _published_value(published: Published, row: ResultRow, key: str) -> float | 
 
 
 def _measured(row: ResultRow, key: Spread | Count | Literal["size", "int8_size"]) -> Cell:
-    if key == "parameters" or key == "learnable" or key == "macs":
-        return Cell(short_count(row.costs[key]), row.costs[key])
+    if key == "parameters" or key == "learnable" or key == "macs" or key == "activations":
+        count = row.costs.get(key)
+        return Cell("") if count is None else Cell(short_count(count), count)
     if key == "int8_top1" or key == "int8_top5" or key == "int8_size":
         return _in_int8(row, key)
     if row.metrics is None:
@@ -191,7 +241,8 @@ def _mark_best(column: Column) -> Column:
     known = [value for value in ranks if value is not None]
     if len(known) < 2 or min(known) == max(known):
         return column
-    cells = [dataclasses.replace(cell, best=value == min(known)) for cell, value in zip(column.cells, ranks)]
+    best = max(known) if column.greatest else min(known)
+    cells = [dataclasses.replace(cell, best=value == best) for cell, value in zip(column.cells, ranks)]
     return dataclasses.replace(column, cells=cells)
 
 
@@ -203,7 +254,7 @@ def table_csv(table: Table, rows: dict[str, ResultRow]) -> str:
     )
     for column in table_columns(table, rows):
         values = [cell.text if column.key == "title" else cell.value for cell in column.cells]
-        frame[column.key] = _whole(values) if column.key in (*COSTS, "size", "int8_size") else values
+        frame[column.key] = _whole(values) if column.key in (*COUNTS, "size", "int8_size") else values
         if column.key in SPREAD:
             of_rows = [_values(row, column.key) for row in chosen]
             frame[f"{column.key}_std"] = [statistics.stdev(values) if len(values) > 1 else None for values in of_rows]
@@ -228,3 +279,8 @@ def short_count(number: float) -> str:
         if float(f"{number / size:.3g}") >= 1:
             return f"{number / size:#.3g}".rstrip(".") + unit
     return str(round(number))
+
+
+def short_milliseconds(value: float) -> str:
+    """Three significant digits, and all digits before the point: 136, 12.3, 0.184."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"

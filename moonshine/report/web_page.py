@@ -24,7 +24,7 @@ from moonshine.report.methods import TITLE as MINIMISED
 from moonshine.report.methods import objectives
 from moonshine.report.protocol import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
-from moonshine.report.tables import NOT_RUN, int8_notes, short_count, table_columns
+from moonshine.report.tables import NOT_RUN, int8_notes, measured_notes, short_count, table_columns
 
 VEGA = "window.vegaEmbed = vegaEmbed;"
 """What the page needs from the bundled libraries."""
@@ -109,7 +109,7 @@ def _table(table: Table, rows: dict[str, ResultRow]) -> dict[str, Any]:
         "caption": table.caption,
         "columns": columns,
         "lines": list(zip(*(column.cells for column in columns))),
-        "sources": [*sources(table), *int8_notes(table, rows)],
+        "sources": [*sources(table), *int8_notes(table, rows), *measured_notes(table, rows)],
     }
 
 

@@ -8,6 +8,11 @@ from pathlib import Path
 
 from moonshine.runtime.control_groups import control_groups
 
+INT8_DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "asimddp")
+"""Instruction sets with which int8 is faster than float32, and sums of products do not saturate."""
+INSTRUCTION_SETS = ("avx2", "fma", "avx512f", *INT8_DOT_PRODUCTS, "amx_bf16", "amx_int8", "asimd", "i8mm", "sve")
+"""Those that decide how fast convolutions are, as Linux names them."""
+
 
 def processor() -> str:
     """The CPU's name; "unknown" if the system does not tell."""
@@ -16,6 +21,25 @@ def processor() -> str:
             return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "unknown")
     except OSError:
         return platform.processor() or "unknown"
+
+
+def instruction_sets() -> list[str]:
+    """Those of INSTRUCTION_SETS that the CPU has; none if the system does not tell."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:
+            lines = (line.split(":", 1)[1] for line in file if line.startswith(("flags", "Features")))
+            found = set(next(lines, "").split())
+    except OSError:
+        return []
+    return [name for name in INSTRUCTION_SETS if name in found]
+
+
+def governor() -> str | None:
+    """What sets the frequency of the first CPU, such as "performance"; None if the system does not tell."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip() or None
+    except OSError:
+        return None
 
 
 def usable_cpus() -> int:

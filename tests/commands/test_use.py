@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from benchmarks.separate_project import ROOT, write_params
+from moonshine.checks.latency_folder import TEXT
 from tests.support.project import ANOTHER_OWNER, copy_project, run_moonshine, toy_params
 
 
@@ -15,6 +16,13 @@ def test_an_experiment_is_put_in_place_to_the_letter(tmp_path: Path) -> None:
     text = (ROOT / "experiments/fashion-mnist.yaml").read_text()
     assert (tmp_path / "params.yaml").read_text() == text
     assert "now experiments/fashion-mnist.yaml, 7 rows" in result.stderr
+    committed = "results/fashion-mnist/latency/README.md"  # DVC needs the folder, and git keeps no empty ones
+    assert (tmp_path / committed).read_bytes() == (ROOT / committed).read_bytes()
+
+
+def test_every_experiment_has_the_folder_of_latencies_in_git() -> None:
+    texts = {(ROOT / f"results/{path.stem}/latency/README.md").read_text() for path in ROOT.glob("experiments/*.yaml")}
+    assert texts == {TEXT}
 
 
 def test_the_experiment_in_place_is_one_of_them_so_that_it_can_be_put_back() -> None:

@@ -99,6 +99,8 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "code of comparing rows": (comment("moonshine/comparison/pairs.py"), {COMPARE, REPORT}),
     "code of the figures' style": (comment("moonshine/drawing/style.py"), {MAPS, REPORT}),
     "a module added to the networks": (added("moonshine/models/new.py"), AFTER_TRAIN),
+    "the latencies of a machine added": (added("results/toy/latency/a-cpu.json"), {REPORT}),
+    "other files among the latencies": (added("results/toy/latency/notes.txt"), set()),
     "code of the report": (comment("moonshine/report/tables.py"), {REPORT}),
     "code that changes no result": (comment("moonshine/runtime/progress.py"), set()),
     "the image (its lock of packages)": (altered("requirements/runtime.lock"), ALL),

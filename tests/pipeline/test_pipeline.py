@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.separate_project import ROOT, environment, start_and_run, write_params
@@ -142,6 +143,11 @@ def test_errors_and_loss_are_those_of_plain_pytorch(by_snakemake: Path) -> None:
     assert metrics["top5"]["mean"] == pytest.approx(100 * (rank >= 5).double().mean().item(), abs=1e-5)
     assert metrics["loss"]["mean"] == pytest.approx(cross_entropy(logits, labels).item(), abs=1e-5)
     assert metrics["seeds"]["0"]["model_bytes"] == path.stat().st_size
+    elements: list[int] = []
+    for layer in (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)):
+        layer.register_forward_hook(lambda layer, inputs, output: elements.append(output[0].numel()))
+    network(images[:1])
+    assert metrics["activations"] == sum(elements)
     with (by_snakemake / "results/toy/curves/train/teacher/seed0.csv").open() as file:
         epochs = list(csv.DictReader(file))
     assert float(epochs[-1]["val_top1"]) == pytest.approx(metrics["top1"]["mean"], rel=1e-5)

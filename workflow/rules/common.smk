@@ -13,7 +13,7 @@ from moonshine.errors import LockedError, ParamsError
 from moonshine.params import read_params
 from moonshine.params.schema import JPEG_SOURCES
 from moonshine.project.artefacts import PARAMS as PARAMS_FILE
-from moonshine.project.artefacts import RUNTIME_LOCK
+from moonshine.project.artefacts import RUNTIME_LOCK, latency_folder
 from moonshine.project.graph import CODE, PLANNED, SOURCES, code_files
 from moonshine.runtime import startup
 
@@ -104,6 +104,11 @@ def predictions():
 
 def quantised(patterns):
     return expand(patterns, experiment=EXPERIMENT, row=PARAMS.quantise)
+
+
+def measured_latencies():
+    """What people have measured and committed: DVC depends on the folder, of which it ignores other files."""
+    return sorted(map(str, latency_folder(EXPERIMENT).glob("*.json")))
 
 
 def fetched(patterns, networks=PARAMS.fetch):

@@ -242,6 +242,7 @@ rule report:
             "results/{experiment}/comparison/", "fidelity.csv", "pairs.csv"
         ),
         confusion=evaluated_rows("results/{experiment}/confusion/{row}.csv"),
+        latency=lambda wildcards: measured_latencies(),
         metrics=evaluated_rows("results/{experiment}/metrics/{row}.json")
         + quantised("results/{experiment}/metrics/int8/{row}.json")
         + fetched(

@@ -41,10 +41,14 @@ class Table(Section):
                 "parameters",
                 "learnable",
                 "macs",
+                "activations",
                 "size",
                 "int8_top1",
                 "int8_top5",
                 "int8_size",
+                "latency",
+                "speedup",
+                "int8_latency",
             ]
         ],
         Field(min_length=1),
@@ -52,8 +56,11 @@ class Table(Section):
     """Columns, in order. `top1` and `top5` are errors in per cent; `balanced_error` is the mean of the top-1 errors of
     all classes; `agreement` is the share of images that get the teacher's class, `kl` the divergence from the teacher's
     probabilities, and `ece` the expected calibration error; `parameters` counts batch norm's running statistics,
-    `learnable` does not; `size` is that of the model file; `int8_top1`, `int8_top5` and `int8_size` are the same of the
-    networks in int8 ([`quantise`](#quantise))."""
+    `learnable` does not; `macs` are multiply-accumulates for one image and `activations` the elements of the outputs of
+    the same layers; `size` is that of the model file; `int8_top1`, `int8_top5` and `int8_size` are the same of the
+    networks in int8 ([`quantise`](#quantise)). `latency` and `int8_latency` are in milliseconds, and `speedup` is the
+    teacher's latency divided by the row's, as [`moonshine measure`](latency.md) has measured them: a column per
+    machine."""
     compare: str | None = None
     """Row of the experiment that errors are compared with. If left out, distilled networks are compared with the same
     network trained on the labels alone."""

@@ -12,11 +12,18 @@ from typing import Any
 from moonshine.report.figures.confusion import confusion
 from moonshine.report.figures.encoding import FILES, Size
 from moonshine.report.figures.epoch_panels import attention_losses, losses_of_logits, training_curves
-from moonshine.report.figures.error_against_cost import error_against, pareto_front
+from moonshine.report.figures.error_against_cost import (
+    MACS,
+    PARAMETERS,
+    Cost,
+    error_against,
+    error_against_latency,
+    latency_on,
+    pareto_front,
+)
 from moonshine.report.figures.gap_to_teacher import gap_to_teacher
 from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.rendering import render
-from moonshine.report.rows import Count
 from moonshine.runtime import signals
 
 CONFUSION = "confusion"
@@ -44,13 +51,19 @@ class Drawing:
         return {**content, "params": [*shown, *content.get("params", [])]}
 
 
-def _against_cost(measured: Measured, of: str, cost: Count) -> str:
+def _against_cost(measured: Measured, of: str, cost: Cost) -> str:
     said = f"Validation error against {of}, one mark per network and training method"
     if len(measured.looks) > 1:
         said += "; the marks of one network are side by side"
-    if len(pareto_front(measured.rows, cost)) > 1:
+    if len(pareto_front(cost.rows(measured), cost)) > 1:
         said += ". No network is below the dashed line, the Pareto front: none is both cheaper and better"
     return f"{said}."
+
+
+def _against_latency(measured: Measured) -> str:
+    cost = latency_on(measured.machines[0])
+    file = cost.rows(measured)[0].latencies[measured.machines[0]].file
+    return f"{_against_cost(measured, 'latency', cost)} Latency on {file.description}."
 
 
 def _training(measured: Measured) -> str:
@@ -72,15 +85,21 @@ def _confusion(measured: Measured) -> str:
 FIGURES = {
     "error-against-parameters": Drawing(
         "Error against parameters",
-        partial(_against_cost, of="size", cost="parameters"),
+        partial(_against_cost, of="size", cost=PARAMETERS),
         "Bars are one standard deviation over seeds.",
-        partial(error_against, cost="parameters"),
+        partial(error_against, cost=PARAMETERS),
     ),
     "error-against-macs": Drawing(
         "Error against computation",
-        partial(_against_cost, of="multiply-accumulates per image", cost="macs"),
+        partial(_against_cost, of="multiply-accumulates per image", cost=MACS),
         "Bars are one standard deviation over seeds.",
-        partial(error_against, cost="macs"),
+        partial(error_against, cost=MACS),
+    ),
+    "error-against-latency": Drawing(
+        "Error against latency",
+        _against_latency,
+        "Bars are one standard deviation over seeds.",
+        error_against_latency,
     ),
     "gap-to-teacher": Drawing(
         "Gap to the teacher",
@@ -124,6 +143,7 @@ FIGURES = {
 def drawable(measured: Measured) -> list[str]:
     """Names of the figures for which there is something to draw. A single epoch makes no curve."""
     needs = {
+        "error-against-latency": bool(measured.machines),
         "gap-to-teacher": measured.teacher is not None and len(measured.rows) > 1,
         "training-curves": measured.epochs > 1,
         "attention-losses": bool(measured.attention_curves) and measured.epochs > 1,

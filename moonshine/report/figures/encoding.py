@@ -9,7 +9,7 @@ import pandas as pd
 
 from moonshine.report.figures.labels import text_width
 from moonshine.report.figures.measured import Measured
-from moonshine.report.rows import Count, ResultRow
+from moonshine.report.rows import ResultRow
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def shown(measured: Measured, row: ResultRow) -> dict[str, Any]:
     }
 
 
-def tooltip(measured: Measured, cost: Count | None = None, gap: bool = False) -> list[alt.Tooltip]:
+def tooltip(measured: Measured, cost: alt.Tooltip | None = None, gap: bool = False) -> list[alt.Tooltip]:
     deviations = [
         alt.Tooltip("low:Q", title="minus one deviation", format="+.2f" if gap else ".2f"),
         alt.Tooltip("high:Q", title="plus one deviation", format="+.2f" if gap else ".2f"),
@@ -64,7 +64,7 @@ def tooltip(measured: Measured, cost: Count | None = None, gap: bool = False) ->
         alt.Tooltip("error:Q", title="top-1 error, %", format=".2f"),
         *([alt.Tooltip("gap:Q", format="+.2f")] if gap else []),
         *(deviations if measured.of_several_seeds else []),
-        *([alt.Tooltip("cost:Q", title=cost, format=",d")] if cost else []),
+        *([cost] if cost else []),
     ]
 
 

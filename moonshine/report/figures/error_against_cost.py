@@ -1,6 +1,7 @@
-"""Error against what a network costs."""
+"""Error against what a network costs, or how long it takes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -15,49 +16,74 @@ from moonshine.report.rows import Count, ResultRow
 
 MARK = 11
 """Width and height of a point's mark, in pixels."""
-COST_NAMES: dict[Count, str] = {
-    "parameters": "parameters, with batch-norm statistics",
-    "macs": "multiply-accumulates per image",
-}
 
 
-def pareto_front(rows: Iterable[ResultRow], cost: Count) -> list[ResultRow]:
+@dataclass(frozen=True)
+class Cost:
+    """What is on the horizontal axis: the axis's title, the tooltip's, the format of numbers there, and the values."""
+
+    title: str
+    name: str
+    format: str
+    of: Callable[[ResultRow], float]
+    rows: Callable[[Measured], list[ResultRow]] = lambda measured: measured.rows
+    """The rows that have a value."""
+
+
+def counted(count: Count, title: str) -> Cost:
+    return Cost(title, count, ",d", lambda row: row.costs[count])
+
+
+PARAMETERS = counted("parameters", "parameters, with batch-norm statistics")
+MACS = counted("macs", "multiply-accumulates per image")
+
+
+def latency_on(machine: str) -> Cost:
+    return Cost(
+        f"milliseconds on {machine}",
+        "ms",
+        ".3~g",
+        lambda row: row.latencies[machine].float32,
+        lambda measured: [row for row in measured.rows if machine in row.latencies],
+    )
+
+
+def pareto_front(rows: Iterable[ResultRow], cost: Cost) -> list[ResultRow]:
     """The rows that no other row beats in error at the same or a lower cost; cheapest first."""
     front: list[ResultRow] = []
-    for row in sorted(rows, key=lambda row: (row.costs[cost], row.rank("top1"))):
+    for row in sorted(rows, key=lambda row: (cost.of(row), row.rank("top1"))):
         if not front or row.rank("top1") < front[-1].rank("top1"):
             front.append(row)
     return front
 
 
-def error_against(measured: Measured, size: Size, cost: Count) -> Any:
+def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
     """One column of marks per network, at its cost, with one mark per method."""
-    front = pareto_front(measured.rows, cost)
+    rows = cost.rows(measured)
+    front = pareto_front(rows, cost)
     methods = list(measured.looks)
     margin = max(24, 0.09 * size.plot, 9 * (len(methods) - 1) / 2 + MARK)
-    x_scale = Scale.fitted([row.costs[cost] for row in measured.rows], size.plot, (margin, margin), logarithmic=True)
-    y_scale = Scale.fitted([end for row in measured.rows for end in _bar(row)], size.height, (34, 34))
+    x_scale = Scale.fitted([cost.of(row) for row in rows], size.plot, (margin, margin), logarithmic=True)
+    y_scale = Scale.fitted([end for row in rows for end in _bar(row)], size.height, (34, 34))
     if y_scale.low < 0:  # an error cannot be negative; a mark at zero is drawn whole
         y_scale = Scale(-0.02 * y_scale.high, y_scale.high, size.height)
 
     def place(row: ResultRow) -> float:
         """Marks of one network are side by side around its cost."""
-        own = sorted(
-            {methods.index(measured.method(each.row)) for each in measured.rows if each.network == row.network}
-        )
+        own = sorted({methods.index(measured.method(each.row)) for each in rows if each.network == row.network})
         number = own.index(methods.index(measured.method(row.row)))
-        return x_scale.pixel(row.costs[cost]) + 9 * (number - (len(own) - 1) / 2)
+        return x_scale.pixel(cost.of(row)) + 9 * (number - (len(own) - 1) / 2)
 
-    marks: dict[str, list[Box]] = {network: [] for network in measured.networks}
-    for row in measured.rows:
+    marks: dict[str, list[Box]] = {network: [] for network in dict.fromkeys(row.network for row in rows)}
+    for row in rows:
         marks[row.network].append(Box.around(place(row), y_scale.pixel(row.mean("top1")), MARK, MARK))
         bar = [y_scale.pixel(end) for end in _bar(row)]
         marks[row.network].append(Box(place(row) - 1, bar[0] - 1, place(row) + 1, bar[1] + 1))
     for network, boxes in marks.items():  # and the link between them
-        own = [row for row in measured.rows if row.network == network]
+        own = [row for row in rows if row.network == network]
         x_pixel = sum(place(row) for row in own) / len(own)
         boxes.append(Box(x_pixel, min(box.bottom for box in boxes), x_pixel + 1, max(box.top for box in boxes)))
-    first = dict.fromkeys(row.network for row in (*front, *measured.rows))
+    first = dict.fromkeys(row.network for row in (*front, *rows))
     titles = {measured.networks[network]: boxes for network, boxes in marks.items()}
     labels = places(titles, [measured.networks[network] for network in first], size.plot, size.height)
 
@@ -67,18 +93,18 @@ def error_against(measured: Measured, size: Size, cost: Count) -> Any:
             **shown(measured, row),
             **dict(zip(("low_end", "high_end"), _bar(row))),
             "x": x_scale.value(place(row)),
-            "cost": row.costs[cost],
+            "cost": cost.of(row),
             "label_x": label and x_scale.value(label[0]),
             "label_y": label and y_scale.value(label[1]),
         }
 
-    frame = pd.DataFrame(map(values, measured.rows))
+    frame = pd.DataFrame(map(values, rows))
     # it steps down at the leftmost mark of a network, so that none of its marks is below
-    left = {network: min(place(row) for row in measured.rows if row.network == network) for network in marks}
+    left = {network: min(place(row) for row in rows if row.network == network) for network in marks}
     steps = sorted((left[row.network], row.mean("top1")) for row in front)
     lowest = accumulate((error for _, error in steps), min)
     line = pd.DataFrame({"x": x_scale.value(x), "error": error} for (x, _), error in zip(steps, lowest))
-    x = alt.X("x:Q", title=COST_NAMES[cost], scale=alt.Scale(type="log", domain=x_scale.domain, nice=False))
+    x = alt.X("x:Q", title=cost.title, scale=alt.Scale(type="log", domain=x_scale.domain, nice=False))
     x = x.axis(values=x_scale.ticks(), format="~s", grid=False)
     y_axis = alt.Scale(domain=y_scale.domain, nice=False)
     y = alt.Y("error:Q", title="top-1 error, %", scale=y_axis, axis=alt.Axis(tickCount=7))
@@ -94,13 +120,20 @@ def error_against(measured: Measured, size: Size, cost: Count) -> Any:
         base.mark_rule(strokeWidth=1.2).encode(
             x, alt.Y("low_end:Q", scale=y_axis, title=""), alt.Y2("high_end:Q"), colour
         ),
-        base.mark_point(filled=True, size=90, opacity=1).encode(x, y, colour, shape, tooltip=tooltip(measured, cost)),
+        base.mark_point(filled=True, size=90, opacity=1).encode(
+            x, y, colour, shape, tooltip=tooltip(measured, alt.Tooltip("cost:Q", title=cost.name, format=cost.format))
+        ),
     ]
     if labels:
         texts = base.transform_filter("isValid(datum.label_x)")
         texts = texts.transform_aggregate(x="min(label_x)", error="min(label_y)", groupby=["network"])
         layers.append(texts.mark_text().encode(x, y, text="network:N"))
     return alt.layer(*layers).properties(width=size.plot, height=size.height)
+
+
+def error_against_latency(measured: Measured, size: Size) -> Any:
+    """On the first machine by name."""
+    return error_against(measured, size, latency_on(measured.machines[0]))
 
 
 def _bar(row: ResultRow) -> tuple[float, float]:

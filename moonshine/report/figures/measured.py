@@ -79,6 +79,11 @@ class Measured:
         return [row for network in self.networks for row in self.rows if row.network == network]
 
     @property
+    def machines(self) -> list[str]:
+        """Those that rows were measured on, sorted."""
+        return sorted({name for row in self.rows for name in row.latencies})
+
+    @property
     def of_several_seeds(self) -> bool:
         return any(row.deviation("top1") is not None for row in self.rows)
 
