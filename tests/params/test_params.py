@@ -46,6 +46,7 @@ JPEG_DATASET = {
 }
 TABLE = toy_params()["tables"][0]
 
+QUANTISE = {"images": 64, "per_tensor": False, "reduce_range": False}
 MISTAKES = {
     "unknown key": ("recipe.epohcs", 3, 'recipe.epohcs: unknown key (did you mean "epochs"?)'),
     "unknown key at the top": ("sedes", [0], 'sedes: unknown key (did you mean "seeds"?)'),
@@ -329,6 +330,26 @@ MISTAKES = {
     ),
     "an image twice": ("attention_maps.images", [7, 7], "attention_maps.images: duplicate entry"),
     "raw data of no source": ("machine.raw_data", {"imagnet": "/x"}, "machine.raw_data.imagnet"),
+    "an unknown row to quantise": (
+        "quantise",
+        {"train/techer": QUANTISE},
+        'quantise: unknown row "train/techer" (did you mean "train/teacher"?)',
+    ),
+    "an unknown published network to quantise": (
+        "quantise_fetch",
+        {"teacher": QUANTISE},
+        'quantise_fetch: unknown published network "teacher"',
+    ),
+    "int8 calibrated on no image": (
+        "quantise",
+        {"train/teacher": {**QUANTISE, "images": 0}},
+        "quantise.train/teacher.images",
+    ),
+    "int8 columns of no quantised row": (
+        "tables",
+        [{"name": "a", "title": "A", "caption": "", "rows": ["train/teacher"], "columns": ["int8_top1"]}],
+        "tables.a.columns: no row of the table is quantised (quantise, quantise_fetch)",
+    ),
     "a title twice": (
         "titles",
         {"train/teacher": "T", "distil/at/student": "T"},
