@@ -149,6 +149,15 @@ DEFAULTS: list[tuple[dict[str, Any], str, Any]] = [
     ({"train": ["big"]}, "attention_maps__scratch", "train/big/seed0"),
     ({"methods": None}, "attention_maps__distilled", "train/big/seed0"),
     ({"methods": TWO_METHODS}, "attention_maps__distilled", "distil/at/small/seed0"),
+    (
+        {
+            "networks": {**WIDE, "small": {"arch": "wrn-16-2"}, "mixed": {"arch": "wrn-16-2", "convs": ["B(2)"] * 6}},
+            "train": ["big", "small", "mixed"],
+            "distil": {"networks": ["small", "mixed"], "methods": ["at"]},
+        },
+        "attention_maps__distilled",
+        "distil/at/mixed/seed0",
+    ),
     ({"attention_maps": {"images": [3]}}, "attention_maps__scratch", "train/small/seed0"),
     ({"dataset__source": "imagenet"}, "attention_maps__images", []),
     ({"dataset__source": "imagenet", "attention_maps": {"images": [3]}}, "attention_maps__images", [3]),
