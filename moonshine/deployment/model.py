@@ -38,9 +38,10 @@ def _load_onnx(model: Path) -> tuple[nn.Module, ModelDescription]:
         raise DataError(f"{model}: not a readable ONNX file ({str(error).strip().partition(chr(10))[0]})") from None
     if lacking := sorted(KEYS - description.keys()):
         raise DataError(f"{model}: not of `moonshine export`, its metadata lack {', '.join(lacking)}")
-    if wrong := wrong_in_description(description):
+    described = cast(ModelDescription, description)
+    if wrong := wrong_in_description(described):
         raise DataError(f"{model}: its description is wrong ({wrong}); export it again")
-    return network, cast(ModelDescription, description)
+    return network, described
 
 
 KEYS = ModelDescription.__required_keys__

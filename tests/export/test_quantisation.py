@@ -35,9 +35,10 @@ def depthwise(largest: float = 1.0) -> nn.Module:
         nn.Linear(8, 5),
     )
     with torch.no_grad():
-        network[0].weight[0] /= largest
-        network[0].bias[0] /= largest
-        network[3].weight[0] *= largest
+        weights = dict(network.named_parameters())
+        weights["0.weight"][0] /= largest
+        weights["0.bias"][0] /= largest
+        weights["3.weight"][0] *= largest
     return network.eval()
 
 

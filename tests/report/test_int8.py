@@ -54,7 +54,7 @@ def project(tmp_path: Path) -> Path:
 def test_a_fall_of_more_than_a_point_is_marked(project: Path) -> None:
     run_moonshine("report", cwd=project)
     page = (project / "results/toy/README.md").read_text()
-    (student,) = (line for line in page.splitlines() if line.startswith("| From scratch"))
+    student = next(line for line in page.splitlines() if line.startswith("| From scratch"))
     assert "10.01 ± 1.00 †" in student
     assert "5.00kB" in student
     assert "7.99 ± 1.05" in page
@@ -85,7 +85,7 @@ def test_a_row_that_is_yet_to_be_quantised_is_not_run(project: Path) -> None:
     )
     run_moonshine("report", "--partial", cwd=project)
     page = (project / "results/toy/README.md").read_text()
-    (student,) = (line for line in page.splitlines() if line.startswith("| From scratch"))
+    student = next(line for line in page.splitlines() if line.startswith("| From scratch"))
     assert student.count("not run") == 2
 
 
