@@ -29,6 +29,7 @@ PLACES = {
     "Dist": ("methods", "*", "dist"),
     "Checkpoint": ("fetch", "*"),
     "PinnedFile": ("networks", "*", "init"),
+    "Search": ("search", "*"),
     "Distil": ("distil",),
     "AttentionMaps": ("attention_maps",),
     "Quantise": ("quantise", "*"),

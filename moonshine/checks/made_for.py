@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from moonshine.checks.data import data_problem
 from moonshine.checks.unchanged import values_at
-from moonshine.errors import DataError
+from moonshine.errors import DataError, ParamsError
 from moonshine.images.store import read_manifest
 from moonshine.params import Params
 from moonshine.params.read import read_content
@@ -63,6 +63,8 @@ def find_mismatches(params: Params) -> Iterator[Mismatch]:
         yield from _quantised_otherwise(settings, path, command)
         yield from _metrics(params, row, path, command)
     yield from _maps(params)
+    for name in params.search:
+        yield from _search(params, name)
 
 
 def require_models(params: Params, models: Iterable[tuple[Row, int | None]]) -> None:
@@ -205,11 +207,48 @@ def _maps(params: Params) -> Iterator[Mismatch]:
     yield from _images(params.dataset.name, path, content, "moonshine attention-maps")
 
 
-def _images(dataset: str, path: Path, content: dict[str, Any], command: str) -> Iterator[Mismatch]:
+def search_problem(params: Params, name: str) -> str | None:
+    """How what a search has found differs from what is asked for here; None if it does not, or is not there."""
+    if not (content := _content(artefacts.search(params.experiment, name))):
+        return None
+    augmentation = params.recipe.augmentation.model_dump()
+    now = {
+        "search": params.search[name].model_dump(exclude_none=True),
+        "network": params.search_architecture(name),
+        "recipe": {"augmentation": augmentation, "threads": params.recipe.threads},
+    }
+    changed = differences({part: content.get(part) for part in now}, now)
+    return f"outdated ({'; '.join(changed)})" if changed else None
+
+
+def _search(params: Params, name: str) -> Iterator[Mismatch]:
+    path, command = artefacts.search(params.experiment, name), f"moonshine search {name}"
+    if problem := search_problem(params, name):
+        yield Mismatch(path, problem, command, of_params=True)
+    elif content := _content(path):
+        yield from _images(params.dataset.name, path, content, command, "train")
+
+
+def check_found_convs(params: Params) -> None:
+    """ParamsError (exit code 2) for `convs` that are not those that the search named by `found_by` has found."""
+    mistakes = []
+    for name, network in params.networks.items():
+        if network.found_by is None:
+            continue
+        path = artefacts.search(params.experiment, network.found_by)
+        content = _content(path)
+        if content and content.get("convs") != network.convs:
+            cure = f"run `moonshine search {network.found_by} --adopt {name}`, or leave out found_by"
+            mistakes.append(f"networks.{name}.convs: not those that {path} has; {cure}")
+    if mistakes:
+        raise ParamsError("\n".join(mistakes))
+
+
+def _images(dataset: str, path: Path, content: dict[str, Any], command: str, split: str = "val") -> Iterator[Mismatch]:
     data = artefacts.manifest(dataset)
     expected = content["dataset"].get("sha256") if isinstance(content.get("dataset"), dict) else None
     try:
-        now = read_manifest(data.parent)["splits"]["val"]["sha256"] if data.exists() else None
+        now = read_manifest(data.parent)["splits"][split]["sha256"] if data.exists() else None
     except DataError:
         return  # already reported for the data
     if expected and now and expected != now:

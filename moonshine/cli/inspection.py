@@ -30,13 +30,19 @@ def _check(options: argparse.Namespace) -> None:
         return
     from moonshine.checks.data import check_images
     from moonshine.checks.likely import likely_mistakes
+    from moonshine.checks.made_for import check_found_convs
     from moonshine.checks.networks import check_batch_norms, check_networks
     from moonshine.preparation.raw_images import raw_changes
 
     require_own_folders()
     check_images(params)
+    check_found_convs(params)
     check_networks(params)
     check_batch_norms(params)
+    if params.search:
+        from moonshine.search.space import check_searches
+
+        check_searches(params)
     for likely in likely_mistakes(params):
         progress.say(f"warning: {options.params}: {likely}")
     if changes := raw_changes(params):

@@ -19,6 +19,7 @@ from moonshine.errors import ParamsError
 from moonshine.project import artefacts
 from moonshine.project.rows import Row, parse_model
 from moonshine.runtime import distributed, progress, startup
+from moonshine.runtime.suggest import suggest
 
 if TYPE_CHECKING:
     from moonshine.params import Params
@@ -182,6 +183,32 @@ def _quantise(options: argparse.Namespace) -> None:
         quantise_row(params, row)
 
 
+def _name_of_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="its name in params.yaml")
+    parser.add_argument(
+        "--adopt",
+        metavar="NETWORK",
+        help="do not search, but write the convolutions that were found to networks.NETWORK of params.yaml",
+    )
+
+
+def _search(options: argparse.Namespace) -> None:
+    params, name = read(options), options.name
+    if name not in params.search:
+        raise ParamsError(f'unknown search "{name}"{suggest(name, params.search)}')
+    if options.adopt:
+        from moonshine.commands.adopt_convs import adopt_convs
+
+        adopt_convs(options.params, params, name, options.adopt)
+        return
+    start(f"{params.experiment}/search/{name}")
+    from moonshine.stages.search import search
+
+    check_data(params)
+    with unchanged(options, "search", [artefacts.manifest(params.dataset.name)], search=name):
+        search(params, name)
+
+
 def _attention_maps(options: argparse.Namespace) -> None:
     params = read(options)
     start(f"{params.experiment}/attention_maps")
@@ -254,6 +281,15 @@ COMMANDS = (
         "An interrupted training resumes from its last checkpoint when the same command runs again.",
         is_long=True,
         is_distributed=True,
+    ),
+    Command(
+        "search",
+        "search for the convolutions of a network's residual blocks (BlockSwap)",
+        _search,
+        ("moonshine search small", "moonshine search small --adopt student"),
+        _name_of_search,
+        "An interrupted search resumes from its last checkpoint when the same command runs again.",
+        is_long=True,
     ),
     Command(
         "evaluate",

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from moonshine.checks.data import data_problem
-from moonshine.checks.made_for import model_problem
+from moonshine.checks.made_for import model_problem, search_problem
 from moonshine.errors import DataError
 from moonshine.params import Params
 from moonshine.preparation.raw_images import raw_changes
@@ -63,6 +64,19 @@ class RunStatus:
     """Why it is outdated."""
 
 
+@dataclass(frozen=True)
+class SearchStatus:
+    """One search for convolutions; `candidate` is how many are ranked, numbers are None if not known."""
+
+    name: str
+    state: str
+    candidate: int | None
+    candidates: int
+    seconds_left: float | None = None
+    reason: str | None = None
+    """Why it is outdated."""
+
+
 def show_status(params: Params, as_json: bool, watch: float | None) -> None:
     """Print the status once, or every `watch` seconds until nothing is left to train or the user interrupts.
 
@@ -70,8 +84,8 @@ def show_status(params: Params, as_json: bool, watch: float | None) -> None:
     """
     of_images = raw_changes(params)
     while True:
-        runs = list(experiment_status(params))
-        text = _json(params, runs, of_images) if as_json else _table(params, runs, of_images)
+        runs, searches = list(experiment_status(params)), list(map(partial(_search_status, params), params.search))
+        text = (_json if as_json else _table)(params, runs, searches, of_images)
         clear = "\x1b[H\x1b[J" if watch and sys.stdout.isatty() else ""
         print(clear + text, flush=True)
         if not watch or all(run.state == "done" for run in runs):
@@ -110,6 +124,19 @@ def _run_status(params: Params, row: Row, seed: int | None, of_data: str | None)
         _last_epoch(folder / CURVE)[1],
         heartbeat["seconds_left"] if state == "running" else None,
     )
+
+
+def _search_status(params: Params, name: str) -> SearchStatus:
+    candidates = params.search[name].candidates
+    if artefacts.search(params.experiment, name).exists():
+        problem = search_problem(params, name)
+        return SearchStatus(name, "outdated" if problem else "done", None, candidates, reason=problem)
+    folder, heartbeat = _newest(artefacts.search_runs(params.experiment, name))
+    if folder is None or heartbeat is None:
+        return SearchStatus(name, "waiting", None, candidates)
+    state = _state(folder, heartbeat)
+    left = heartbeat["seconds_left"] if state == "running" else None
+    return SearchStatus(name, state, heartbeat["step"], candidates, left)
 
 
 def _goes_on(experiment: str, row: Row, seed: int | None, folder: Path, heartbeat: dict[str, Any]) -> bool:
@@ -192,18 +219,19 @@ def _summary(params: Params, runs: list[RunStatus]) -> str:
     return f"{params.experiment}: of {len(runs)} networks {', '.join(parts)}; {of_rows}"
 
 
-def _json(params: Params, runs: list[RunStatus], of_images: str | None) -> str:
+def _json(params: Params, runs: list[RunStatus], searches: list[SearchStatus], of_images: str | None) -> str:
     measured = [row.name for row in params.evaluated_rows if artefacts.metrics(params.experiment, row).exists()]
     content = {
         "experiment": params.experiment,
         "measured": measured,
         "raw_images": of_images,
         "runs": [{**asdict(run), "row": run.row.name} for run in runs],
+        "searches": [asdict(search) for search in searches],
     }
     return json.dumps(content, indent=2)
 
 
-def _table(params: Params, runs: list[RunStatus], of_images: str | None) -> str:
+def _table(params: Params, runs: list[RunStatus], searches: list[SearchStatus], of_images: str | None) -> str:
     lines = [
         [
             run.row.name,
@@ -218,7 +246,25 @@ def _table(params: Params, runs: list[RunStatus], of_images: str | None) -> str:
     headers = ["row", "seed", "state", "epoch", "error, %", "left"]
     alignment = ["left", "right", "left", "right", "right", "right"]
     table = tabulate(lines, headers, "simple", disable_numparse=True, colalign=alignment)
-    present = {run.state for run in runs}
+    present = {run.state for run in runs} | {search.state for search in searches}
     meanings = [f"{state}: {meaning}" for state, meaning in MEANINGS.items() if state in present]
     reasons = dict.fromkeys(f"{model_name(run.row, run.seed)}: {run.reason}" for run in runs if run.reason)
-    return "\n".join([_summary(params, runs), "", table, "", *meanings, *reasons, *([of_images] if of_images else [])])
+    reasons |= dict.fromkeys(f"search {search.name}: {search.reason}" for search in searches if search.reason)
+    tables = [table, "", *([_table_of_searches(searches), ""] if searches else [])]
+    return "\n".join([_summary(params, runs), "", *tables, *meanings, *reasons, *([of_images] if of_images else [])])
+
+
+def _table_of_searches(searches: list[SearchStatus]) -> str:
+    lines = [
+        [
+            search.name,
+            search.state,
+            f"{search.candidate:,}/{search.candidates:,}" if search.candidate else "",
+            "" if search.seconds_left is None else tqdm.format_interval(search.seconds_left),
+        ]
+        for search in searches
+    ]
+    alignment = ["left", "left", "right", "right"]
+    return tabulate(
+        lines, ["search", "state", "candidate", "left"], "simple", disable_numparse=True, colalign=alignment
+    )

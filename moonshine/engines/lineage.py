@@ -114,6 +114,8 @@ class _Chain:
         if expected:
             self._link(depth, "is the file that was used", digest == expected)
         self._made_by_its_stage(depth, path)
+        if search := self._params.networks[row.network].found_by:
+            self._search(depth, row.network, search)
         record = _read(artefacts.record(self._params.experiment, row, seed))
         facts = {key: record[key] for key in sorted(record.keys() - {"identity", "row"})}
         print(f"{'  ' * depth}record: {json.dumps(facts)}")
@@ -141,6 +143,15 @@ class _Chain:
                 self._link(depth, f"{label}: {'; '.join(found) or 'as it is now'}", not found)
         if "teacher" in made_by:
             self.model(*parse_model(self._params.teacher), depth, made_by["teacher"])
+
+    def _search(self, depth: int, network: str, search: str) -> None:
+        """What found the convolutions of a network."""
+        path = artefacts.search(self._params.experiment, search)
+        content = _read(path)
+        print(f"{'  ' * depth}{path}: candidate {content['candidate']} of {len(content['candidates'])}")
+        same = content["convs"] == self._params.networks[network].convs
+        self._link(depth + 1, f"found the convolutions of networks.{network}", same)
+        self._made_by_its_stage(depth + 1, path)
 
     def data(self) -> None:
         """The prepared data and the hashes of what it was made from."""

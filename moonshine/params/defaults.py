@@ -385,6 +385,13 @@ RULES: dict[Key, dict[str, Rule]] = {
     ("fetch", "*"): {"sha256": _sha256},
     ("fetch_teacher", "*"): {"sha256": _sha256},
     ("networks", "*", "init"): {"sha256": _sha256},
+    ("search", "*"): {
+        "tolerance": lambda search, params: 0.025,
+        "candidates": lambda search, params: 1000,
+        "criterion": lambda search, params: "fisher",
+        "seed": lambda search, params: 0,
+        "batch": lambda search, params: 128,
+    },
     ("distil",): {"networks": _students, "methods": _methods},
     (): {
         "seeds": lambda section, params: [0, 1, 2],

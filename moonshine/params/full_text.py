@@ -1,4 +1,4 @@
-"""The text of a params file with its defaults written in and marked; what its author wrote stays to the letter."""
+"""The text of a params file with values written in; what its author wrote stays to the letter."""
 
 import re
 from collections.abc import Iterable
@@ -69,6 +69,26 @@ def full_text(path: Path) -> tuple[str, Content, list[Key]]:
         names = ", ".join(".".join(key) for key in filled)
         raise ParamsError(f"{path}: its layout leaves no room for defaults; write them out: {names}")
     return written, content, filled
+
+
+def with_value(text: str, place: Key, name: str, value: Any) -> str:
+    """The text with `name: value` in the mapping at `place`, at its end unless the name is there already.
+
+    Everything else stays to the letter. ValueError if the mapping is not written out in the text.
+    """
+    section = _find(compose(text), place)
+    if section is None:
+        raise ValueError(f"{'.'.join(place)} is not written out")
+    given, entries = section.value(name), section.node.value
+    if given is not None:
+        edit = _Edit(VALUE, given.start_mark.index, _end(text, given), _flow(value))
+    elif section.node.flow_style:
+        end = _entry_end(text, *entries[-1]) if entries else section.node.start_mark.index + 1
+        edit = _Edit(VALUE, end, end, f"{', ' if entries else ''}{name}: {_flow(value)}")
+    else:
+        indent, end = " " * section.node.start_mark.column, _line_end(text, _entry_end(text, *entries[-1]))
+        edit = _Edit(LINES, end, end, f"\n{indent}{name}: {_flow(value)}")
+    return _applied(text, [edit])
 
 
 def _written(text: str, content: Content, filled: list[Key]) -> str | None:

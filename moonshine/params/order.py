@@ -20,6 +20,7 @@ def in_order(params: Params) -> Params:
     fetched = {"fetch": _ordered(params.fetch, named), "fetch_teacher": _ordered(params.fetch_teacher, ())}
     params = params.model_copy(update=fetched)
     update: dict[str, object] = {
+        "search": _ordered(params.search, ()),
         "networks": _ordered(params.networks, [row.network for row in params.rows]),
         "methods": _ordered(params.methods, params.used_methods),
     }

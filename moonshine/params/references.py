@@ -40,6 +40,7 @@ def check_references(params: Params) -> Iterator[str]:
         yield from (f"{key}: duplicate entry {name}" for name in sorted({n for n in names if names.count(n) > 1}))
     yield from _other_classes(params)
     yield from _starts(params)
+    yield from _found(params)
     yield from _stage_names(params)
     yield from _models(params)
     yield from _attention(params)
@@ -140,6 +141,20 @@ def _starts(params: Params) -> Iterator[str]:
                         f"{params.checkpoint_key(name)}.normalisation.{key}: {len(values)} values, but images of "
                         f"{params.dataset.channels} channels"
                     )
+
+
+def _found(params: Params) -> Iterator[str]:
+    """Networks with convolutions that a search has found, but not for the same architecture."""
+    for name, network in params.networks.items():
+        if network.found_by is None:
+            continue
+        key = f"networks.{name}.found_by"
+        yield from _unknown(key, [network.found_by], "search", params.search)
+        if search := params.search.get(network.found_by):
+            for part in ("arch", "channels", "stem"):
+                given, searched = getattr(network, part), getattr(search, part)
+                if given != searched:
+                    yield f"{key}: {network.found_by} has {part} {searched}, but networks.{name} has {given}"
 
 
 def _stage_names(params: Params) -> Iterator[str]:

@@ -114,6 +114,16 @@ def latency(experiment: str, machine: str) -> Path:
     return latency_folder(experiment) / f"{machine}.json"
 
 
+def search(experiment: str, name: str) -> Path:
+    """What a search for convolutions has found."""
+    return results_folder(experiment) / "search" / f"{name}.json"
+
+
+def search_runs(experiment: str, name: str) -> Path:
+    """Work in progress on a search, with one subfolder per identity."""
+    return RUNS / experiment / "search" / name
+
+
 def run_folder(experiment: str, row: Row, seed: int) -> Path:
     """Work in progress on one network, with one subfolder per identity."""
     return RUNS / experiment / row.name / f"seed{seed}"

@@ -23,6 +23,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "evaluate": ("costs", "data", "evaluation", "images", "models", "predictions", "stages/evaluate.py"),
     "quantise": ("data", "evaluation", "export", "images", "models", "stages/quantise.py"),
     "quantise_fetch": ("data", "evaluation", "export", "images", "models", "stages/quantise.py"),
+    "search": ("data", "images", "models", "search", "stages/search.py"),
     "attention_maps": (
         "data",
         "distillation",
@@ -69,6 +70,7 @@ PARAMS: dict[str, tuple[str, ...]] = {
     "evaluate": ("seeds", "recipe.threads"),
     "quantise": ("seeds", "quantise.{row}", "recipe.threads"),
     "quantise_fetch": ("quantise_fetch.{network}", "recipe.threads"),
+    "search": ("search.{search}", "recipe.augmentation", "recipe.threads"),
     "attention_maps": ("teacher", "attention_maps", "titles", "recipe.threads"),
     "compare": ("seeds", "fetch", "train", "train_from_teacher", "distil", "distil_more", "teacher"),
     "report": (

@@ -16,6 +16,7 @@ from moonshine.errors import DataError
 from moonshine.images.store import read_manifest
 from moonshine.models.architecture import architecture_of
 from moonshine.params import Params
+from moonshine.params.schema import Augmentation
 from moonshine.project import artefacts
 from moonshine.project.graph import CODE, PACKAGE, code_files
 from moonshine.project.records import Manifest
@@ -35,15 +36,33 @@ def run_identity(params: Params, row: Row, seed: int) -> dict[str, Any]:
     identity: dict[str, Any] = {
         **identity_in_params(params, row, len(manifest["classes"]), manifest["shape"][0]),
         "seed": seed,
-        "data": sha256(artefacts.manifest(params.dataset.name)),
-        "code": {module: sha256(PACKAGE / module) for module in code_files(CODE[row.stage])},
-        "torch": version("torch"),
-        "torchvision": version("torchvision"),
-        **(_decoders() if _uses_pillow(params, row, manifest) else {}),
+        **_data_and_code(params, row.stage, params.recipe_of(row).augmentation, manifest),
     }
     if params.needs_teacher(row):
         identity["teacher"] = _teacher_hash(artefacts.named_model(params.experiment, params.teacher))
     return identity
+
+
+def search_identity(params: Params, name: str) -> dict[str, Any]:
+    """All that determines the potentials that the search `name` finds, as plain values."""
+    augmentation = params.recipe.augmentation
+    manifest = read_manifest(artefacts.data_folder(params.dataset.name))
+    return {
+        "search": params.search[name].model_dump(exclude_none=True),
+        "network": params.search_architecture(name),
+        "recipe": {"augmentation": augmentation.model_dump(), "threads": params.recipe.threads},
+        **_data_and_code(params, "search", augmentation, manifest),
+    }
+
+
+def _data_and_code(params: Params, stage: str, augmentation: Augmentation, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "data": sha256(artefacts.manifest(params.dataset.name)),
+        "code": {module: sha256(PACKAGE / module) for module in code_files(CODE[stage])},
+        "torch": version("torch"),
+        "torchvision": version("torchvision"),
+        **(_decoders() if manifest["encoding"] == "jpeg" or augmentation.trivial_augment else {}),
+    }
 
 
 def identity_in_params(params: Params, row: Row, classes: int, in_channels: int) -> dict[str, Any]:
@@ -65,10 +84,6 @@ def identity_in_params(params: Params, row: Row, classes: int, in_channels: int)
     if network.init is not None:
         parts["init"] = network.init if isinstance(network.init, str) else network.init.sha256
     return parts
-
-
-def _uses_pillow(params: Params, row: Row, manifest: Manifest) -> bool:
-    return manifest["encoding"] == "jpeg" or bool(params.recipe_of(row).augmentation.trivial_augment)
 
 
 def _decoders() -> dict[str, str | None]:

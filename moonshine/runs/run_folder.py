@@ -35,18 +35,8 @@ class RunFolder:
         """
         run = cls(params.experiment, row, seed, run_identity(params, row, seed))
         if distributed.IS_MAIN:
-            hold_lock(run.parent)
-            if not (run.path / IDENTITY).exists():
-                run._say_why_anew()
-                write_checked_json(run.path / IDENTITY, run.identity)
+            claim(run.parent, run.identity)
         return run
-
-    def _say_why_anew(self) -> None:
-        """Name what differs from the most similar of the older runs, if there are any."""
-        changes = [differences(identity, self.identity) for _, identity in older_runs(self.parent)]
-        if changes:
-            fewest = in_words(min(changes, key=len))
-            say(f"{self.parent}: an older run is not resumed because it differs in {fewest}")
 
     def finish(self, model: bytes, record: dict[str, Any]) -> None:
         """Keep the trained network and how it was made; the record is written last and makes it count."""
@@ -88,6 +78,22 @@ class RunFolder:
     def _remove_checkpoints(self) -> None:
         for path in [*self.path.glob("step-*"), *self.path.glob(".*.tmp-*")]:
             remove(path)
+
+
+def claim(parent: Path, identity: dict[str, Any]) -> Path:
+    """The folder below `parent` of the run with this identity; `parent` is locked until the process ends.
+
+    A new run is recorded, and what differs from the most similar of the older ones is named. Raises LockedError (exit
+    code 6) while another process has it.
+    """
+    hold_lock(parent)
+    path = parent / identity_hash(identity)
+    if not (path / IDENTITY).exists():
+        if changes := [differences(older, identity) for _, older in older_runs(parent)]:
+            fewest = in_words(min(changes, key=len))
+            say(f"{parent}: an older run is not resumed because it differs in {fewest}")
+        write_checked_json(path / IDENTITY, identity)
+    return path
 
 
 def older_runs(parent: Path) -> list[tuple[Path, dict[str, Any]]]:

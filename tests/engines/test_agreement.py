@@ -25,6 +25,7 @@ from tests.support.plans import (
     planned_by_snakemake,
 )
 from tests.support.project import copy_finished, run, run_moonshine
+from tests.support.small_search import SEARCH
 
 
 def altered(path: str) -> Callable[[Path], None]:
@@ -82,6 +83,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
         params_change(quantise={"train/teacher": {"images": 64, "per_tensor": False, "reduce_range": False}}),
         {"quantise@toy-train/teacher", REPORT},
     ),
+    "a search added": (params_change(search={"small": SEARCH}), {"search@toy-small"}),
     "a title": (params_change(titles={"train/teacher": "The teacher"}), {MAPS, REPORT}),
     "the data set": (params_change(dataset__validation=500), ALL),
     "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),
@@ -115,7 +117,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
     "the results page deleted": (deleted("results/toy/README.md"), {REPORT}),
     "another experiment, and back": (there_and_back, set()),
 }
-QUICK = {"other files among models, curves and metrics", "the teacher altered by hand"}
+QUICK = {"a search added", "other files among models, curves and metrics", "the teacher altered by hand"}
 
 
 def plans_after(change: str, finished: Path, folder: Path) -> tuple[set[str], set[str]]:
@@ -177,6 +179,7 @@ def as_table(plans: dict[str, set[str]]) -> str:
         "prepare",
         "train",
         "distil",
+        "search",
         "evaluate_train",
         "evaluate_distil",
         "compare",

@@ -27,12 +27,13 @@ def read_phase(path: Path) -> str:
 
 
 def steps(path: Path) -> int:
-    """How many training steps it had finished, up to 255."""
+    """How many training steps or candidates of a search it had finished, up to 255."""
     return (path.read_bytes() or b"\0\0")[1]
 
 
 def record_phases(path: Path, pause: str | None = None) -> None:
     """From now on this process notes what it does in the file, and stops itself when it first enters `pause`."""
+    import moonshine.search.ranking
     import moonshine.stages.distil
     import moonshine.stages.evaluate
     import moonshine.stages.prepare
@@ -69,6 +70,8 @@ def record_phases(path: Path, pause: str | None = None) -> None:
 
     note_calls(moonshine.stages.prepare, "write_split", b"w")
     note_calls(moonshine.training.loop, "save_checkpoint", b"c")
+    note_calls(moonshine.search.ranking, "save_checkpoint", b"c")
+    note_calls(moonshine.search.ranking, "fisher_potential", b"t")
     note_calls(moonshine.training.loop, "measure", b"e")
     note_calls(moonshine.stages.evaluate, "measure", b"e")
     note_calls(moonshine.stages.train, "publish", b"p")

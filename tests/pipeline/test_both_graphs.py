@@ -11,6 +11,7 @@ from benchmarks.separate_project import ROOT, load_params_dict
 from moonshine.project.artefacts import PARAMS_CHECKED, latency_folder
 from moonshine.project.graph import CHECK, CODE, PARAMS, SOURCES
 from tests.support.project import copy_project, run, run_moonshine, toy_params
+from tests.support.small_search import SEARCH
 
 LAUNCHER = "containers/run "
 EXPERIMENTS = [
@@ -90,6 +91,15 @@ def test_both_engines_quantise_the_same_rows(tmp_path: Path) -> None:
     require_the_same_graph(project)
     commands = {command for _, _, command in dvc_graph(project).values()}
     assert {f"python -m moonshine quantise {row}" for row in (*params["quantise"], "fetch/student")} <= commands
+
+
+def test_both_engines_search_by_themselves_and_nothing_waits_for_it(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project", {**toy_params(), "search": {"one": SEARCH, "two": SEARCH}})
+    require_the_same_graph(project)
+    graph = dvc_graph(project)
+    found = {f"results/toy/search/{name}.json" for name in ("one", "two")}
+    assert {path for outputs, (kind, _, _) in graph.items() for path in outputs if kind == "search"} == found
+    assert not any(found & inputs for _, inputs, _ in graph.values())
 
 
 def require_the_same_graph(project: Path) -> None:

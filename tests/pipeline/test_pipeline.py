@@ -30,6 +30,7 @@ from moonshine.runtime.files import read_checked_json, sha256, write_checked_jso
 from moonshine.stages.attention_maps import attention_maps
 from tests.support.checkpoints import write_checkpoint
 from tests.support.project import copy_finished, copy_project, files_below, once_per_run, run, run_moonshine, toy_params
+from tests.support.small_search import SEARCH
 
 CPU = torch.device("cpu")
 OTHER_CLASSES = [f"class {number}" for number in range(10)]
@@ -47,6 +48,8 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, se
         extra = {"PYTHONPATH": f"{recorder}:{ROOT}", "MODULES_FOLDER": str(modules)}
         fetch_teacher(project, folder / "fetch", **extra)
         quantise_teacher(project, folder / "quantise", **extra)
+        write_params(folder / "fetch", {**toy_params(), "search": {"small": SEARCH}})
+        run_moonshine("search", "small", cwd=folder / "fetch", **extra)
 
     folder = once_per_run(tmp_path_factory, "by_dvc", make)
     return folder / "project", imported_modules(folder / "modules")

@@ -57,12 +57,13 @@ EXPERIMENT = PARAMS.experiment
 DATASET = PARAMS.dataset.name
 SEEDS = PARAMS.seeds
 PROCESSES = PARAMS.recipe.processes or 1
-ON_GPU = ("train", "distil", "evaluate", "attention_maps")
+ON_GPU = ("train", "distil", "search", "evaluate", "attention_maps")
 CPUS_PER_GPU = 12  # which decode JPEG images, or the GPU waits for them
 LOCK = str(RUNTIME_LOCK)
 DATA = [
     f"data/{DATASET}/{name}" for name in ("manifest.json", "train.arrow", "val.arrow")
 ]
+TRAINING_DATA = [f"data/{DATASET}/{name}" for name in ("manifest.json", "train.arrow")]
 VALIDATION_DATA = [f"data/{DATASET}/{name}" for name in ("manifest.json", "val.arrow")]
 
 
@@ -77,6 +78,7 @@ wildcard_constraints:
     licensed=one_of(PARAMS.dataset.licensed),
     network="[a-z0-9_-]+",
     method="[a-z0-9_-]+",
+    search=one_of(PARAMS.search),
     seed=r"\d+",
     row=one_of(PARAMS.quantise),
 

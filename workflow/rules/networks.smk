@@ -97,3 +97,23 @@ rule distil:
 use rule distil as distil_more with:
     wildcard_constraints:
         method=one_of(PARAMS.distil_more.methods),
+
+
+# Convolutions for a network, which a person adopts: nothing here depends on it.
+rule search:
+    input:
+        code("search"),
+        TRAINING_DATA,
+    output:
+        "results/{experiment}/search/{search}.json",
+    log:
+        "logs/{experiment}/search/{search}.log",
+    threads: PARAMS.recipe.threads
+    resources:
+        **resources_of("search"),
+    params:
+        search=lambda wildcards: config["search"][wildcards.search],
+        augmentation=config["recipe"]["augmentation"],
+        threads=PARAMS.recipe.threads,
+    shell:
+        "python -m moonshine search {wildcards.search:q}"

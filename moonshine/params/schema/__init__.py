@@ -15,9 +15,11 @@ from moonshine.params.schema.methods import Dist, Distil, Dkd, Method, Ttm
 from moonshine.params.schema.networks import TEACHER, Checkpoint, Network, Normalisation, PinnedFile
 from moonshine.params.schema.recipe import Augmentation, MisfitError, OwnRecipe, Recipe
 from moonshine.params.schema.results import AttentionMaps, Published, Quantise, Table
+from moonshine.params.schema.search import BUDGETS, Search
 from moonshine.params.schema.values import Name, Section
 
 __all__ = [
+    "BUDGETS",
     "CLASSES",
     "DATA_FILES",
     "GREY",
@@ -45,6 +47,7 @@ __all__ = [
     "Published",
     "Quantise",
     "Recipe",
+    "Search",
     "Section",
     "Table",
     "Ttm",

@@ -11,6 +11,7 @@ from moonshine.params.schema.methods import Distil, Method
 from moonshine.params.schema.networks import TEACHER, Checkpoint, Network
 from moonshine.params.schema.recipe import Recipe
 from moonshine.params.schema.results import AttentionMaps, Quantise, Table
+from moonshine.params.schema.search import Search
 from moonshine.params.schema.values import Line, Name, Section
 from moonshine.project.records import Architecture
 from moonshine.project.rows import Row
@@ -49,6 +50,8 @@ class Params(Section):
     methods."""
     distil_more: Distil
     """The same for further methods that only some networks are distilled with. If left out, both lists are empty."""
+    search: dict[Name, Search] = {}  # dvc.yaml has the same default
+    """Name -> a search for the convolutions of a network's residual blocks ([BlockSwap](blockswap.md))."""
     titles: dict[str, Line]
     """Row -> its title in tables and figures. A row without a title is shown by its name. If left out, `{}`."""
     tables: Annotated[list[Table], Field(min_length=1)]
@@ -147,6 +150,10 @@ class Params(Section):
         checkpoint = self.fetch_teacher.get(network)
         classes = (checkpoint and checkpoint.classes) or self.dataset.classes
         return architecture_of(self.networks[network], classes, self.dataset.channels)
+
+    def search_architecture(self, name: str) -> Architecture:
+        """The description of the architecture of one of `search`, with the standard convolution in all blocks."""
+        return architecture_of(self.search[name], self.dataset.classes, self.dataset.channels)
 
     @property
     def seeded_rows(self) -> list[Row]:

@@ -9,7 +9,9 @@ from moonshine.params.schema.dataset import Source
 from moonshine.params.schema.values import Count, FilePath, Section
 
 SlurmName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,-]*$", max_length=200)]
-Stage = Literal["prepare", "fetch", "train", "distil", "evaluate", "compare", "quantise", "attention_maps", "report"]
+Stage = Literal[
+    "prepare", "fetch", "train", "distil", "search", "evaluate", "compare", "quantise", "attention_maps", "report"
+]
 
 
 def _downloads(path: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.names import check_architecture, is_torchvision_resnet, residual_block_count, wide_resnet_shape
 from moonshine.params.schema.recipe import OwnRecipe
-from moonshine.params.schema.values import Count, Section, Sha256, UrlOrPath
+from moonshine.params.schema.values import Count, Name, Section, Sha256, UrlOrPath
 
 
 class PinnedFile(Section):
@@ -47,6 +47,9 @@ class Network(Section):
     """Instead of `conv`, a convolution for each residual block, from the image to the classifier: 8 for `resnet18`, 16
     for `resnet34`, (depth - 4) / 2 for wide ResNets. S and G stand in blocks of two convolutions, B and BG in blocks of
     one ([BlockSwap](networks.md#a-convolution-for-each-block)). Not for other architectures."""
+    found_by: Name | None = None
+    """The search of `search` that has found `convs`. Nothing is trained differently; `moonshine check` compares the
+    list with what the search has found, and `moonshine lineage` traces it."""
     block: Literal["basic", "single"] | None = None
     """Only for wide ResNets: blocks of two convolutions (`basic`) or of one (`single`). If left out, as in the paper:
     `single` for B and BG, otherwise `basic`."""
@@ -89,6 +92,8 @@ class Network(Section):
     @model_validator(mode="after")
     def _each_block_has_one_convolution(self) -> "Network":
         if self.convs is None:
+            if self.found_by is not None:
+                raise ValueError("found_by: is about convs, which are missing")
             return self
         if (blocks := residual_block_count(self.arch)) is None:
             raise ValueError(f"convs: only valid for resnet18, resnet34 and wide ResNets, not for {self.arch}")

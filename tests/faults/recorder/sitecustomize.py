@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-if "moonshine" in sys.orig_argv and {"train", "distil", "evaluate", "report"} & set(sys.orig_argv):
+if "moonshine" in sys.orig_argv and {"train", "distil", "search", "evaluate", "report"} & set(sys.orig_argv):
     from tests.faults import phases
 
     folder = Path(os.environ["PHASES_FOLDER"])
