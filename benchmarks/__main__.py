@@ -18,6 +18,7 @@ THREE = ("resnet18", "resnet34-sep", "resnet18-half")
 STEPS = "benchmarks.steps"
 LOADER = "benchmarks.loader"
 AUGMENTATION = "benchmarks.augmentation"
+SEARCH = "benchmarks.search"
 
 
 def main() -> None:
@@ -142,6 +143,13 @@ def _augmented(data: Path, what: str, each: dict[str, dict[str, object]]) -> Non
         row(f"loading, {what}, {name}", "the same without", compare_workers(ours, usual))
 
 
+def search(peer: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepared_digits(Path(folder), 12)
+        ours, theirs = (Worker(sys.executable, SEARCH, task, str(data), threads=1) for task in ("ours", "as_released"))
+        row("candidates of a search, wrn-40-2, 12 px", "each built and run as released", compare_workers(ours, theirs))
+
+
 def convolution_peak() -> float:
     """GFLOP/s of a 3x3 convolution with 128 channels on 28 x 28 pixels: what convolutions reach here at best."""
     import time
@@ -169,6 +177,7 @@ ROWS = {
     "engines": engines,
     "loading": loading,
     "augmentation": augmented,
+    "search": search,
 }
 
 if __name__ == "__main__":
