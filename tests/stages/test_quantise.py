@@ -59,6 +59,7 @@ def test_errors_in_int8_are_those_of_the_file_in_onnxruntime(project: Path) -> N
     assert metrics["per_tensor"]["seeds"]["0"]["int8_sha256"] != seed["int8_sha256"]
 
 
+@pytest.mark.slow
 def test_the_same_again_has_the_same_bytes(project: Path) -> None:
     before = files_below(project / "models/toy/int8") | files_below(project / "results")
     run_moonshine("quantise", ROW, cwd=project, PYTHONHASHSEED="7")
@@ -142,6 +143,7 @@ def test_every_format_predicts_as_the_model_itself(format_: str, project: Path, 
             assert found[data.manifest["classes"][label]] == pytest.approx(probability, abs=tolerance)
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_images_if_they_are_named(project: Path, tmp_path: Path) -> None:
     data = SmallImages(project / "data/digits", "val", torch.device("cpu"))
     Image.fromarray(data.images[0, 0].numpy()).save(tmp_path / "0.png")
