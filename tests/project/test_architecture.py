@@ -20,7 +20,7 @@ FLOORS = [
     {"runs"},
     {"checks", "data"},
     {"costs", "distillation", "drawing", "evaluation", "export", "predictions", "preparation"},
-    {"report", "search", "sources", "training"},
+    {"comparison", "report", "search", "sources", "training"},
     {"stages"},
     {"commands", "containers", "deployment", "engines"},
     {"api", "cli"},
