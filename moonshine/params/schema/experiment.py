@@ -51,7 +51,7 @@ class Params(Section):
     distil_more: Distil
     """The same for further methods that only some networks are distilled with. If left out, both lists are empty."""
     search: dict[Name, Search] = {}  # dvc.yaml has the same default
-    """Name -> a search for the convolutions of a network's residual blocks ([BlockSwap](blockswap.md))."""
+    """Name -> a search for the convolutions of a network's residual blocks ([BlockSwap](search.md))."""
     titles: dict[str, Line]
     """Row -> its title in tables and figures. A row without a title is shown by its name. If left out, `{}`."""
     tables: Annotated[list[Table], Field(min_length=1)]
