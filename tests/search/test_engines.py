@@ -17,26 +17,16 @@ SEARCHES = {"search@toy-small", "search@toy-chance", "search@toy-largest"}
 RESULTS = [Path(f"results/toy/search/{name}.json") for name in ("chance", "largest", "small")]
 
 
-def params_of_searches() -> dict[str, object]:
-    """Without the distillation, which has nothing to do with it."""
-    params = search_params()
-    params["distil"] = {"networks": [], "methods": []}
-    params["titles"] = {}
-    params["attention_maps"]["distilled"] = params["attention_maps"]["scratch"]
-    params["tables"][0]["rows"] = ["train/teacher"]
-    return params
-
-
 @pytest.fixture(scope="module")
 def by_snakemake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
-        run("snakemake", "--cores", "2", cwd=copy_project(folder / "project", params_of_searches()))
+        run("snakemake", "--cores", "2", cwd=copy_project(folder / "project", search_params()))
 
     return once_per_run(tmp_path_factory, "searched_by_snakemake", make) / "project"
 
 
 def test_both_engines_find_the_same_bytes(by_snakemake: Path, tmp_path: Path) -> None:
-    project = copy_project(tmp_path / "project", params_of_searches())
+    project = copy_project(tmp_path / "project", search_params())
     run("dvc", "repro", "prepare", "search", cwd=project)
     for path in RESULTS:
         assert (project / path).read_bytes() == (by_snakemake / path).read_bytes()
