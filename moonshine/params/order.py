@@ -21,6 +21,8 @@ def in_order(params: Params) -> Params:
     params = params.model_copy(update=fetched)
     update: dict[str, object] = {
         "search": _ordered(params.search, ()),
+        "quantise": _ordered(params.quantise, [row.name for row in params.rows]),
+        "quantise_fetch": _ordered(params.quantise_fetch, named),
         "networks": _ordered(params.networks, [row.network for row in params.rows]),
         "methods": _ordered(params.methods, params.used_methods),
     }

@@ -79,7 +79,7 @@ WRONG: list[tuple[str, object, str]] = [
     ("machine", {"device": "gpu"}, "machine.device: must be one of auto, cpu, cuda, found 'gpu'"),
     ("machine", {"trainings_per_gpu": 0}, "machine.trainings_per_gpu: must be at least 1, found 0"),
     ("machine", {"trainings_per_gpu": 1.5}, "machine.trainings_per_gpu: must be an integer, found 1.5"),
-    ("machine", {"jobs": {"trian": {}}}, "machine.jobs.trian: must be one of prepare, fetch, train, distil, evaluate,"),
+    ("machine", {"jobs": {"trian": {}}}, "machine.jobs.trian: must be one of prepare, fetch, train, distil, search,"),
     ("attention_maps.images", list(range(13)), "attention_maps.images: must have at most 12 values, has 13"),
     ("train", ["resnet81"], 'train: unknown network "resnet81" (did you mean "resnet18"?)'),
     ("sedes", [0], 'sedes: unknown key (did you mean "seeds"?)'),

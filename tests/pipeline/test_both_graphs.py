@@ -124,8 +124,8 @@ def test_a_fresh_clone_plans_every_job_although_results_are_in_git(tmp_path: Pat
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", plan.stdout, re.MULTILINE))
     assert jobs == {
         **dict.fromkeys(("all", "prepare", "train", "distil", "evaluate_train", "evaluate_distil"), "1"),
-        **dict.fromkeys(("attention_maps", "report"), "1"),
-        "total": "8",
+        **dict.fromkeys(("compare", "attention_maps", "report"), "1"),
+        "total": "9",
     }
 
 
