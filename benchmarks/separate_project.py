@@ -42,6 +42,7 @@ def load_params_dict(path: Path = ROOT / "params.yaml") -> dict[str, Any]:
 def toy_params() -> dict[str, Any]:
     """The digits experiment at toy size: two rows, one seed, two epochs of thin networks; some seconds a row."""
     params = copy.deepcopy(load_params_dict())
+    del params["quantise"]
     thin = {"arch": "resnet18", "stem": "3x3", "channels": [4, 4, 8, 8]}
     params.update(
         experiment="toy",

@@ -14,7 +14,9 @@ from torch.nn.functional import kl_div, log_softmax, softmax
 from benchmarks.separate_project import write_params
 from moonshine.comparison.fidelity import agreement, calibration_error, divergence
 from moonshine.comparison.pairs import only_one_wrong, wrong
+from moonshine.params import read_params
 from moonshine.predictions.parquet_file import Predictions, read_predictions, write_predictions
+from moonshine.report.image_by_image import read_image_by_image
 from tests.support.project import copy_finished, run, run_moonshine, toy_params
 
 
@@ -131,6 +133,20 @@ def test_a_published_network_is_paired_with_every_seed(by_snakemake: Path, tmp_p
     assert fidelity["seed"].isna().tolist() == [True, False, False, False, False]
     assert fidelity.loc[1, "agreement"] == 100, "seed 0 of the teacher, which taught"
     assert fidelity.loc[2, "agreement"] < 100
+
+
+def test_a_single_row_is_compared_with_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its page can be written: a table without lines is no damage."""
+    params = toy_params()
+    params.update(distil={"networks": [], "methods": []}, titles={})
+    params["tables"][0].update(rows=["train/teacher"], published=[])
+    params["attention_maps"].update(scratch=params["teacher"], distilled=params["teacher"])
+    write_params(tmp_path, params)
+    write_predictions(tmp_path / "models/toy/predictions/train/teacher/seed0.parquet", random_predictions(0))
+    run_moonshine("compare", cwd=tmp_path)
+    assert len(compared(tmp_path, "pairs")) == 0
+    monkeypatch.chdir(tmp_path)
+    assert read_image_by_image(read_params(tmp_path / "params.yaml")).only_one_wrong == {}
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "of other images"])
