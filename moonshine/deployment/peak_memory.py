@@ -25,7 +25,7 @@ def _peak() -> int | None:
 def _main(path: Path, threads: int) -> None:
     import onnxruntime  # noqa: F401 (so that the library itself does not count)
 
-    images = np.load(io.BytesIO(sys.stdin.buffer.read()))
+    images = np.lib.format.read_array(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
     exported = path.read_bytes()
     before = _peak()
     run = onnxruntime_run(exported, images, threads)
