@@ -275,7 +275,8 @@ def test_the_example_of_named_attention_layers_fits(tmp_path: Path) -> None:
     """The networks of docs/networks.md, for attention transfer from one to the other."""
     text = (ROOT / "docs/networks.md").read_text()
     params = toy_params()
-    params["networks"] = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])["networks"]
+    example = re.search(r"^## Attention points\n.*?```yaml\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    params["networks"] = yaml.safe_load(example[1])["networks"]
     params["dataset"].update(size=64)
     params["methods"]["at"]["groups"] = [1, 2, 3, 4, 5]
     write_params(tmp_path, params)

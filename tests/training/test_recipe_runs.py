@@ -68,7 +68,7 @@ def test_the_curve_and_the_model_are_those_of_the_average(project: Path) -> None
     ]
     for one, other in zip(usual[2:], averaged[2:]):
         assert one["val_loss"] != other["val_loss"]
-        assert float(other["val_top1"]) < float(one["val_top1"]) + 10
+        assert float(other["val_top1"]) < float(one["val_top1"]) + 20, "at chance, it would be 90 %"
     one, other = (load_file(project / f"models/toy/train/{name}/seed0.safetensors") for name in ("teacher", "averaged"))
     assert one.keys() == other.keys()
     assert not one["bn1.running_mean"].equal(other["bn1.running_mean"]), "statistics are averaged too"
