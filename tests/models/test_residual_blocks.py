@@ -235,13 +235,14 @@ def test_describe_lists_the_blocks_and_what_becomes_of_each_convolution(tmp_path
     printed = run_moonshine("describe", cwd=tmp_path).stdout
     cells = [re.sub(r" +", " ", line).strip("| ") for line in printed.splitlines()]
     counts = network_cost(architecture_of(Network(**params["networks"]["student"]), 10, 1), 12, 12)
-    assert f"student | resnet18 | per block | {counts.parameters:,} | {counts.trainable:,} | {counts.macs:,}" in cells
+    costs = " | ".join(f"{cost:,}" for cost in (counts.parameters, counts.trainable, counts.macs, counts.activations))
+    assert f"student | resnet18 | per block | {costs}" in cells
     assert "student | layer2 | G(2) BG(2,M)" in cells
     printed = run_moonshine("describe", "student", cwd=tmp_path).stdout
     cells = [re.sub(r" +", " ", line).strip("| ") for line in printed.splitlines()]
-    assert f"resnet18 per block | {counts.parameters:,} | {counts.trainable:,} | {counts.macs:,}" in cells
+    assert f"resnet18 per block | {costs}" in cells
     assert "layer3 | BG(2,2) S-2x2" in cells
     assert "Substituted: 14 of 20 convolutions." in cells
-    assert "layer2.1.conv1 | 3x3, 4 -> 4 | 144 | 50 | 5,184 | 1,224" in cells
-    assert "layer2.1.conv2 | 3x3, 4 -> 4 | 144 | removed | 5,184 | removed" in cells
+    assert "layer2.1.conv1 | 3x3, 4 -> 4 | 144 | 50 | 5,184 | 1,224 | 144 | 216" in cells
+    assert "layer2.1.conv2 | 3x3, 4 -> 4 | 144 | removed | 5,184 | removed | 144 | removed" in cells
     assert "layer1.0.conv1 | 3x3, 4 -> 4 | S" in cells
