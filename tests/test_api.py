@@ -318,7 +318,7 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("wrapped", ["student", "distiller"])
+@pytest.mark.parametrize("wrapped", ["student", pytest.param("distiller", marks=pytest.mark.slow)])
 def test_two_processes_have_the_gradient_of_the_whole_batch(wrapped: str, tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(DISTRIBUTED)

@@ -418,6 +418,7 @@ def finished(tmp_path: Path, photographs: Path, *engine: str, options: tuple[str
     return project
 
 
+@pytest.mark.slow
 def test_from_photographs_to_a_table_a_prediction_and_an_onnx_file(tmp_path: Path, photographs: Path) -> None:
     project = finished(tmp_path, photographs, "snakemake", "--cores", "2")
     page = (project / "results/flowers/README.md").read_text()

@@ -112,6 +112,7 @@ def test_a_trained_model_is_measured_if_there_is_one(project: Path, capsys: pyte
     assert [line[0] for line in printed_table(capsys.readouterr().out)][-1] == str(path), "without params.yaml"
 
 
+@pytest.mark.slow
 def test_int8_is_measured_next_to_float32(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +154,7 @@ def test_networks_take_turns() -> None:
     assert {name: len(each) for name, each in times.items()} == {"a": 4, "b": 4}
 
 
+@pytest.mark.slow
 def test_a_stopped_measurement_writes_nothing(project: Path) -> None:
     command = [sys.executable, "-m", "moonshine", "measure", "--machine", "here", "--backend", "eager"]
     process = subprocess.Popen(

@@ -143,6 +143,7 @@ networks:
 """
 
 
+@pytest.mark.slow
 def test_aliases_and_merge_keys_are_what_they_stand_for_to_both_engines(by_snakemake: Path, tmp_path: Path) -> None:
     """Also in dvc.lock, where DVC writes an alias for the channels that both networks of the report share."""
     project = copy_finished(by_snakemake, tmp_path / "project")

@@ -477,6 +477,7 @@ def test_an_unknown_stage_is_refused_and_nothing_else_recorded(project: Path) ->
     assert (project / "dvc.lock").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_comment_is_accepted_for_chosen_stages_and_code_is_not(project: Path) -> None:
     commit_all(project)
     module = project / "moonshine/evaluation/measure.py"

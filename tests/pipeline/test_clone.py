@@ -150,10 +150,8 @@ def test_the_numbers_of_a_revision_are_measured_again_from_its_models(published:
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
 
 
-@pytest.mark.parametrize(
-    "link",
-    ["copy", pytest.param("hardlink", marks=pytest.mark.slow), pytest.param("symlink", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["copy", "hardlink", "symlink"])
 def test_verify_finds_a_damaged_file_of_the_cache_and_says_how_to_replace_it(
     link: str, published: Path, tmp_path: Path
 ) -> None:

@@ -55,6 +55,7 @@ def test_other_jobs_reserve_their_threads(
     assert found["train"] == found["distil"] == found["evaluate"] == {(gpus, None)}
 
 
+@pytest.mark.slow
 def test_cpus_of_a_cluster_keep_no_job_from_running_here(tmp_path: Path) -> None:
     params = toy_params()
     params["machine"]["jobs"] = {"prepare": {"cpus": 999}}

@@ -64,6 +64,7 @@ def upgraded(former: Path, folder: Path) -> Path:
     return project
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_from_its_checkpoint(former: Path, tmp_path: Path) -> None:
     own = environment(PYTHONPATH=str(former))
     subprocess.run([sys.executable, "-m", "moonshine", "prepare"], cwd=former, env=own, check=True, capture_output=True)

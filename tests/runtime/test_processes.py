@@ -193,6 +193,7 @@ def test_processes_that_cannot_connect_say_why(data: Path, tmp_path: Path) -> No
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_three_processes_resume_to_the_same_bytes(tmp_path: Path) -> None:
     """From three on, the order in which they add their gradients shows: a sum of two has only one."""
     run_torchrun(str(ROOT / "tests/support/resumed_in_processes.py"), str(tmp_path), cwd=ROOT, processes=3)

@@ -91,6 +91,7 @@ def test_what_cannot_be_quantised_is_refused_in_one_line(
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_onnxruntime_cannot_quantise_ends_with_exit_code_8_and_writes_nothing(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +125,7 @@ def test_metrics_of_other_settings_are_outdated(project: Path, tmp_path: Path) -
     assert mismatch.command == f"moonshine quantise {ROW}"
 
 
-@pytest.mark.parametrize("format_", ["onnx", "onnx-int8"])
+@pytest.mark.parametrize("format_", [pytest.param("onnx", marks=pytest.mark.slow), "onnx-int8"])
 def test_every_format_predicts_as_the_model_itself(format_: str, project: Path, tmp_path: Path) -> None:
     """From the exported file alone: class names and preprocessing are in its metadata."""
     run_moonshine("export", MODEL, "--format", format_, "--output", str(tmp_path / "it.onnx"), cwd=project)
