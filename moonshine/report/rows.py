@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from moonshine.errors import DataError
 from moonshine.params import Params
@@ -132,10 +132,12 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
     files = read_latency_files(params)
     rows = {}
     for row, path in paths.items():
-        metrics = None if row in absent else _checked(params, row, path)
+        metrics = None if row in absent else _checked(params, row, path, "evaluate", _contents)
         costs: Costs = {key: metrics[key] for key in COUNTS if key in metrics} if metrics else computed[row.network]
         is_quantised = row in params.quantised_rows
-        int8 = _checked_int8(params, row, may_be_absent=costs_of is not None) if is_quantised else None
+        int8_path = artefacts.int8_metrics(params.experiment, row)
+        is_measured = is_quantised and (costs_of is None or int8_path.exists())
+        int8 = _checked(params, row, int8_path, "quantise", _int8_contents) if is_measured else None
         rows[row.name] = ResultRow(
             row,
             params.title(row),
@@ -172,16 +174,33 @@ def scratch_partner(row: ResultRow, rows: dict[str, ResultRow]) -> ResultRow | N
     return rows.get(f"train/{row.network}") or rows.get(f"fetch/{row.network}")
 
 
-def _checked(params: Params, named: Row, path: Path) -> Metrics:
-    again = f"run `moonshine evaluate {named}`"
+Contents = tuple[list[float], dict[str, tuple[float, float]]]
+"""The numbers of a file, which must be finite, and its means: name -> (as the file says, of the seeds)."""
+
+
+def _contents(row: Row, metrics: Metrics) -> Contents:
+    of_row = ResultRow(row, row.name, metrics, {})
+    measured: tuple[Measure, ...] = (*MEASURED, "balanced_error") if of_row.has_balanced_error else MEASURED
+    numbers: list[float] = [metrics["n"], *(metrics[key] for key in COSTS)]
+    numbers += [value for key in measured for value in of_row.by_seed(key).values()]
+    return numbers, {key: (metrics[key]["mean"], of_row.mean(key)) for key in measured}
+
+
+def _int8_contents(row: Row, metrics: Int8Metrics) -> Contents:
+    of_row = ResultRow(row, row.name, None, {}, int8=metrics)
+    errors = {key: of_row.int8_by_seed(key).values() for key in ERRORS}
+    numbers = [metrics["n"], of_row.int8_bytes, *(value for values in errors.values() for value in values)]
+    return numbers, {key: (metrics[key]["mean"], statistics.mean(values)) for key, values in errors.items()}
+
+
+def _checked(params: Params, row: Row, path: Path, stage: str, contents: Callable[[Row, Any], Contents]) -> Any:
+    """The content of a metrics file that `stage` writes. Raises DataError (exit code 3) if it is missing or wrong."""
+    again = f"run `moonshine {stage} {row}`"
     try:
-        metrics: Metrics = json.loads(path.read_text())
-        row = ResultRow(named, named.name, metrics, {})
+        metrics = json.loads(path.read_text())
         seeds = [int(seed) for seed in metrics.get("seeds", {})]
-        numbers: list[float] = [metrics["n"], *(metrics[key] for key in COSTS)]
-        measured: tuple[Measure, ...] = (*MEASURED, "balanced_error") if row.has_balanced_error else MEASURED
-        numbers += [value for key in measured for value in row.by_seed(key).values()]
-        wrong = [key for key in measured if not math.isclose(metrics[key]["mean"], row.mean(key), abs_tol=1e-4)]
+        numbers, means = contents(row, metrics)
+        wrong = [key for key, (stated, mean) in means.items() if not math.isclose(stated, mean, abs_tol=1e-4)]
         finite = all(math.isfinite(number) for number in numbers)
         metrics["dataset"]["sha256"]
     except FileNotFoundError:
@@ -190,32 +209,7 @@ def _checked(params: Params, named: Row, path: Path) -> Metrics:
         raise DataError(f"{path}: damaged ({error!r}); {again}") from None
     if not finite:
         raise DataError(f"{path}: a value is not finite; {again}")
-    if row.kind != "fetch" and sorted(seeds) != sorted(params.seeds):
-        raise DataError(f"{path}: has seeds {seeds}, params.yaml {params.seeds}; {again}")
-    if wrong:
-        raise DataError(f"{path}: {wrong[0]} is not the mean of its seeds; {again}")
-    return metrics
-
-
-def _checked_int8(params: Params, named: Row, may_be_absent: bool) -> Int8Metrics | None:
-    path, again = artefacts.int8_metrics(params.experiment, named), f"run `moonshine quantise {named}`"
-    if may_be_absent and not path.exists():
-        return None
-    try:
-        metrics: Int8Metrics = json.loads(path.read_text())
-        row = ResultRow(named, named.name, None, {}, int8=metrics)
-        seeds = [int(seed) for seed in metrics.get("seeds", {})]
-        means = {key: statistics.mean(row.int8_by_seed(key).values()) for key in ERRORS}
-        wrong = [key for key, mean in means.items() if not math.isclose(metrics[key]["mean"], mean, abs_tol=1e-4)]
-        finite = all(math.isfinite(number) for number in (metrics["n"], row.int8_bytes, *means.values()))
-        metrics["dataset"]["sha256"]
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; {again}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: damaged ({error!r}); {again}") from None
-    if not finite:
-        raise DataError(f"{path}: a value is not finite; {again}")
-    if named.stage != "fetch" and sorted(seeds) != sorted(params.seeds):
+    if row.stage != "fetch" and sorted(seeds) != sorted(params.seeds):
         raise DataError(f"{path}: has seeds {seeds}, params.yaml {params.seeds}; {again}")
     if wrong:
         raise DataError(f"{path}: {wrong[0]} is not the mean of its seeds; {again}")
