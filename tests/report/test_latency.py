@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+import vl_convert
 
 from benchmarks.separate_project import write_params
 from moonshine import cli
+from moonshine.report.figures.catalogue import FIGURES
+from moonshine.report.figures.encoding import FILES
 from moonshine.runtime import signals
 from tests.report.test_figures import drawn_marks, read_measured
 from tests.support.latency_files import write_latency
@@ -122,6 +125,21 @@ def test_the_figure_shows_the_rows_that_were_measured_and_their_front(
     path.write_text(json.dumps(content))
     drawn = drawn_marks(read_measured(project, monkeypatch), "error-against-latency")
     assert len([item for kind, item in drawn if kind == "symbol"]) == 1
+
+
+def test_fractions_of_a_millisecond_are_written_without_a_prefix(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not 150m, as the axes of parameters and MACs would have it."""
+    path = write_latency(project, "fast-cpu")
+    content = json.loads(path.read_text())
+    for network, median in (("teacher", 0.26), ("student", 0.11)):
+        content["networks"][network]["timings"][0]["median_ms"] = median
+    path.write_text(json.dumps(content))
+    specification = FIGURES["error-against-latency"].specification(read_measured(project, monkeypatch), FILES)
+    scene = json.dumps(vl_convert.vegalite_to_scenegraph(specification))
+    assert '"0.15"' in scene
+    assert '"150m"' not in scene
 
 
 @pytest.mark.parametrize(

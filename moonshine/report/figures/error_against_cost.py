@@ -28,6 +28,8 @@ class Cost:
     of: Callable[[ResultRow], float]
     rows: Callable[[Measured], list[ResultRow]] = lambda measured: measured.rows
     """The rows that have a value."""
+    ticks: str = "~s"
+    """Format of the axis's numbers; by default with k, M and G."""
 
 
 def counted(count: Count, title: str) -> Cost:
@@ -45,6 +47,7 @@ def latency_on(machine: str) -> Cost:
         ".3~g",
         lambda row: row.latencies[machine].float32,
         lambda measured: [row for row in measured.rows if machine in row.latencies],
+        ".3~g",
     )
 
 
@@ -105,7 +108,7 @@ def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
     lowest = accumulate((error for _, error in steps), min)
     line = pd.DataFrame({"x": x_scale.value(x), "error": error} for (x, _), error in zip(steps, lowest))
     x = alt.X("x:Q", title=cost.title, scale=alt.Scale(type="log", domain=x_scale.domain, nice=False))
-    x = x.axis(values=x_scale.ticks(), format="~s", grid=False)
+    x = x.axis(values=x_scale.ticks(), format=cost.ticks, grid=False)
     y_axis = alt.Scale(domain=y_scale.domain, nice=False)
     y = alt.Y("error:Q", title="top-1 error, %", scale=y_axis, axis=alt.Axis(tickCount=7))
     colour, shape = by_method(alt.Color, measured, size, 0), by_method(alt.Shape, measured, size, 1)
