@@ -243,6 +243,6 @@ def test_describe_lists_the_blocks_and_what_becomes_of_each_convolution(tmp_path
     assert f"resnet18 per block | {costs}" in cells
     assert "layer3 | BG(2,2) S-2x2" in cells
     assert "Substituted: 14 of 20 convolutions." in cells
-    assert "layer2.1.conv1 | 3x3, 4 -> 4 | 144 | 50 | 5,184 | 1,224 | 144 | 216" in cells
+    assert "layer2.1.conv1 | 3x3, 4 -> 4 | 144 | 50 | 5,184 | 1,224 | 144 | 288" in cells
     assert "layer2.1.conv2 | 3x3, 4 -> 4 | 144 | removed | 5,184 | removed | 144 | removed" in cells
     assert "layer1.0.conv1 | 3x3, 4 -> 4 | S" in cells
