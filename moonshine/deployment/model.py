@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from moonshine.errors import DataError, ParamsError
+from moonshine.errors import DataError, ParamsError, first_line
 from moonshine.models.description import wrong_in_description
 from moonshine.models.model_file import load_model
 from moonshine.project.records import ModelDescription
@@ -35,7 +35,7 @@ def _load_onnx(model: Path) -> tuple[nn.Module, ModelDescription]:
     except OSError as error:
         raise DataError(f"{model}: cannot be read ({error.strerror})") from None
     except Exception as error:  # noqa: BLE001 (onnxruntime's errors have no common class)
-        raise DataError(f"{model}: not a readable ONNX file ({str(error).strip().partition(chr(10))[0]})") from None
+        raise DataError(f"{model}: not a readable ONNX file ({first_line(error)})") from None
     if lacking := sorted(KEYS - description.keys()):
         raise DataError(f"{model}: not of `moonshine export`, its metadata lack {', '.join(lacking)}")
     described = cast(ModelDescription, description)

@@ -1,6 +1,7 @@
 """Errors and loss of a network over a whole split."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -40,3 +41,9 @@ def measure(network: nn.Module, data: Images, before_each_batch: Callable[[], No
         raise DataError(f"evaluated {count} images, but the manifest says {expected}")
     loss, top1, top5 = (summed(totals) / count).tolist()
     return {"loss": loss, "top1": 100 * (1 - top1), "top5": 100 * (1 - top5), "n": count}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean and sample standard deviation over seeds; the deviation of a single value is left out."""
+    of_values = {"mean": round(statistics.mean(values), 6)}
+    return of_values if len(values) == 1 else {**of_values, "std": round(statistics.stdev(values), 6)}

@@ -10,7 +10,7 @@ from onnxruntime.quantization import CalibrationDataReader, MinMaxCalibrater, QD
 from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from moonshine.errors import CheckpointError, DataError
+from moonshine.errors import CheckpointError, DataError, first_line
 from moonshine.export.session import open_session
 
 OPERATORS = sorted({*QDQRegistry, *QLinearOpsRegistry})
@@ -41,7 +41,7 @@ def quantise(
         quantised: onnx.ModelProto = quantiser.model.model
         onnx.checker.check_model(quantised)
     except (ValueError, RuntimeError, onnx.checker.ValidationError) as error:
-        raise CheckpointError(f"onnxruntime cannot quantise this network: {_first_line(error)}") from None
+        raise CheckpointError(f"onnxruntime cannot quantise this network: {first_line(error)}") from None
     if left := [*_in_float(quantised)]:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         raise CheckpointError(f"onnxruntime cannot quantise these layers: {', '.join(left[:3])}{more}")
@@ -99,7 +99,3 @@ def _in_float(quantised: onnx.ModelProto) -> Iterator[str]:
     for node in quantised.graph.node:
         if weights := next((name for name in node.input if name in matrices), None):
             yield f"{node.op_type} {weights}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -1,13 +1,12 @@
 """`moonshine evaluate`: errors of one row over the whole validation split, for every seed or the published network."""
 
 import math
-import statistics
 from typing import Any
 
 from moonshine.costs.counts import network_cost
 from moonshine.data.loading import open_images
 from moonshine.errors import DataError
-from moonshine.evaluation.measure import measure
+from moonshine.evaluation.measure import measure, spread
 from moonshine.models.arithmetic import make_deterministic
 from moonshine.models.model_file import load_model
 from moonshine.models.networks import place
@@ -64,7 +63,7 @@ def evaluate(params: Params, row: Row) -> None:
     write_text(artefacts.confusion(params.experiment, row), confusion_csv(confusions, data.manifest["classes"]))
     cost = network_cost(description["architecture"], *description["input"][1:])
     size = cost.as_metrics()
-    errors = {key: _spread([measured[key] for measured in networks]) for key in MEASURED}
+    errors = {key: spread([measured[key] for measured in networks]) for key in MEASURED}
     split = {"name": params.dataset.name, "split": "val", "sha256": data.manifest["splits"]["val"]["sha256"]}
     file = {key: networks[0][key] for key in ("model_sha256", "model_bytes")}
     of_each = file if seeds == [None] else {"seeds": dict(zip(map(str, seeds), networks))}
@@ -72,9 +71,3 @@ def evaluate(params: Params, row: Row) -> None:
     write_json(artefacts.metrics(params.experiment, row), whole)
     means = {key: round(errors[key]["mean"], 4) for key in SCORES}
     write_json(artefacts.scores(params.experiment, row), {**means, **size})
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    """Mean and sample standard deviation; the deviation of a single value is left out."""
-    spread = {"mean": round(statistics.mean(values), 6)}
-    return spread if len(values) == 1 else {**spread, "std": round(statistics.stdev(values), 6)}

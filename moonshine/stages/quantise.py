@@ -2,16 +2,15 @@
 
 import hashlib
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from moonshine.data.loading import Images, open_images
 from moonshine.errors import CheckpointError, DataError
-from moonshine.evaluation.measure import BATCH_SIZE, measure
+from moonshine.evaluation.measure import BATCH_SIZE, measure, spread
 from moonshine.export.calibration import calibration_batches
 from moonshine.export.description import explanation, metadata_of
 from moonshine.export.onnx_file import check_onnx, to_onnx
@@ -30,7 +29,7 @@ from moonshine.runtime.progress import say, tracked
 
 CHECKED = 64
 """Validation images on which the float32 export is compared with PyTorch."""
-MEASURED = ("top1", "top5", "loss")
+MEASURED: tuple[Literal["top1", "top5", "loss"], ...] = ("top1", "top5", "loss")
 
 
 def quantise_row(params: Params, row: Row) -> None:
@@ -126,13 +125,7 @@ def _measure(content: bytes, data: Images, path: Path, what: str) -> QuantisedNe
 
 def _of_row(seeds: Sequence[int | None], networks: Sequence[QuantisedNetwork]) -> dict[str, Any]:
     """Means and deviations of the errors, then what there is of each network."""
-    errors = {key: _spread([dict(network)[key] for network in networks]) for key in MEASURED}
+    errors: dict[str, Any] = {key: spread([network[key] for network in networks]) for key in MEASURED}
     if seeds == [None]:
         return {**errors, **{key: value for key, value in networks[0].items() if key not in (*MEASURED, "n")}}
     return {**errors, "seeds": dict(zip(map(str, seeds), networks))}
-
-
-def _spread(values: Sequence[Any]) -> dict[str, float]:
-    """Mean and sample standard deviation; the deviation of a single value is left out."""
-    spread = {"mean": round(statistics.mean(values), 6)}
-    return spread if len(values) == 1 else {**spread, "std": round(statistics.stdev(values), 6)}
