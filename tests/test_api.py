@@ -210,7 +210,7 @@ def test_the_loss_is_the_papers(
         ours, theirs = (map_ / map_.norm(dim=1, keepdim=True) for map_ in maps)
         expected += 750 * (ours - theirs).square().mean()
     torch.testing.assert_close(loss, expected)
-    assert list(distiller.parts) == ["cross_entropy", "knowledge", *(f"attention_{i}" for i in (1, 2, 3, 4))]
+    assert list(distiller.parts) == ["cross_entropy", "kd", *(f"attention_{i}" for i in (1, 2, 3, 4))]
     assert not any(part.requires_grad for part in distiller.parts.values())
     torch.testing.assert_close(distiller.logits, logits)
 

@@ -18,16 +18,16 @@ from moonshine.data.labels import Labels
 from moonshine.distillation.terms import require_positive
 
 
-def knowledge_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+def kd_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """L from the logits of student and teacher, (batch, classes) each; a scalar."""
     of_student, of_teacher = (log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
     return temperature**2 * kl_div(of_student, of_teacher, reduction="batchmean", log_target=True)
 
 
-class KnowledgeTerm:
+class KDTerm:
     """alpha * L. Raises ValueError for a number out of range."""
 
-    parts: tuple[str, ...] = ("knowledge",)
+    parts: tuple[str, ...] = ("kd",)
 
     def __init__(self, alpha: float, temperature: float):
         if not (math.isfinite(alpha) and alpha >= 0):
@@ -36,7 +36,7 @@ class KnowledgeTerm:
         self.alpha, self.temperature = alpha, temperature
 
     def losses(self, student: torch.Tensor, teacher: torch.Tensor, labels: Labels) -> tuple[torch.Tensor, ...]:
-        return (knowledge_loss(student, teacher, self.temperature),)
+        return (kd_loss(student, teacher, self.temperature),)
 
     def weights(self, epoch: int) -> tuple[float, ...]:
         return (self.alpha,)

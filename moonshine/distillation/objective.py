@@ -11,7 +11,7 @@ from moonshine.data.labels import Labels
 from moonshine.distillation.attention_transfer import FORMS, MEAN_SQUARE, attention_loss, attention_map
 from moonshine.distillation.dist import DistSettings, DistTerm
 from moonshine.distillation.dkd import DkdSettings, DkdTerm
-from moonshine.distillation.knowledge_distillation import KnowledgeTerm
+from moonshine.distillation.knowledge_distillation import KDTerm
 from moonshine.distillation.logit_standardisation import standardise_logits
 from moonshine.distillation.teacher import TeacherOutputs
 from moonshine.distillation.terms import LogitTerm
@@ -23,7 +23,7 @@ class Distillation:
     """The weighted sum of the cross-entropy with the labels and of the losses that the settings ask for:
 
         c * cross-entropy
-        + alpha * knowledge                                  (alpha, temperature)
+        + alpha * kd                                         (alpha, temperature)
         + dist.beta * inter + dist.gamma * intra             (dist)
         + w(e) * (dkd.alpha * target + dkd.beta * other)     (dkd)
         + ttm.weight * TTM or WTTM                           (ttm)
@@ -75,7 +75,7 @@ class Distillation:
             raise ValueError(f"cross_entropy: must be at least 0, found {cross_entropy}")
         self._terms: list[LogitTerm] = []
         if alpha is not None:
-            self._terms.append(KnowledgeTerm(alpha, temperature))
+            self._terms.append(KDTerm(alpha, temperature))
         if dist is not None:
             self._terms.append(DistTerm(**dist))
         if dkd is not None:

@@ -12,7 +12,7 @@ from moonshine.project.rows import Row
 
 ATTENTION = "attention_"
 LOGIT_LOSSES = {
-    "knowledge": "KD",
+    "kd": "KD",
     "dist_inter": "DIST, inter",
     "dist_intra": "DIST, intra",
     "dkd_target": "DKD, target",

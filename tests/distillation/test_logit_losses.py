@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import moonshine
 from moonshine.distillation.dist import dist_losses
 from moonshine.distillation.dkd import dkd_losses
-from moonshine.distillation.knowledge_distillation import knowledge_loss
+from moonshine.distillation.knowledge_distillation import kd_loss
 from moonshine.distillation.logit_standardisation import standardise_logits
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
@@ -31,7 +31,7 @@ LOSSES: dict[str, Loss] = {
     "DKD, other": lambda s, t, y: dkd_losses(s, t, y, 2.0)[1],
     "TTM": lambda s, t, y: ttm_loss(s, t, 0.3),
     "WTTM": lambda s, t, y: ttm_loss(s, t, 0.3, weighted=True),
-    "standardised KD": lambda s, t, y: knowledge_loss(standardise_logits(s), standardise_logits(t), 2.0),
+    "standardised KD": lambda s, t, y: kd_loss(standardise_logits(s), standardise_logits(t), 2.0),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
@@ -145,7 +145,7 @@ def test_a_student_that_equals_its_teacher_has_no_loss_and_no_gradient(name: str
 def test_with_an_exponent_of_1_ttm_is_knowledge_distillation_at_1(weighted: bool) -> None:
     student, teacher, _ = batch()
     assert ttm_loss(student, teacher, 1.0, weighted).item() == pytest.approx(
-        knowledge_loss(student, teacher, 1.0).item(), abs=1e-12
+        kd_loss(student, teacher, 1.0).item(), abs=1e-12
     )
     assert ttm_loss(teacher, teacher, 1.0, weighted).item() == pytest.approx(0, abs=1e-12)
 
@@ -153,7 +153,7 @@ def test_with_an_exponent_of_1_ttm_is_knowledge_distillation_at_1(weighted: bool
 def test_the_exponent_of_ttm_is_a_temperature_of_the_teacher_alone() -> None:
     student, teacher, _ = batch()
     assert ttm_loss(student, teacher, 0.25).item() == pytest.approx(
-        knowledge_loss(student, teacher / 4, 1.0).item(), abs=1e-12
+        kd_loss(student, teacher / 4, 1.0).item(), abs=1e-12
     )
 
 
@@ -163,7 +163,7 @@ def test_knowledge_distillation_is_dkd_with_a_confident_teacher_silencing_other_
         one = slice(image, image + 1)
         target, other = dkd_losses(student[one], teacher[one], labels[one], 3.0)
         silenced = 1 - torch.softmax(teacher[image] / 3, 0)[labels[image]]
-        expected = knowledge_loss(student[one], teacher[one], 3.0)
+        expected = kd_loss(student[one], teacher[one], 3.0)
         assert (target + silenced * other).item() == pytest.approx(expected.item(), abs=1e-12)
 
 
@@ -231,7 +231,7 @@ def test_a_batch_of_one_image_has_nothing_to_correlate_across() -> None:
 
 def test_the_gradient_of_equal_logits_is_1e7_as_in_the_paper() -> None:
     leaf = torch.zeros(1, 4, dtype=torch.float64, requires_grad=True)
-    knowledge_loss(standardise_logits(leaf), torch.tensor([[1.0, 0.0, 0.0, 0.0]]).double(), 1.0).backward()
+    kd_loss(standardise_logits(leaf), torch.tensor([[1.0, 0.0, 0.0, 0.0]]).double(), 1.0).backward()
     assert leaf.grad is not None
     assert 1e6 < leaf.grad.abs().max() < 1e7
 
@@ -275,7 +275,7 @@ def test_the_total_is_the_weighted_sum_of_all(epoch: int, share: float, standard
     s, t = (standardise_logits(logits) if standardised else logits for logits in (student, teacher))
     expected = {
         "cross_entropy": cross_entropy(student, labels).item(),
-        "knowledge": knowledge_loss(s, t, 2.0).item(),
+        "kd": kd_loss(s, t, 2.0).item(),
         "dist_inter": dist_losses(s, t, 2.0)[0].item(),
         "dist_intra": dist_losses(s, t, 2.0)[1].item(),
         "dkd_target": dkd_losses(s, t, labels, 2.0)[0].item(),

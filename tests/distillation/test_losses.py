@@ -8,7 +8,7 @@ from torch.autograd import gradcheck
 from torch.nn.functional import cross_entropy
 
 from moonshine.distillation.attention_transfer import NORM, attention_loss, attention_map
-from moonshine.distillation.knowledge_distillation import knowledge_loss
+from moonshine.distillation.knowledge_distillation import kd_loss
 from moonshine.distillation.objective import Distillation
 from moonshine.distillation.teacher import TeacherOutputs
 
@@ -94,14 +94,14 @@ def test_knowledge_distillation_by_hand() -> None:
     """T = 2: teacher's logits (2 ln 3, 0) soften to p = (3/4, 1/4), the student's (0, 0) to q = (1/2, 1/2)."""
     teacher, student = torch.tensor([[2 * math.log(3), 0.0]]), torch.zeros(1, 2)
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-    assert knowledge_loss(student, teacher, 2.0).item() == pytest.approx(4 * divergence)
+    assert kd_loss(student, teacher, 2.0).item() == pytest.approx(4 * divergence)
 
 
 def test_knowledge_distillation_sums_over_classes_and_averages_over_the_batch() -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(2, 5, 100)
-    each = [knowledge_loss(student[i : i + 1], teacher[i : i + 1], 4.0) for i in range(5)]
-    assert knowledge_loss(student, teacher, 4.0).item() == pytest.approx(sum(each).item() / 5)
+    each = [kd_loss(student[i : i + 1], teacher[i : i + 1], 4.0) for i in range(5)]
+    assert kd_loss(student, teacher, 4.0).item() == pytest.approx(sum(each).item() / 5)
     p, q = (torch.softmax(logits[0] / 4, 0) for logits in (teacher, student))
     assert each[0].item() == pytest.approx(16 * (p * (p / q).log()).sum().item(), rel=1e-5)
 
@@ -110,7 +110,7 @@ def test_gradients_of_knowledge_distillation() -> None:
     torch.manual_seed(0)
     student = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(3, 4, dtype=torch.float64)
-    assert gradcheck(lambda logits: knowledge_loss(logits, teacher, 3.0), student)
+    assert gradcheck(lambda logits: kd_loss(logits, teacher, 3.0), student)
 
 
 class Student(torch.nn.Module):
@@ -135,7 +135,7 @@ def total_and_parts(settings: dict[str, object], epoch: int = 1) -> tuple[float,
     total, parts = objective(logits, labels, teacher, epoch)
     expected = {
         "cross_entropy": cross_entropy(logits, labels).item(),
-        "knowledge": knowledge_loss(logits, teacher.logits, 4.0).item(),
+        "kd": kd_loss(logits, teacher.logits, 4.0).item(),
         "attention_1": attention_loss(attention_map(features), teacher.maps[0]).item(),
         "attention_2": attention_loss(attention_map(2 * features), teacher.maps[1]).item(),
     }
@@ -144,7 +144,7 @@ def total_and_parts(settings: dict[str, object], epoch: int = 1) -> tuple[float,
 
 def test_the_total_of_attention_transfer() -> None:
     total, parts, expected = total_and_parts({"beta": [10.0, 5.0], "groups": [1, 2]})
-    del expected["knowledge"]
+    del expected["kd"]
     assert parts == pytest.approx(expected)
     expected_total = expected["cross_entropy"] + 10 * expected["attention_1"] + 5 * expected["attention_2"]
     assert total == pytest.approx(expected_total)
@@ -152,14 +152,14 @@ def test_the_total_of_attention_transfer() -> None:
 
 def test_the_total_of_knowledge_distillation() -> None:
     total, parts, expected = total_and_parts({"alpha": 0.9, "temperature": 4.0})
-    assert list(parts) == ["cross_entropy", "knowledge"]
-    assert total == pytest.approx(0.1 * expected["cross_entropy"] + 0.9 * expected["knowledge"])
+    assert list(parts) == ["cross_entropy", "kd"]
+    assert total == pytest.approx(0.1 * expected["cross_entropy"] + 0.9 * expected["kd"])
 
 
 def test_the_total_of_the_two_together() -> None:
     total, parts, expected = total_and_parts({"alpha": 0.9, "temperature": 4.0, "beta": 7.0, "groups": [1]})
-    assert list(parts) == ["cross_entropy", "knowledge", "attention_1"]
-    of_both = 0.1 * expected["cross_entropy"] + 0.9 * expected["knowledge"] + 7 * expected["attention_1"]
+    assert list(parts) == ["cross_entropy", "kd", "attention_1"]
+    of_both = 0.1 * expected["cross_entropy"] + 0.9 * expected["kd"] + 7 * expected["attention_1"]
     assert total == pytest.approx(of_both)
 
 

@@ -52,7 +52,7 @@ def distilled(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_its_curve_has_every_loss_by_name(distilled: Path) -> None:
     with (distilled / "results/toy/curves/distil/all/student/seed0.csv").open() as file:
         epochs = list(csv.DictReader(file))
-    losses = ["cross_entropy", "knowledge", "dist_inter", "dist_intra", "dkd_target", "dkd_other", "ttm"]
+    losses = ["cross_entropy", "kd", "dist_inter", "dist_intra", "dkd_target", "dkd_other", "ttm"]
     losses += [f"attention_{group}" for group in (1, 2, 3, 4)]
     assert {*losses, "loss"} < set(epochs[0])
     assert all(0 < float(epoch[loss]) < 1000 for epoch in epochs for loss in losses)

@@ -89,7 +89,7 @@ def with_losses(folder: Path, method: dict[str, Any], losses: list[str]) -> tupl
 
 def test_the_curves_of_new_losses_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    losses = ["knowledge", "dist_inter", "dist_intra", "dkd_target", "dkd_other", "ttm"]
+    losses = ["kd", "dist_inter", "dist_intra", "dkd_target", "dkd_other", "ttm"]
     method = {key: ALL_LOSSES[key] for key in ("alpha", "temperature", "cross_entropy", "dist", "dkd", "ttm")}
     params, measured = with_losses(tmp_path, method, losses)
     assert "logit-losses" in drawable(measured)
@@ -115,7 +115,7 @@ def test_the_curves_of_new_losses_are_drawn(tmp_path: Path, monkeypatch: pytest.
 def test_knowledge_distillation_alone_has_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As before there were other losses, so that pages in git stay as they are."""
     monkeypatch.chdir(tmp_path)
-    _, measured = with_losses(tmp_path, KD, ["knowledge"])
+    _, measured = with_losses(tmp_path, KD, ["kd"])
     assert "attention-losses" in drawable(measured)
     assert "logit-losses" not in drawable(measured)
     assert Row.parse("distil/at/student") in measured.curves
