@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from moonshine.api import Distiller, cheapen, list_convolutions
     from moonshine.costs.counts import Cost, cost
+    from moonshine.deployment.features_file import export_features
+    from moonshine.deployment.openvino_file import export_openvino
     from moonshine.distillation.attention_transfer import attention_loss, attention_map
     from moonshine.distillation.dist import dist_losses
     from moonshine.distillation.dkd import dkd_losses
-    from moonshine.distillation.knowledge_distillation import knowledge_loss
+    from moonshine.distillation.knowledge_distillation import kd_loss
     from moonshine.distillation.logit_standardisation import standardise_logits
     from moonshine.distillation.ttm import ttm_loss
     from moonshine.export.onnx_file import export_onnx
@@ -32,8 +34,10 @@ _HOMES = {
     "cost": "costs.counts",
     "dist_losses": "distillation.dist",
     "dkd_losses": "distillation.dkd",
+    "export_features": "deployment.features_file",
     "export_onnx": "export.onnx_file",
-    "knowledge_loss": "distillation.knowledge_distillation",
+    "export_openvino": "deployment.openvino_file",
+    "kd_loss": "distillation.knowledge_distillation",
     "list_convolutions": "api",
     "load_model": "models.model_file",
     "standardise_logits": "distillation.logit_standardisation",
@@ -51,8 +55,10 @@ __all__ = [
     "cost",
     "dist_losses",
     "dkd_losses",
+    "export_features",
     "export_onnx",
-    "knowledge_loss",
+    "export_openvino",
+    "kd_loss",
     "list_convolutions",
     "load_model",
     "standardise_logits",

@@ -9,18 +9,9 @@ from moonshine.project import artefacts
 from moonshine.runtime import startup
 
 
-def _model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        type=Path,
-        metavar="MODEL",
-        help="a .safetensors file of models/, or an .onnx file of `moonshine export`",
-    )
-
-
 def _images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="a .safetensors file of models/, or an exported .onnx"
+        "model", type=Path, metavar="MODEL", help="a .safetensors file of models/, or an exported .onnx or .xml"
     )
     parser.add_argument(
         "images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders for all images below them"
@@ -36,15 +27,23 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _how_to_export(parser: argparse.ArgumentParser) -> None:
-    _model(parser)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a .safetensors file of models/")
     parser.add_argument(
-        "--format", choices=["onnx", "onnx-int8"], default="onnx", help="format of the file (default: %(default)s)"
+        "--format",
+        choices=["onnx", "onnx-int8", "openvino"],
+        default="onnx",
+        help="format of the file (default: %(default)s); openvino writes a .xml and a .bin file",
+    )
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="the feature maps at the ends of the network's stages as outputs, for a detector, in place of the logits",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help="output path (default: exports/<model>.onnx, or exports/<model>-int8.onnx)",
+        help="output path (default: exports/<model>.onnx, -int8.onnx, .xml, -features.onnx or -features.xml)",
     )
     parser.add_argument(
         "--images",
@@ -62,13 +61,19 @@ def _export(options: argparse.Namespace) -> None:
     dataset = None if options.images or elsewhere else read(options).dataset.name
     from moonshine.deployment.export import export
 
-    export(options.model, options.output, options.images, dataset, options.format == "onnx-int8")
+    export(options.model, options.output, options.images, dataset, options.format, options.features)
 
 
 def _how_to_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="a row of params.yaml (default: all of them)")
     parser.add_argument(
         "--model", type=Path, nargs="+", default=[], metavar="FILE", help="model files, in place of rows or as well"
+    )
+    parser.add_argument(
+        "--blocks",
+        nargs="*",
+        metavar="SEARCH",
+        help="not networks, but each convolution in each block of these searches of params.yaml (default: all of them)",
     )
     parser.add_argument(
         "--machine", metavar="NAME", help="name of the file in results/ (default: the processor, as one word)"
@@ -89,6 +94,8 @@ def _measure(options: argparse.Namespace) -> None:
     for row in options.rows:
         if row.endswith(".safetensors"):
             raise ParamsError(f"{row}: a model file, not a row; name it with --model")
+    if options.blocks is not None and (options.rows or options.model):
+        raise ParamsError("--blocks: measures no networks; leave out rows and --model, or --blocks")
     params = read(options) if options.rows or not options.model else None
     rows = [require_row(params, row) for row in options.rows] if params else []
     startup.leave_out_triton(options.device)
@@ -106,7 +113,13 @@ def _measure(options: argparse.Namespace) -> None:
         int8=options.int8,
         machine=options.machine,
     )
-    measure(params, rows, options.model, settings)
+    if options.blocks is None:
+        measure(params, rows, options.model, settings)
+        return
+    from moonshine.deployment.measure_blocks import measure_blocks
+
+    assert params
+    measure_blocks(params, options.blocks, settings)
 
 
 COMMANDS = (
@@ -123,11 +136,12 @@ COMMANDS = (
     ),
     Command(
         "export",
-        "write a model as ONNX, checked against PyTorch",
+        "write a model as ONNX or for OpenVINO, checked against PyTorch",
         _export,
         (
             "moonshine export models/digits/train/resnet18/seed0.safetensors",
             "moonshine export models/digits/train/resnet18/seed0.safetensors --format onnx-int8",
+            "moonshine export models/digits/train/resnet18/seed0.safetensors --features",
         ),
         _how_to_export,
     ),
@@ -139,10 +153,12 @@ COMMANDS = (
             "moonshine measure",
             "moonshine measure train/resnet34 distil/at/resnet34-sep --threads 1 2 --int8",
             "moonshine measure --model a.safetensors b.safetensors --backend compiled --device cuda",
+            "moonshine measure --blocks --machine workstation",
         ),
         _how_to_measure,
         "Networks that are not trained yet are measured untrained. All networks run in turn. The times of all rows are "
         "written to results/<experiment>/latency/<machine>.json, which `moonshine report` reads; those of named rows "
-        "only with --machine.",
+        "only with --machine. --blocks writes results/<experiment>/block-latency/<machine>.json, which searches with a "
+        "budget of latency read.",
     ),
 )

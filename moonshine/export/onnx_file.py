@@ -2,8 +2,9 @@
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,19 @@ def export_onnx(
     return difference
 
 
-def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, Any], explanation: str) -> bytes:
+def to_onnx(
+    network: nn.Module,
+    examples: torch.Tensor,
+    metadata: Mapping[str, Any],
+    explanation: str,
+    *,
+    outputs: Sequence[str] = ("logits",),
+    sizes: Mapping[int, torch.export.Dim] = MappingProxyType({}),
+) -> bytes:
+    """The network as ONNX, from `images` to its `outputs`, with a batch of any size.
+
+    `sizes` are other axes of the images, by index, that may be of any size as well.
+    """
     import onnx  # not needed just to import all names of moonshine
 
     two = examples if len(examples) > 1 else examples.expand(2, -1, -1, -1)  # a batch of one would fix the size
@@ -56,8 +69,8 @@ def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, A
         dynamo=True,
         verbose=False,
         input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        output_names=list(outputs),
+        dynamic_shapes=({0: torch.export.Dim("batch"), **sizes},),
     )
     assert program is not None
     proto = program.model_proto
@@ -71,27 +84,42 @@ def to_onnx(network: nn.Module, examples: torch.Tensor, metadata: Mapping[str, A
 
 
 def check_onnx(exported: bytes, network: nn.Module, images: torch.Tensor, path: Path) -> float:
-    """The largest difference of a logit between onnxruntime and PyTorch, relative to the largest logit.
+    """`check_logits` of what onnxruntime computes."""
+    from moonshine.export.session import open_session
+
+    (found,) = open_session(exported).run(["logits"], {"images": images.numpy()})
+    return check_logits(found, network, images, path)
+
+
+def check_logits(found: np.ndarray, network: nn.Module, images: torch.Tensor, path: Path) -> float:
+    """The largest difference of an exported network's logits from PyTorch's, relative to the largest logit.
 
     CheckpointError (exit code 8) if it is above TOLERANCE and above ROUNDING times PyTorch's own error, or if an
     image gets another class although its logits are further apart than that error explains.
     """
-    from moonshine.export.session import open_session
-
-    (found,) = open_session(exported).run(["logits"], {"images": images.numpy()})
     expected = logits_of(network, images, path).numpy()
-    scale = float(np.abs(expected).max()) or 1.0
-    difference = float(np.abs(found - expected).max()) / scale
-    rounding = ROUNDING * _rounding(network, images[:ROUNDED], expected[:ROUNDED], path) / scale
-    if not difference <= max(TOLERANCE, rounding):  # NaN as well
-        raise CheckpointError(
-            f"{path}: the exported network's logits differ from PyTorch's by {difference:.1e} of the largest, more "
-            f"than {max(TOLERANCE, rounding):.0e}; nothing was written"
-        )
+    rounding = _rounding(network, images[:ROUNDED], expected[:ROUNDED], path)
+    difference = require_close(found, expected, rounding, "logits", path)
     ours, theirs = expected.argmax(1)[:, None], found.argmax(1)[:, None]
     margins = np.take_along_axis(expected, ours, 1) - np.take_along_axis(expected, theirs, 1)
-    if (margins / scale > rounding).any():
+    if (margins > ROUNDING * rounding).any():
         raise CheckpointError(f"{path}: the exported network gives an image another class; nothing was written")
+    return difference
+
+
+def require_close(found: np.ndarray, expected: np.ndarray, rounding: float, what: str, path: Path) -> float:
+    """The largest difference of an output, relative to the largest value; `rounding` is PyTorch's own error.
+
+    CheckpointError (exit code 8) if it is above TOLERANCE and above ROUNDING times that error.
+    """
+    scale = float(np.abs(expected).max()) or 1.0
+    difference = float(np.abs(found - expected).max()) / scale
+    bound = max(TOLERANCE, ROUNDING * rounding / scale)
+    if not difference <= bound:  # NaN as well
+        raise CheckpointError(
+            f"{path}: the exported network's {what} differ from PyTorch's by {difference:.1e} of the largest, more "
+            f"than {bound:.0e}; nothing was written"
+        )
     return difference
 
 

@@ -78,8 +78,8 @@ def digits(project: Path) -> Path:
 @pytest.mark.parametrize(
     ("method", "parts"),
     [
-        ("kd", {"cross_entropy", "knowledge"}),
-        ("both", {"cross_entropy", "knowledge", "attention_2", "attention_3"}),
+        ("kd", {"cross_entropy", "kd"}),
+        ("both", {"cross_entropy", "kd", "attention_2", "attention_3"}),
     ],
 )
 def test_each_method_trains_and_its_parts_are_in_the_curve(project: Path, method: str, parts: set[str]) -> None:
