@@ -25,7 +25,7 @@ from moonshine.project import artefacts
 from moonshine.project.lock_file import DVC_LOCK, read_stages
 from moonshine.project.records import RunRecord
 from moonshine.project.rows import Row, parse_model
-from moonshine.runs.identity import identity_in_params
+from moonshine.runs.identity import identity_in_params, latencies_identity
 from moonshine.runtime.differences import differences
 from moonshine.runtime.files import sha256
 
@@ -216,6 +216,7 @@ def search_problem(params: Params, name: str) -> str | None:
         "search": params.search[name].model_dump(exclude_none=True),
         "network": params.search_architecture(name),
         "recipe": {"augmentation": augmentation, "threads": params.recipe.threads},
+        **latencies_identity(params, name),
     }
     changed = differences({part: content.get(part) for part in now}, now)
     return f"outdated ({'; '.join(changed)})" if changed else None
@@ -224,9 +225,20 @@ def search_problem(params: Params, name: str) -> str | None:
 def _search(params: Params, name: str) -> Iterator[Mismatch]:
     path, command = artefacts.search(params.experiment, name), f"moonshine search {name}"
     if problem := search_problem(params, name):
-        yield Mismatch(path, problem, command, of_params=True)
+        yield Mismatch(path, problem, command, of_params="latencies: " not in problem)
     elif content := _content(path):
         yield from _images(params.dataset.name, path, content, command, "train")
+
+
+def convs_found(content: dict[str, Any], candidate: int | None) -> list[str] | None:
+    """The convolutions of a candidate, or of the best one, in the content of a search's file; None if it has none."""
+    if candidate is None:
+        return content.get("convs")
+    try:
+        convs: str = content["candidates"][candidate][content["columns"].index("convs")]
+        return convs.split(" ")
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def check_found_convs(params: Params) -> None:
@@ -237,8 +249,9 @@ def check_found_convs(params: Params) -> None:
             continue
         path = artefacts.search(params.experiment, network.found_by)
         content = _content(path)
-        if content and content.get("convs") != network.convs:
-            cure = f"run `moonshine search {network.found_by} --adopt {name}`, or leave out found_by"
+        if content and convs_found(content, network.candidate) != network.convs:
+            option = "" if network.candidate is None else f" --candidate {network.candidate}"
+            cure = f"run `moonshine search {network.found_by} --adopt {name}{option}`, or leave out found_by"
             mistakes.append(f"networks.{name}.convs: not those that {path} has; {cure}")
     if mistakes:
         raise ParamsError("\n".join(mistakes))

@@ -17,7 +17,7 @@ def _keys(parser: argparse.ArgumentParser) -> None:
 def _check(options: argparse.Namespace) -> None:
     params = read(options)
     if options.keys:
-        from moonshine.checks.latency_folder import make_latency_folder
+        from moonshine.checks.input_folders import make_input_folders
         from moonshine.engines.live import require_no_snakemake_beside_dvc
         from moonshine.params.checked import mark_checked
         from moonshine.project.container_image import require_container_image_of_this_lock
@@ -25,7 +25,7 @@ def _check(options: argparse.Namespace) -> None:
         require_no_snakemake_beside_dvc()
         require_container_image_of_this_lock()  # before DVC deletes what another stage has made
         require_own_folders()
-        make_latency_folder(params.experiment)
+        make_input_folders(params)
         mark_checked()
         return
     from moonshine.checks.data import check_images

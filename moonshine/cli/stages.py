@@ -10,6 +10,7 @@ from moonshine.cli.command import (
     check_data,
     check_models,
     costs_of,
+    integer,
     read,
     require_row,
     start,
@@ -190,23 +191,35 @@ def _name_of_search(parser: argparse.ArgumentParser) -> None:
         metavar="NETWORK",
         help="do not search, but write the convolutions that were found to networks.NETWORK of params.yaml",
     )
+    parser.add_argument(
+        "--candidate",
+        metavar="K",
+        type=integer,
+        help="with --adopt: those of candidate K, instead of those of the best one",
+    )
 
 
 def _search(options: argparse.Namespace) -> None:
     params, name = read(options), options.name
     if name not in params.search:
         raise ParamsError(f'unknown search "{name}"{suggest(name, params.search)}')
+    if options.candidate is not None and not options.adopt:
+        raise ParamsError("--candidate: for --adopt NETWORK, which is missing")
     if options.adopt:
         from moonshine.commands.adopt_convs import adopt_convs
 
-        adopt_convs(options.params, params, name, options.adopt)
+        adopt_convs(options.params, params, name, options.adopt, options.candidate)
         return
     start(f"{params.experiment}/search/{name}")
+    from moonshine.checks.input_folders import make_input_folders
     from moonshine.stages.search import search
 
     check_data(params)
-    with unchanged(options, "search", [artefacts.manifest(params.dataset.name)], search=name):
+    machine = params.search[name].machine
+    tables = [] if machine is None else [artefacts.block_latency(params.experiment, machine)]
+    with unchanged(options, "search", [artefacts.manifest(params.dataset.name), *tables], search=name):
         search(params, name)
+    make_input_folders(params)
 
 
 def _attention_maps(options: argparse.Namespace) -> None:
@@ -232,7 +245,7 @@ def _partial(parser: argparse.ArgumentParser) -> None:
 def _report(options: argparse.Namespace) -> None:
     params = read(options)
     start(f"{params.experiment}/report")
-    from moonshine.checks.latency_folder import make_latency_folder
+    from moonshine.checks.input_folders import make_input_folders
     from moonshine.checks.made_for import require_results
     from moonshine.engines.leftovers import set_aside_leftovers
     from moonshine.stages.report import report
@@ -245,8 +258,9 @@ def _report(options: argparse.Namespace) -> None:
     metrics += [artefacts.int8_metrics(experiment, row) for row in params.quantised_rows]
     maps = artefacts.attention_maps(experiment).glob("*")
     latencies = artefacts.latency_folder(experiment).glob("*.json")
-    make_latency_folder(experiment)
-    with unchanged(options, "report", [*curves, *metrics, *confusions, *comparison, *maps, *latencies]):
+    searches = [artefacts.search(experiment, name) for name in params.search]
+    make_input_folders(params)
+    with unchanged(options, "report", [*curves, *metrics, *confusions, *comparison, *maps, *latencies, *searches]):
         require_results(params, options.params)
         set_aside_leftovers(params)
         report(params, costs_of(params) if options.partial else None)

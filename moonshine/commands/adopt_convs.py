@@ -1,4 +1,4 @@
-"""`moonshine search NAME --adopt NETWORK`: write what a search has found into params.yaml."""
+"""`moonshine search NAME --adopt NETWORK [--candidate K]`: write what a search has found into params.yaml."""
 
 import copy
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from moonshine.checks.made_for import search_problem
+from moonshine.checks.made_for import convs_found, search_problem
 from moonshine.errors import DataError, ParamsError
 from moonshine.params import Params
 from moonshine.params.full_text import with_value
@@ -17,27 +17,34 @@ from moonshine.runtime.files import write_text
 from moonshine.runtime.progress import say
 
 
-def adopt_convs(path: Path, params: Params, search: str, network: str) -> None:
-    """Set `convs` and `found_by` of networks.<network> in the params file `path`; the network is added if it is new.
+def adopt_convs(path: Path, params: Params, search: str, network: str, candidate: int | None = None) -> None:
+    """Set `convs`, `found_by` and `candidate` of networks.<network> in the params file `path`; a new one is added.
 
     Only a network with `convs` is changed, and everything else in the file stays to the letter. Raises DataError (exit
-    code 3) if nothing was found yet, or for other params, and ParamsError (2), with the file unchanged, if the network
-    is another one or the file's layout leaves no room.
+    code 3) if nothing was found yet, or for other params, and ParamsError (2), with the file unchanged, if there is no
+    such candidate, the network is another one, or the file's layout leaves no room. No `candidate` is the best one.
     """
     found = artefacts.search(params.experiment, search)
-    again = f"run `moonshine search {search}`"
+    again, settings = f"run `moonshine search {search}`", params.search[search]
+    if candidate is not None and not 0 <= candidate < settings.candidates:
+        raise ParamsError(
+            f"search.{search} has {settings.candidates:,} candidates, counted from 0; there is no candidate {candidate}"
+        )
     if problem := search_problem(params, search):
         raise DataError(f"{found}: {problem}; {again}")
     try:
-        convs = json.loads(found.read_text(encoding="utf-8"))["convs"]
+        convs = convs_found(json.loads(found.read_text(encoding="utf-8")), candidate)
     except FileNotFoundError:
         raise DataError(f"{found}: missing; {again}") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{found}: damaged ({error}); {again}") from None
-    settings = params.search[search]
+    if convs is None:
+        raise DataError(f"{found}: damaged (it lists no convolutions); {again}")
     architecture = settings.model_dump(include={"arch", "channels", "stem"}, exclude_none=True)
     entry: dict[str, Any] = {**architecture, "convs": convs, "found_by": search}
     there = params.networks.get(network)
+    if candidate is not None or (there and there.candidate is not None):
+        entry["candidate"] = candidate
     if there and there.model_dump(include={"arch", "channels", "stem"}, exclude_none=True) != architecture:
         raise ParamsError(f"networks.{network}: has another architecture than search.{search}; choose another name")
     if there and there.convs is None:
@@ -47,7 +54,7 @@ def adopt_convs(path: Path, params: Params, search: str, network: str) -> None:
     text = path.read_text(encoding="utf-8")
     try:
         if there:
-            for key in ("convs", "found_by"):
+            for key in [key for key in ("convs", "found_by", "candidate") if key in entry]:
                 text = with_value(text, ("networks", network), key, entry[key])
         else:
             text = with_value(text, ("networks",), network, entry)
@@ -59,4 +66,5 @@ def adopt_convs(path: Path, params: Params, search: str, network: str) -> None:
         raise ParamsError(f"{path}: its layout leaves no room; write it there by hand: {network}: {by_hand}")
     check_content(path, content)
     write_text(path, text)
-    say(f"{path}: networks.{network} has what search {search} found: {' '.join(convs)}")
+    what = f"what search {search} found" if candidate is None else f"candidate {candidate} of search {search}"
+    say(f"{path}: networks.{network} has {what}: {' '.join(convs)}")

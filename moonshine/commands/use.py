@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from moonshine.checks.latency_folder import make_latency_folder
+from moonshine.checks.input_folders import make_input_folders
 from moonshine.errors import ParamsError
 from moonshine.params.full_text import full_text
 from moonshine.params.read import check_content
@@ -35,7 +35,7 @@ def use(name: str, target: Path) -> None:
     _require_kept_elsewhere(target)
     write_text(target, text)
     write_text(WRITTEN, sha256(target))
-    make_latency_folder(params.experiment)
+    make_input_folders(params)
     defaults = f"; {len(filled)} keys filled in and marked as default" if filled else ""
     say(f"{target}: now {path}, {len(params.rows)} rows, seeds {params.seeds}{defaults}")
 

@@ -75,13 +75,18 @@ def torch_threads(threads: int, compiled: bool) -> Iterator[None]:
 
 
 def interleaved(
-    runs: Mapping[Name, Run], warm_up: int, rounds: int, runs_per_round: int, after_each_turn: Callable[[int], None]
+    runs: Mapping[Name, Run],
+    warm_up: int,
+    rounds: int,
+    runs_per_round: int,
+    after_each_turn: Callable[[int], None],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Name, list[float]]:
     """Name -> milliseconds of each timed run.
 
     First each runs `warm_up` times untimed. In each round every one has its turn, of one untimed run, which evicts what
     the one before has left in caches, and `runs_per_round` timed ones; so whatever else slows the machine slows all of
-    them. `after_each_turn` gets the number of runs, and may stop it by raising.
+    them. `after_each_turn` gets the number of runs, and may stop it by raising; `clock` tells seconds.
     """
     for run in runs.values():
         for _ in range(warm_up):
@@ -92,8 +97,8 @@ def interleaved(
         for name, run in runs.items():
             run()
             for _ in range(runs_per_round):
-                start = time.perf_counter()
+                start = clock()
                 run()
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (clock() - start))
             after_each_turn(1 + runs_per_round)
     return times

@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
@@ -21,7 +22,7 @@ from torch import nn
 
 from moonshine import __version__
 from moonshine.checks.networks import check_networks
-from moonshine.deployment.backends import Run, interleaved, onnxruntime_run, torch_run, torch_threads
+from moonshine.deployment.backends import Name, Run, interleaved, onnxruntime_run, torch_run, torch_threads
 from moonshine.deployment.model import refuse_folder
 from moonshine.errors import CheckpointError, MachineError, ParamsError, first_line
 from moonshine.export.onnx_file import to_onnx
@@ -86,7 +87,7 @@ def measure(params: Params | None, rows: Sequence[Row], models: Sequence[Path], 
     Raises ParamsError (exit code 2) for settings that exclude each other, DataError (3) for a damaged model,
     MachineError (5) without the GPU that was asked for, CheckpointError (8) for a network that cannot be exported.
     """
-    _check(settings, models)
+    check_settings(settings, models)
     device = _device(settings.device)
     signals.install_handlers()
     candidates: list[Candidate] = []
@@ -96,9 +97,9 @@ def measure(params: Params | None, rows: Sequence[Row], models: Sequence[Path], 
         check_networks(params, names)
         candidates += [_of_experiment(params, name) for name in names]
     candidates += map(_of_file, models)
-    hardware = _hardware(device)
-    machine = settings.machine or _usual_name(hardware, settings)
-    _warn(hardware, settings)
+    hardware = hardware_of(device)
+    machine = settings.machine or usual_name(hardware, settings)
+    warn(hardware, settings)
     measured = _measured(candidates, settings, device)
     protocol = Protocol(
         backend=settings.backend,
@@ -124,7 +125,8 @@ def measure(params: Params | None, rows: Sequence[Row], models: Sequence[Path], 
         say(f"{path}: {len(measured)} networks; `moonshine report` shows them in columns and a figure that need them")
 
 
-def _check(settings: Settings, models: Sequence[Path]) -> None:
+def check_settings(settings: Settings, models: Sequence[Path] = ()) -> None:
+    """ParamsError (exit code 2) for settings that exclude each other, or that this machine cannot meet."""
     if settings.machine is not None and not MACHINE.fullmatch(settings.machine):
         raise ParamsError(f'--machine: "{settings.machine}" must be lower-case letters, digits, "-" and "_"')
     if settings.machine is not None and models:
@@ -170,7 +172,8 @@ def _shape(values: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _hardware(device: torch.device) -> Hardware:
+def hardware_of(device: torch.device) -> Hardware:
+    """This machine, as files of latencies describe it."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return Hardware(
         processor=processor(),
@@ -181,7 +184,7 @@ def _hardware(device: torch.device) -> Hardware:
     )
 
 
-def _usual_name(hardware: Hardware, settings: Settings) -> str:
+def usual_name(hardware: Hardware, settings: Settings) -> str:
     """The processor's model, and what is not as usual; never the host's name, because the file is published."""
     parts = [hardware.gpu or hardware.processor]
     parts += [settings.backend] if settings.backend != "onnxruntime" else []
@@ -189,7 +192,8 @@ def _usual_name(hardware: Hardware, settings: Settings) -> str:
     return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
 
-def _warn(hardware: Hardware, settings: Settings) -> None:
+def warn(hardware: Hardware, settings: Settings) -> None:
+    """Say what makes times on this machine worth less."""
     if settings.int8 and not set(hardware.instruction_sets) & set(INT8_DOT_PRODUCTS):
         say(
             f"warning: {hardware.processor} has none of {', '.join(INT8_DOT_PRODUCTS)}: int8 may be slower than "
@@ -253,7 +257,7 @@ def _in_onnxruntime(candidates: Sequence[Candidate], settings: Settings) -> tupl
     times: Times = {}
     for threads in settings.threads:
         runs = {key: onnxruntime_run(file, images[key[0]], threads) for key, file in exported.items()}
-        times[threads] = _timed(runs, settings, f"measuring, {threads} threads" if threads > 1 else "measuring")
+        times[threads] = timed(runs, settings, f"measuring, {threads} threads" if threads > 1 else "measuring")
     peaks = {}
     for key, file in tracked(exported.items(), "peak memory", len(exported), "networks"):
         signals.poll()
@@ -272,7 +276,7 @@ def _in_torch(
             for each in candidates:
                 images = _random_images(each, settings.batch)
                 runs[each.name, _FLOAT32] = torch_run(each.network, images, device, compiled)
-            times[threads] = _timed(runs, settings, f"measuring, {threads} threads" if threads > 1 else "measuring")
+            times[threads] = timed(runs, settings, f"measuring, {threads} threads" if threads > 1 else "measuring")
             if device.type == "cuda":
                 for key, run in runs.items():
                     torch.cuda.reset_peak_memory_stats(device)
@@ -285,7 +289,10 @@ def _in_torch(
 _FLOAT32: Precision = "float32"
 
 
-def _timed(runs: dict[Key, Run], settings: Settings, title: str) -> dict[Key, list[float]]:
+def timed(
+    runs: Mapping[Name, Run], settings: Settings, title: str, clock: Callable[[], float] = time.perf_counter
+) -> dict[Name, list[float]]:
+    """Name -> milliseconds of each timed run, by `clock`, which tells seconds; a signal ends it."""
     each = settings.warm_up + settings.rounds * (1 + settings.runs_per_round)
     with Progress(title, len(runs) * each, unit="runs") as progress:
 
@@ -293,7 +300,7 @@ def _timed(runs: dict[Key, Run], settings: Settings, title: str) -> dict[Key, li
             signals.poll("nothing is written, run the same command again")
             progress.update(count)
 
-        return interleaved(runs, settings.warm_up, settings.rounds, settings.runs_per_round, after_each_turn)
+        return interleaved(runs, settings.warm_up, settings.rounds, settings.runs_per_round, after_each_turn, clock)
 
 
 def _random_images(candidate: Candidate, count: int) -> np.ndarray:

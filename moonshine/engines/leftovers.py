@@ -31,10 +31,11 @@ def set_aside_leftovers(params: Params) -> None:
     for path in (path for path in leftovers if path not in tracked):
         with contextlib.suppress(FileNotFoundError):  # another stage moved it first
             set_aside(path)
-            say(f"{path}: of no seed or row of params.yaml, now in {ASIDE}")
+            say(f"{path}: of no seed, row or search of params.yaml, now in {ASIDE}")
     if tracked:
         names = " ".join(map(str, sorted(tracked)))
-        say(f"of no seed or row of params.yaml, but in git, and part of what the report depends on: `git rm {names}`")
+        what = "of no seed, row or search of params.yaml, but in git, and part of what the report depends on"
+        say(f"{what}: `git rm {names}`")
 
 
 def set_aside(path: Path) -> None:
@@ -65,6 +66,8 @@ def _leftovers(params: Params) -> Iterator[Path]:
         yield from _files(artefacts.model(experiment, row, 0).parent) - models
     curves = {artefacts.curve(experiment, row, seed) for row in params.seeded_rows for seed in params.seeds}
     yield from _files(artefacts.all_curves(experiment)) - curves
+    searches = {artefacts.search(experiment, name) for name in params.search}
+    yield from {*artefacts.all_searches(experiment).glob("*.json")} - searches
     evaluated = [(row, seed) for row in params.evaluated_rows for seed in params.seeds_of(row)]
     predictions = {artefacts.predictions(experiment, row, seed) for row, seed in evaluated}
     yield from _files(artefacts.all_predictions(experiment)) - predictions

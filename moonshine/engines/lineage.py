@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moonshine.checks.data import data_problem
-from moonshine.checks.made_for import locked_stages, model_problem
+from moonshine.checks.made_for import convs_found, locked_stages, model_problem
 from moonshine.engines.dvc_project import open_project, outputs
 from moonshine.engines.edits import only_layout_changed
 from moonshine.errors import DataError, ParamsError
@@ -148,9 +148,11 @@ class _Chain:
         """What found the convolutions of a network."""
         path = artefacts.search(self._params.experiment, search)
         content = _read(path)
-        print(f"{'  ' * depth}{path}: candidate {content['candidate']} of {len(content['candidates'])}")
-        same = content["convs"] == self._params.networks[network].convs
-        self._link(depth + 1, f"found the convolutions of networks.{network}", same)
+        settings = self._params.networks[network]
+        candidate = content["candidate"] if settings.candidate is None else settings.candidate
+        print(f"{'  ' * depth}{path}: candidate {candidate} of {len(content['candidates'])}")
+        same = convs_found(content, settings.candidate) == settings.convs
+        self._link(depth + 1, f"has the convolutions of networks.{network}", same)
         self._made_by_its_stage(depth + 1, path)
 
     def data(self) -> None:

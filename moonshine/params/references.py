@@ -151,6 +151,9 @@ def _found(params: Params) -> Iterator[str]:
         key = f"networks.{name}.found_by"
         yield from _unknown(key, [network.found_by], "search", params.search)
         if search := params.search.get(network.found_by):
+            candidate, candidates = network.candidate, search.candidates
+            if candidate is not None and candidate >= candidates:
+                yield f"networks.{name}.candidate: {candidate}, but {network.found_by} has {candidates:,}, from 0"
             for part in ("arch", "channels", "stem"):
                 given, searched = getattr(network, part), getattr(search, part)
                 if given != searched:

@@ -114,9 +114,22 @@ def latency(experiment: str, machine: str) -> Path:
     return latency_folder(experiment) / f"{machine}.json"
 
 
+def block_latency_folder(experiment: str) -> Path:
+    """What people have measured of single blocks and committed: an input of searches, which no stage writes."""
+    return results_folder(experiment) / "block-latency"
+
+
+def block_latency(experiment: str, machine: str) -> Path:
+    return block_latency_folder(experiment) / f"{machine}.json"
+
+
+def all_searches(experiment: str) -> Path:
+    return results_folder(experiment) / "search"
+
+
 def search(experiment: str, name: str) -> Path:
     """What a search for convolutions has found."""
-    return results_folder(experiment) / "search" / f"{name}.json"
+    return all_searches(experiment) / f"{name}.json"
 
 
 def search_runs(experiment: str, name: str) -> Path:

@@ -15,6 +15,8 @@ from moonshine.report.methods import TITLE as MINIMISED
 from moonshine.report.methods import objectives
 from moonshine.report.protocol import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
+from moonshine.report.searches import HEADINGS, TEXTS, caption
+from moonshine.report.searches import TITLE as SEARCHES
 from moonshine.report.tables import Cell, int8_notes, measured_notes, table_columns
 
 INTERACTIVE = "[report.html](report.html) has the same with sortable tables and interactive figures, in one file."
@@ -29,6 +31,9 @@ def markdown_page(params: Params, rows: dict[str, ResultRow], measured: Measured
         lines = [[escape(key), words] for key, words in told]
         blocks += [f"## {MINIMISED}", _aligned(lines, ["Method", "Objective"], texts=2)]
     blocks += ["## Reading the differences", explanation(params, rows, escape)]
+    if measured.searches:
+        found = [[*map(escape, search.line)] for search in measured.searches]
+        blocks += [f"## {SEARCHES}", caption(measured.searches), _aligned(found, HEADINGS, TEXTS)]
     drawn = {name: _figure(name, measured) for name in drawable(measured)}
     of_classes = drawn.pop(CONFUSION, [])
     for figure in drawn.values():

@@ -15,6 +15,7 @@ from moonshine.project.records import Int8Metrics, Metrics
 from moonshine.project.rows import Row, Stage
 from moonshine.report.image_by_image import ERRORS, Error, Fidelity, ImageByImage, read_image_by_image, require_fit
 from moonshine.report.latency import Latency, latencies, read_latency_files
+from moonshine.report.searches import potentials, read_searches
 
 Measure = Literal[Error, "loss", "balanced_error"]
 Count = Literal["parameters", "learnable", "macs", "activations"]
@@ -52,6 +53,8 @@ class ResultRow:
     """Metrics of the int8 networks, or None if they have not been measured."""
     latencies: dict[str, Latency] = field(default_factory=dict)
     """Machine -> what the network takes there."""
+    potentials: dict[str, float] = field(default_factory=dict)
+    """Search -> the potential of the untrained network, if it was a candidate there."""
 
     @property
     def name(self) -> str:
@@ -121,15 +124,16 @@ class ResultRow:
 def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, ResultRow]:
     """Every evaluated row that params name, and no others that may be in the folder.
 
-    With `costs_of`, rows may be missing: they have no metrics, and the costs that it computes. Raises DataError (exit
-    code 3) for a row that is otherwise missing, a missing or non-finite number, missing seeds, a mean that is not that
-    of its seeds, rows that were measured on different images, or a file of latencies of another format.
+    With `costs_of`, rows and searches may be missing: rows have no metrics then, and the costs that it computes. Raises
+    DataError (exit code 3) for a row or search that is otherwise missing, a missing or non-finite number, missing
+    seeds, a mean that is not that of its seeds, rows that were measured on different images, or a file of latencies of
+    another format.
     """
     paths = {row: artefacts.metrics(params.experiment, row) for row in params.evaluated_rows}
     absent = [row for row, path in paths.items() if costs_of and not path.exists()]
     computed = costs_of(list(dict.fromkeys(row.network for row in absent))) if costs_of and absent else {}
     compared = read_image_by_image(params)
-    files = read_latency_files(params)
+    files, searches = read_latency_files(params), read_searches(params, partial=costs_of is not None)
     rows = {}
     for row, path in paths.items():
         metrics = None if row in absent else _checked(params, row, path, "evaluate", _contents)
@@ -148,6 +152,7 @@ def read_rows(params: Params, costs_of: CostsOf | None = None) -> dict[str, Resu
             is_quantised,
             int8,
             latencies(params, files, row),
+            potentials(params, searches, row),
         )
     checked: list[Metrics | Int8Metrics | None] = [file for each in rows.values() for file in (each.metrics, each.int8)]
     protocols = {(file["dataset"]["sha256"], file["n"]) for file in checked if file}

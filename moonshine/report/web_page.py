@@ -24,6 +24,8 @@ from moonshine.report.methods import TITLE as MINIMISED
 from moonshine.report.methods import objectives
 from moonshine.report.protocol import explanation, notice, protocol, sources
 from moonshine.report.rows import ResultRow
+from moonshine.report.searches import HEADINGS, SearchResult, caption
+from moonshine.report.searches import TITLE as SEARCHES
 from moonshine.report.tables import NOT_RUN, int8_notes, measured_notes, short_count, table_columns
 
 VEGA = "window.vegaEmbed = vegaEmbed;"
@@ -42,6 +44,7 @@ def web_page(params: Params, rows: dict[str, ResultRow], measured: Measured, att
         explanation=explanation(params, rows),
         cards=_cards(params, rows, measured),
         tables=[_table(table, rows) for table in params.tables],
+        searches=_searches(measured.searches) if measured.searches else None,
         figures=[
             {"name": name, "title": FIGURES[name].title, "caption": FIGURES[name].said(measured)}
             for name in charts["figures"]
@@ -129,6 +132,11 @@ def _classes(measured: Measured, errors: ClassErrors) -> dict[str, Any]:
             "lines": list(errors.frequent_confusions),
         },
     }
+
+
+def _searches(searches: list[SearchResult]) -> dict[str, Any]:
+    lines = [search.line for search in searches]
+    return {"title": SEARCHES, "caption": caption(searches), "headings": HEADINGS, "lines": lines}
 
 
 def _maps(params: Params, attention: Attention) -> dict[str, Any]:

@@ -48,11 +48,26 @@ def search_identity(params: Params, name: str) -> dict[str, Any]:
     augmentation = params.recipe.augmentation
     manifest = read_manifest(artefacts.data_folder(params.dataset.name))
     return {
+        **latencies_identity(params, name),
         "search": params.search[name].model_dump(exclude_none=True),
         "network": params.search_architecture(name),
         "recipe": {"augmentation": augmentation.model_dump(), "threads": params.recipe.threads},
         **_data_and_code(params, "search", augmentation, manifest),
     }
+
+
+def latencies_identity(params: Params, name: str) -> dict[str, Any]:
+    """The sha256 of the file with the latencies that a search goes by.
+
+    Nothing for searches with another budget, and without the file, which a search refuses.
+    """
+    machine = params.search[name].machine
+    if machine is None:
+        return {}
+    try:
+        return {"latencies": sha256(artefacts.block_latency(params.experiment, machine))}
+    except OSError:
+        return {}
 
 
 def _data_and_code(params: Params, stage: str, augmentation: Augmentation, manifest: Manifest) -> dict[str, Any]:

@@ -14,8 +14,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
         if isinstance(before, dict) and isinstance(after, dict):
             found += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            changed = "changed" if key in ("data", "teacher") or prefix == "code." else f"{before} -> {after}"
-            found.append(f"{prefix}{key}: {changed}")
+            is_hash = key in ("data", "teacher", "latencies") or prefix == "code."
+            found.append(f"{prefix}{key}: {'changed' if is_hash else f'{before} -> {after}'}")
     return found
 
 

@@ -6,22 +6,24 @@ from typing import Any
 
 import torch
 
-from moonshine.search.sampling import COSTS, CostTable
+from moonshine.search.sampling import LATENCY, NANOSECONDS, CostTable
 
 BEST = 10
-"""Candidates that are listed with their convolutions; those of the others follow from the seed."""
+"""Candidates that are listed once more, the best first."""
 
 
 def found(
     criterion: str, table: CostTable, choices: torch.Tensor, draws: int, potentials: Sequence[float] | None
 ) -> dict[str, Any]:
-    """The best candidate, the best few, and the number, potential and costs of each, as plain values.
+    """The best candidate, the best few, and the number, potential, costs and convolutions of each, as plain values.
 
-    `choices` is the sample, int64 (candidates, blocks). The criterion `fisher` takes the candidate with the largest
-    potential, `parameters` that with the most parameters, and `random` the first, which is a random one. Of equals, the
-    one drawn first is better.
+    `choices` is the sample, int64 (candidates, blocks); latencies are given in milliseconds. The criterion `fisher`
+    takes the candidate with the largest potential, `parameters` that with the most parameters, and `random` the first,
+    which is a random one. Of equals, the one drawn first is better.
     """
-    costs = {cost: table.totals(cost, choices).tolist() for cost in COSTS}
+    costs = {cost: table.totals(cost, choices).tolist() for cost in table.costs}
+    if LATENCY in costs:
+        costs[LATENCY] = [amount / NANOSECONDS for amount in costs[LATENCY]]
     scores = {"fisher": potentials, "parameters": costs["parameters"], "random": [0] * len(choices)}[criterion]
     assert scores is not None
     order = sorted(range(len(choices)), key=lambda candidate: (-scores[candidate], candidate))
@@ -30,9 +32,10 @@ def found(
         described = {"candidate": candidate, "convs": table.convs(choices[candidate].tolist())}
         if potentials is not None:
             described["potential"] = potentials[candidate]
-        return {**described, **{cost: costs[cost][candidate] for cost in COSTS}}
+        return {**described, **{cost: costs[cost][candidate] for cost in costs}}
 
-    columns = {"potential": potentials, **costs} if potentials is not None else costs
+    columns: dict[str, Sequence[Any]] = {"potential": potentials, **costs} if potentials is not None else {**costs}
+    columns["convs"] = [" ".join(table.convs(each)) for each in choices.tolist()]
     return {
         **about(order[0]),
         "draws": draws,

@@ -14,7 +14,11 @@ from moonshine.data.order import generator
 from moonshine.errors import ParamsError
 
 COSTS = ("parameters", "macs", "activations")
-"""What a budget may be for. `parameters` are the trainable ones, without batch norm's statistics, as in the paper."""
+"""What every table has. `parameters` are the trainable ones, without batch norm's statistics, as in the paper."""
+LATENCY = "latency"
+"""One more cost of tables to which measured latencies were added, in whole nanoseconds, so that sums are exact."""
+NANOSECONDS = 1_000_000
+"""In a millisecond, the unit of params.yaml, files and messages."""
 CHUNK = 1 << 15
 """Networks drawn at once; part of the definition of the sample."""
 MOST_MISSES = 1 << 22
@@ -30,6 +34,11 @@ class CostTable:
     """Cost -> that of everything outside the blocks."""
     of_blocks: dict[str, torch.Tensor]
     """Cost -> that of each block with each convolution of the pool, int64 (blocks, pool)."""
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self.of_blocks)
 
     @property
     def blocks(self) -> int:
@@ -64,16 +73,22 @@ class Budget:
         return math.floor(self.amount - margin) + 1, math.ceil(self.amount + margin) - 1
 
     def __str__(self) -> str:
-        return f"{self.amount:,} within {100 * self.tolerance:g} %"
+        return f"{in_words(self.cost, self.amount)} within {100 * self.tolerance:g} %"
+
+
+def in_words(cost: str, amount: int) -> str:
+    """An amount with its unit, for a message."""
+    return f"{amount / NANOSECONDS:.4g} ms" if cost == LATENCY else f"{amount:,}"
 
 
 def require_attainable(table: CostTable, budget: Budget, key: str) -> None:
     """ParamsError (exit code 2) for a budget that no network of the table meets; `key` is the search's."""
     (least, most), (low, high) = table.range(budget.cost), budget.bounds
     if most < low or least > high:
+        attainable = f"from {in_words(budget.cost, least)} to {in_words(budget.cost, most)}"
         raise ParamsError(
-            f"{key}.{budget.cost}: {budget}, but with this pool networks have from {least:,} to {most:,}; choose an "
-            "amount between these"
+            f"{key}.{budget.cost}: {budget}, but with this pool networks have {attainable}; choose an amount between "
+            "these"
         )
 
 

@@ -16,6 +16,7 @@ from moonshine.report.index import FILE as HEADLINE
 from moonshine.report.index import index_page
 from moonshine.report.page import markdown_page
 from moonshine.report.rows import CostsOf, ResultRow, read_rows
+from moonshine.report.searches import read_searches
 from moonshine.report.tables import table_csv
 from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
@@ -28,7 +29,8 @@ def report(params: Params, costs_of: CostsOf | None = None) -> None:
     """Write the page that a reviewer reads; the same metrics and params give the same bytes.
 
     With `costs_of` it is written even if rows have not run, which the page notes. Raises DataError (exit code 3) if
-    metrics, curves or attention maps are missing or damaged, Interrupted for a stop before anything is written.
+    metrics, curves, attention maps or what a search has found are missing or damaged, Interrupted for a stop before
+    anything is written.
     """
     partial = costs_of is not None
     rows = read_rows(params, costs_of)
@@ -67,6 +69,7 @@ def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Meas
         teacher_seed=None if seed is None else str(seed),
         lr_steps=steps[0] if steps and steps.count(steps[0]) == len(steps) else [],
         class_errors=read_class_errors(params, rows),
+        searches=read_searches(params, partial),
     )
 
 

@@ -5,6 +5,7 @@ from moonshine.images.store import read_manifest
 from moonshine.models.arithmetic import make_deterministic
 from moonshine.params import Params
 from moonshine.project import artefacts
+from moonshine.runs.identity import latencies_identity
 from moonshine.runs.search_folder import open_search
 from moonshine.runtime import signals
 from moonshine.runtime.device import choose_device
@@ -13,7 +14,7 @@ from moonshine.runtime.progress import say
 from moonshine.search.network import CandidateNetwork
 from moonshine.search.ranking import Ranking, first_batch
 from moonshine.search.result import as_text, found
-from moonshine.search.sampling import sample
+from moonshine.search.sampling import LATENCY, sample
 from moonshine.search.space import budget_of, search_space
 
 
@@ -21,7 +22,8 @@ def search(params: Params, name: str) -> None:
     """Write results/<experiment>/search/<name>.json: the best candidate by the search's criterion, and all of them.
 
     The file also says what it was made for, which `checks.made_for` compares. Raises ParamsError (exit code 2) for a
-    budget that cannot be met and Interrupted, once the potentials so far are saved, if it is stopped.
+    budget that cannot be met, DataError (3) for a budget of latency without latencies, and Interrupted, once the
+    potentials so far are saved, if it is stopped.
     """
     settings, recipe, title = params.search[name], params.recipe, f"search {name}"
     make_deterministic(recipe.threads)
@@ -48,6 +50,7 @@ def search(params: Params, name: str) -> None:
         potentials = ranking.potentials
     result = found(settings.criterion, table, choices, draws, potentials)
     made_for = {
+        **latencies_identity(params, name),
         "search": settings.model_dump(exclude_none=True),
         "network": params.search_architecture(name),
         "pool": [*table.pool],
@@ -61,7 +64,8 @@ def search(params: Params, name: str) -> None:
     path = artefacts.search(params.experiment, name)
     write_text(path, as_text({**made_for, **result}))
     potential = "" if potentials is None else f", Fisher potential {result['potential']:.6g}"
+    latency = f", {result[LATENCY]:.4g} ms" if LATENCY in result else ""
     say(
         f"{path}: candidate {result['candidate']:,}{potential}, {result['parameters']:,} parameters, "
-        f"{result['macs']:,} MACs, {result['activations']:,} activations: {' '.join(result['convs'])}"
+        f"{result['macs']:,} MACs, {result['activations']:,} activations{latency}: {' '.join(result['convs'])}"
     )

@@ -4,8 +4,11 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+import yaml
+
 from benchmarks.separate_project import ROOT, write_params
-from moonshine.checks.latency_folder import TEXT
+from moonshine.checks.input_folders import TEXTS, TEXTS_WITH_SEARCHES
 from tests.support.project import ANOTHER_OWNER, copy_project, run_moonshine, toy_params
 
 
@@ -16,13 +19,22 @@ def test_an_experiment_is_put_in_place_to_the_letter(tmp_path: Path) -> None:
     text = (ROOT / "experiments/fashion-mnist.yaml").read_text()
     assert (tmp_path / "params.yaml").read_text() == text
     assert "now experiments/fashion-mnist.yaml, 7 rows" in result.stderr
-    committed = "results/fashion-mnist/latency/README.md"  # DVC needs the folder, and git keeps no empty ones
-    assert (tmp_path / committed).read_bytes() == (ROOT / committed).read_bytes()
+    for name in TEXTS:  # DVC needs these folders, and git keeps no empty ones
+        committed = f"results/fashion-mnist/{name}/README.md"
+        assert (tmp_path / committed).read_bytes() == (ROOT / committed).read_bytes()
 
 
-def test_every_experiment_has_the_folder_of_latencies_in_git() -> None:
-    texts = {(ROOT / f"results/{path.stem}/latency/README.md").read_text() for path in ROOT.glob("experiments/*.yaml")}
-    assert texts == {TEXT}
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_experiment_has_the_folders_of_inputs_in_git(name: str) -> None:
+    texts = {(ROOT / f"results/{path.stem}/{name}/README.md").read_text() for path in ROOT.glob("experiments/*.yaml")}
+    assert texts == {TEXTS[name]}
+
+
+def test_every_experiment_with_searches_has_the_folder_of_blocks_in_git() -> None:
+    searching = [path for path in ROOT.glob("experiments/*.yaml") if yaml.safe_load(path.read_text()).get("search")]
+    assert searching
+    texts = {(ROOT / f"results/{path.stem}/block-latency/README.md").read_text() for path in searching}
+    assert texts == {TEXTS_WITH_SEARCHES["block-latency"]}
 
 
 def test_the_experiment_in_place_is_one_of_them_so_that_it_can_be_put_back() -> None:

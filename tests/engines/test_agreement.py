@@ -83,7 +83,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], set[str]]] = {
         params_change(quantise={"train/teacher": {"images": 64, "per_tensor": False, "reduce_range": False}}),
         {"quantise@toy-train/teacher", REPORT},
     ),
-    "a search added": (params_change(search={"small": SEARCH}), {"search@toy-small"}),
+    "a search added": (params_change(search={"small": SEARCH}), {"search@toy-small", REPORT}),
     "a title": (params_change(titles={"train/teacher": "The teacher"}), {MAPS, REPORT}),
     "the data set": (params_change(dataset__validation=500), ALL),
     "`machine.checkpoint_seconds`": (params_change(machine={"checkpoint_seconds": 7.0}), set()),

@@ -8,7 +8,8 @@ import yaml
 from dvc.repo import Repo
 
 from benchmarks.separate_project import ROOT, load_params_dict
-from moonshine.project.artefacts import PARAMS_CHECKED, latency_folder
+from moonshine.checks.input_folders import TEXTS
+from moonshine.project.artefacts import PARAMS_CHECKED
 from moonshine.project.graph import CHECK, CODE, PARAMS, SOURCES
 from tests.support.project import copy_project, run, run_moonshine, toy_params
 from tests.support.small_search import SEARCH
@@ -93,23 +94,28 @@ def test_both_engines_quantise_the_same_rows(tmp_path: Path) -> None:
     assert {f"python -m moonshine quantise {row}" for row in (*params["quantise"], "fetch/student")} <= commands
 
 
-def test_both_engines_search_by_themselves_and_nothing_waits_for_it(tmp_path: Path) -> None:
+def test_both_engines_search_and_only_the_report_waits_for_it(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project", {**toy_params(), "search": {"one": SEARCH, "two": SEARCH}})
     require_the_same_graph(project)
     graph = dvc_graph(project)
     found = {f"results/toy/search/{name}.json" for name in ("one", "two")}
     assert {path for outputs, (kind, _, _) in graph.items() for path in outputs if kind == "search"} == found
-    assert not any(found & inputs for _, inputs, _ in graph.values())
+    waiting = {kind for kind, inputs, _ in graph.values() if "results/toy/search" in inputs or found & inputs}
+    assert waiting == {"report"}
 
 
 def require_the_same_graph(project: Path) -> None:
     of_dvc, of_snakemake = dvc_graph(project), snakemake_graph(project)
     assert len(of_dvc) > 5
     assert of_dvc.keys() == of_snakemake.keys()
-    latency = str(latency_folder(load_params_dict(project / "params.yaml")["experiment"]))
+    params = load_params_dict(project / "params.yaml")
+    results = f"results/{params['experiment']}"
+    empty = {"report": {f"{results}/latency"}, "search": {f"{results}/block-latency"}}
+    if not params.get("search"):
+        empty["report"].add(f"{results}/search")
     for outputs, (stage, declared, command) in of_dvc.items():
-        inputs = declared - {latency}  # a folder in which Snakemake has no file to depend on yet
-        assert (latency in declared) == (stage == "report")
+        inputs = declared - set().union(*empty.values())  # folders in which Snakemake has no file to depend on yet
+        assert declared - inputs == empty.get(stage, set())
         rule, files, shell = of_snakemake[outputs]
         folders = {path for path in inputs if not Path(path).suffix}
         assert (stage, inputs, command) == (rule, as_folders(files, folders), shell)
@@ -129,10 +135,11 @@ def test_a_fresh_clone_plans_every_job_although_results_are_in_git(tmp_path: Pat
     }
 
 
-def test_dvc_does_without_measured_latencies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", TEXTS)
+def test_dvc_does_without_measured_latencies_and_searches(name: str, tmp_path: Path) -> None:
     """`dvc status` names the missing folder, and DVC's first stage makes it before the report needs it."""
     project = copy_project(tmp_path / "project", toy_params())
-    missing = re.compile(r"deleted: +results/toy/latency$", re.MULTILINE)
+    missing = re.compile(rf"deleted: +results/toy/{name}$", re.MULTILINE)
     assert missing.search(run("dvc", "status", "report@toy", cwd=project).stdout)
     run_moonshine("check", "--keys", cwd=project)
     assert not missing.search(run("dvc", "status", "report@toy", cwd=project).stdout)

@@ -25,12 +25,12 @@ def found(project: Path, name: str = "small") -> dict[str, Any]:
 
 def test_the_candidate_with_the_largest_potential_is_found(prepared: Path) -> None:
     content = found(prepared)
-    assert content["columns"] == ["candidate", "potential", "parameters", "macs", "activations"]
+    assert content["columns"] == ["candidate", "potential", "parameters", "macs", "activations", "convs"]
     rows = [dict(zip(content["columns"], row)) for row in content["candidates"]]
     assert [row["candidate"] for row in rows] == [*range(6)]
     assert all(3600 < row["parameters"] < 4400 for row in rows)
     best = max(rows, key=lambda row: row["potential"])
-    assert {key: content[key] for key in best} == best
+    assert {**{key: content[key] for key in best}, "convs": " ".join(content["convs"])} == best
     assert content["best"][0] == {**best, "convs": content["convs"]}
     assert [each["potential"] for each in content["best"]] == sorted((row["potential"] for row in rows), reverse=True)
     assert set(content["convs"]) <= set(POOL)
@@ -113,11 +113,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no budget": (
         {"parameters": None},
-        "search.small: needs exactly one of parameters, macs, activations, found none",
+        "search.small: needs exactly one of parameters, macs, activations, latency, found none",
     ),
     "two budgets": (
         {"macs": 10},
-        "search.small: needs exactly one of parameters, macs, activations, found parameters, macs",
+        "search.small: needs exactly one of parameters, macs, activations, latency, found parameters, macs",
     ),
     "other blocks": (
         {"arch": "resnet50"},
@@ -196,6 +196,54 @@ def test_what_was_found_is_adopted_and_all_else_stays_to_the_letter(prepared: Pa
     assert other["convs"] != convs
 
 
+def test_any_candidate_is_adopted_by_its_number(prepared: Path) -> None:
+    with_comments(prepared)
+    convs = [row[-1].split() for row in found(prepared)["candidates"]]
+    for candidate in (4, 1):
+        result = command(prepared, *SMALL, "--adopt", "mixed", "--candidate", str(candidate))
+        assert result.code == 0, result.output
+        assert (
+            f"networks.mixed has candidate {candidate} of search small: {' '.join(convs[candidate])}\n" in result.output
+        )
+        network = yaml.safe_load((prepared / "params.yaml").read_text())["networks"]["mixed"]
+        assert (network["convs"], network["found_by"], network["candidate"]) == (convs[candidate], "small", candidate)
+        assert command(prepared, "check").code == 0
+    assert command(prepared, *SMALL, "--adopt", "mixed").code == 0
+    network = yaml.safe_load((prepared / "params.yaml").read_text())["networks"]["mixed"]
+    assert (network["convs"], network["candidate"]) == (found(prepared)["convs"], None)
+
+
+def test_a_candidate_that_is_not_there_is_refused(prepared: Path) -> None:
+    found(prepared)
+    before = (prepared / "params.yaml").read_bytes()
+    for option in ("6", "-1"):
+        result = command(prepared, *SMALL, "--adopt", "mixed", "--candidate", option)
+        assert (result.code, result.output) == (
+            2,
+            f"error: search.small has 6 candidates, counted from 0; there is no candidate {option}\n",
+        )
+    alone = command(prepared, *SMALL, "--candidate", "1")
+    assert (alone.code, alone.output) == (2, "error: --candidate: for --adopt NETWORK, which is missing\n")
+    assert (prepared / "params.yaml").read_bytes() == before
+
+
+def test_check_holds_a_network_against_its_candidate(prepared: Path) -> None:
+    convs = [row[-1].split() for row in found(prepared)["candidates"]]
+    params = search_params()
+    thin = {key: SEARCH[key] for key in ("arch", "stem", "channels")}
+    params["networks"]["mixed"] = {**thin, "convs": convs[2], "found_by": "small", "candidate": 3}
+    write_params(prepared, params)
+    result = command(prepared, "check")
+    assert (result.code, result.output) == (
+        2,
+        f"error: networks.mixed.convs: not those that {RESULT} has; run `moonshine search small --adopt mixed "
+        "--candidate 3`, or leave out found_by\n",
+    )
+    params["networks"]["mixed"]["candidate"] = 2
+    write_params(prepared, params)
+    assert command(prepared, "check").code == 0
+
+
 def test_check_holds_a_network_against_what_was_found(prepared: Path) -> None:
     convs = found(prepared)["convs"]
     params = search_params()
@@ -240,6 +288,11 @@ FOUND_BY: dict[str, tuple[dict[str, Any], str]] = {
         "networks.mixed.found_by: small has channels [4, 4, 8, 8], but networks.mixed has [4, 4, 8, 16]",
     ),
     "no list": ({"convs": None}, "networks.mixed: found_by: is about convs, which are missing"),
+    "a candidate of no search": (
+        {"found_by": None, "candidate": 1},
+        "networks.mixed: candidate: of which search? found_by is missing",
+    ),
+    "no such candidate": ({"candidate": 6}, "networks.mixed.candidate: 6, but small has 6, from 0"),
 }
 
 

@@ -13,7 +13,11 @@ from moonshine.errors import LockedError, ParamsError
 from moonshine.params import read_params
 from moonshine.params.schema import JPEG_SOURCES
 from moonshine.project.artefacts import PARAMS as PARAMS_FILE
-from moonshine.project.artefacts import RUNTIME_LOCK, latency_folder
+from moonshine.project.artefacts import (
+    RUNTIME_LOCK,
+    block_latency_folder,
+    latency_folder,
+)
 from moonshine.project.graph import CODE, PLANNED, SOURCES, code_files
 from moonshine.runtime import startup
 
@@ -108,9 +112,9 @@ def quantised(patterns):
     return expand(patterns, experiment=EXPERIMENT, row=PARAMS.quantise)
 
 
-def measured_latencies():
+def measured_latencies(folder):
     """What people have measured and committed: DVC depends on the folder, of which it ignores other files."""
-    return sorted(map(str, latency_folder(EXPERIMENT).glob("*.json")))
+    return sorted(map(str, folder(EXPERIMENT).glob("*.json")))
 
 
 def fetched(patterns, networks=PARAMS.fetch):

@@ -104,6 +104,7 @@ rule search:
     input:
         code("search"),
         TRAINING_DATA,
+        latency=lambda wildcards: measured_latencies(block_latency_folder),
     output:
         "results/{experiment}/search/{search}.json",
     log:

@@ -242,12 +242,15 @@ rule report:
             "results/{experiment}/comparison/", "fidelity.csv", "pairs.csv"
         ),
         confusion=evaluated_rows("results/{experiment}/confusion/{row}.csv"),
-        latency=lambda wildcards: measured_latencies(),
+        latency=lambda wildcards: measured_latencies(latency_folder),
         metrics=evaluated_rows("results/{experiment}/metrics/{row}.json")
         + quantised("results/{experiment}/metrics/int8/{row}.json")
         + fetched(
             "results/{experiment}/metrics/int8/fetch/{network}.json",
             PARAMS.quantise_fetch,
+        ),
+        searches=expand(
+            "results/{{experiment}}/search/{search}.json", search=PARAMS.search
         ),
     output:
         page="results/{experiment}/README.md",

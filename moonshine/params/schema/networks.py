@@ -50,6 +50,8 @@ class Network(Section):
     found_by: Name | None = None
     """The search of `search` that has found `convs`. Nothing is trained differently; `moonshine check` compares the
     list with what the search has found, and `moonshine lineage` traces it."""
+    candidate: Annotated[int, Field(ge=0)] | None = None
+    """With `found_by`: `convs` is this candidate of the search, counted from 0, instead of the best one."""
     block: Literal["basic", "single"] | None = None
     """Only for wide ResNets: blocks of two convolutions (`basic`) or of one (`single`). If left out, as in the paper:
     `single` for B and BG, otherwise `basic`."""
@@ -94,7 +96,11 @@ class Network(Section):
         if self.convs is None:
             if self.found_by is not None:
                 raise ValueError("found_by: is about convs, which are missing")
+            if self.candidate is not None:
+                raise ValueError("candidate: is about convs, which are missing")
             return self
+        if self.candidate is not None and self.found_by is None:
+            raise ValueError("candidate: of which search? found_by is missing")
         if (blocks := residual_block_count(self.arch)) is None:
             raise ValueError(f"convs: only valid for resnet18, resnet34 and wide ResNets, not for {self.arch}")
         if len(self.convs) != blocks:

@@ -6,9 +6,9 @@ from pydantic import Field, model_validator
 
 from moonshine.models.conv_spec import parse_conv
 from moonshine.models.names import check_architecture, is_torchvision_resnet, residual_block_count
-from moonshine.params.schema.values import Count, Section
+from moonshine.params.schema.values import Count, Name, Section
 
-BUDGETS = ("parameters", "macs", "activations")
+BUDGETS = ("parameters", "macs", "activations", "latency")
 
 
 class Search(Section):
@@ -26,11 +26,15 @@ class Search(Section):
     """As in `networks`."""
     parameters: Count | None = None
     """Budget in learnable parameters, as the column `learnable` of tables and the paper count them: without batch
-    norm's running statistics. Exactly one of `parameters`, `macs` and `activations` is required."""
+    norm's running statistics. Exactly one of `parameters`, `macs`, `activations` and `latency` is required."""
     macs: Count | None = None
     """Budget in multiply-accumulates for one image."""
     activations: Count | None = None
     """Budget in elements of the outputs of convolutions and classifier for one image."""
+    latency: Annotated[float, Field(gt=0)] | None = None
+    """Budget in milliseconds for one batch on `machine`, predicted from what each block takes there."""
+    machine: Name | None = None
+    """With `latency`: the name under which `moonshine measure --blocks` has written the latencies of the blocks."""
     tolerance: Annotated[float, Field(gt=0, lt=1)]
     """A network is within the budget if it differs from it by less than this share of it. If left out, 0.025."""
     pool: Annotated[list[str], Field(min_length=2)] | None = None
@@ -48,8 +52,8 @@ class Search(Section):
     """Number of training images, augmented as in `recipe`, on which potentials are computed. If left out, 128."""
 
     @property
-    def budget(self) -> tuple[str, int]:
-        """Its kind and its amount."""
+    def budget(self) -> tuple[str, float]:
+        """Its kind and its amount, of latency in milliseconds."""
         return next((kind, amount) for kind in BUDGETS if (amount := getattr(self, kind)) is not None)
 
     @model_validator(mode="after")
@@ -67,6 +71,10 @@ class Search(Section):
         given = [kind for kind in BUDGETS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f"needs exactly one of {', '.join(BUDGETS)}, found {', '.join(given) or 'none'}")
+        if self.latency is not None and self.machine is None:
+            raise ValueError("machine: missing, on which latency is predicted; name a file of block-latency/")
+        if self.machine is not None and self.latency is None:
+            raise ValueError("machine: only valid with latency")
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from moonshine.report.figures.error_against_cost import (
     Cost,
     error_against,
     error_against_latency,
+    error_against_potential,
     latency_on,
     pareto_front,
 )
@@ -66,6 +67,18 @@ def _against_latency(measured: Measured) -> str:
     return f"{_against_cost(measured, 'latency', cost)} Latency on {file.description}."
 
 
+def _against_potential(measured: Measured) -> str:
+    search, rows = next(iter(measured.candidates.items()))
+    correlations = "; ".join(
+        f"{method}, {correlation.networks} networks: {correlation}"
+        for method, correlation in measured.rank_correlations(search, rows).items()
+    )
+    return (
+        f"Validation error against the Fisher potential that networks had in the search {search}, before any training. "
+        f"Spearman's rank correlation of potential and top-1 error: {correlations}."
+    )
+
+
 def _training(measured: Measured) -> str:
     drops = "Vertical lines are drops of the learning rate. " if measured.lr_steps else ""
     return (
@@ -100,6 +113,12 @@ FIGURES = {
         _against_latency,
         "Bars are one standard deviation over seeds.",
         error_against_latency,
+    ),
+    "error-against-potential": Drawing(
+        "Error against potential",
+        _against_potential,
+        "Bars are one standard deviation over seeds.",
+        error_against_potential,
     ),
     "gap-to-teacher": Drawing(
         "Gap to the teacher",
@@ -144,6 +163,7 @@ def drawable(measured: Measured) -> list[str]:
     """Names of the figures for which there is something to draw. A single epoch makes no curve."""
     needs = {
         "error-against-latency": bool(measured.machines),
+        "error-against-potential": bool(measured.candidates),
         "gap-to-teacher": measured.teacher is not None and len(measured.rows) > 1,
         "training-curves": measured.epochs > 1,
         "attention-losses": bool(measured.attention_curves) and measured.epochs > 1,

@@ -30,6 +30,8 @@ class Cost:
     """The rows that have a value."""
     ticks: str = "~s"
     """Format of the axis's numbers; by default with k, M and G."""
+    is_cost: bool = True
+    """Whether less is better, so that there is a Pareto front."""
 
 
 def counted(count: Count, title: str) -> Cost:
@@ -51,6 +53,18 @@ def latency_on(machine: str) -> Cost:
     )
 
 
+def potential_in(search: str) -> Cost:
+    return Cost(
+        f"Fisher potential in the search {search}",
+        "potential",
+        ".4~g",
+        lambda row: row.potentials[search],
+        lambda measured: measured.candidates[search],
+        ".3~g",
+        is_cost=False,
+    )
+
+
 def pareto_front(rows: Iterable[ResultRow], cost: Cost) -> list[ResultRow]:
     """The rows that no other row beats in error at the same or a lower cost; cheapest first."""
     front: list[ResultRow] = []
@@ -63,7 +77,7 @@ def pareto_front(rows: Iterable[ResultRow], cost: Cost) -> list[ResultRow]:
 def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
     """One column of marks per network, at its cost, with one mark per method."""
     rows = cost.rows(measured)
-    front = pareto_front(rows, cost)
+    front = pareto_front(rows, cost) if cost.is_cost else []
     methods = list(measured.looks)
     margin = max(24, 0.09 * size.plot, 9 * (len(methods) - 1) / 2 + MARK)
     x_scale = Scale.fitted([cost.of(row) for row in rows], size.plot, (margin, margin), logarithmic=True)
@@ -106,7 +120,7 @@ def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
     left = {network: min(place(row) for row in rows if row.network == network) for network in marks}
     steps = sorted((left[row.network], row.mean("top1")) for row in front)
     lowest = accumulate((error for _, error in steps), min)
-    line = pd.DataFrame({"x": x_scale.value(x), "error": error} for (x, _), error in zip(steps, lowest))
+    line = pd.DataFrame(((x_scale.value(x), error) for (x, _), error in zip(steps, lowest)), columns=["x", "error"])
     x = alt.X("x:Q", title=cost.title, scale=alt.Scale(type="log", domain=x_scale.domain, nice=False))
     x = x.axis(values=x_scale.ticks(), format=cost.ticks, grid=False)
     y_axis = alt.Scale(domain=y_scale.domain, nice=False)
@@ -137,6 +151,11 @@ def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
 def error_against_latency(measured: Measured, size: Size) -> Any:
     """On the first machine by name."""
     return error_against(measured, size, latency_on(measured.machines[0]))
+
+
+def error_against_potential(measured: Measured, size: Size) -> Any:
+    """In the first search with enough candidates."""
+    return error_against(measured, size, potential_in(next(iter(measured.candidates))))
 
 
 def _bar(row: ResultRow) -> tuple[float, float]:

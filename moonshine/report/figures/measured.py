@@ -1,6 +1,6 @@
 """What the figures of an experiment are drawn from, and the names and marks they use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
@@ -9,6 +9,7 @@ from moonshine.project.rows import Row
 from moonshine.report.class_errors import ClassErrors
 from moonshine.report.curves import attention_groups, logit_losses
 from moonshine.report.rows import ResultRow, untaught
+from moonshine.report.searches import RankCorrelation, SearchResult
 
 GREY = "#7d8590"
 FETCHED = "published weights"
@@ -31,6 +32,7 @@ class Measured:
     lr_steps: list[int]
     """Epochs after which the learning rate drops; none if rows differ in them."""
     class_errors: ClassErrors | None = None
+    searches: list[SearchResult] = field(default_factory=list)
 
     @cached_property
     def epochs(self) -> int:
@@ -83,6 +85,24 @@ class Measured:
         """Those that rows were measured on, sorted."""
         return sorted({name for row in self.rows for name in row.latencies})
 
+    @cached_property
+    def candidates(self) -> dict[str, list[ResultRow]]:
+        """Search -> the rows of its candidates, for searches with as many as a rank correlation takes."""
+        names = dict.fromkeys(name for row in self.rows for name in row.potentials)
+        of_searches = {name: [row for row in self.rows if name in row.potentials] for name in names}
+        return {name: rows for name, rows in of_searches.items() if self.rank_correlations(name, rows)}
+
+    def rank_correlations(self, search: str, rows: list[ResultRow]) -> dict[str, RankCorrelation]:
+        """Method -> correlation between potential and mean top-1 error over the networks that it trained."""
+        found = {}
+        for method in self.looks:
+            own = [row for row in rows if self.method(row.row) == method]
+            if of_method := RankCorrelation.of(
+                [row.potentials[search] for row in own], [row.rank("top1") for row in own]
+            ):
+                found[method] = of_method
+        return found
+
     @property
     def of_several_seeds(self) -> bool:
         return any(row.deviation("top1") is not None for row in self.rows)
@@ -102,4 +122,4 @@ class Measured:
     def logit_curves(self) -> dict[Row, pd.DataFrame]:
         """Curves with losses that compare logits; none if all of them are knowledge distillation."""
         curves = {row: curve for row, curve in self.curves.items() if logit_losses(curve)}
-        return curves if any(logit_losses(curve) != ["knowledge"] for curve in curves.values()) else {}
+        return curves if any(logit_losses(curve) != ["kd"] for curve in curves.values()) else {}
