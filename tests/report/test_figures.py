@@ -115,6 +115,39 @@ def test_no_mark_is_below_the_front(project: Path, monkeypatch: pytest.MonkeyPat
         assert not level or y <= level[-1] + 0.01, "further down is a smaller error"
 
 
+def test_distilled_networks_have_a_front_of_their_own(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the figure tells whether distilling moves it. Below neither line are marks of its own kind."""
+    written = measured_params()
+    written["networks"]["small"] = written["networks"]["student"]
+    written["train"].append("small")
+    written["distil"]["networks"].append("small")
+    write_params(project, written)
+    errors = {"train/small": 11.0, "distil/at/small": 9.0, "distil/at/student": 4.0, "train/student": 8.0}
+    for row, error in {**errors, "train/teacher": 3.0}.items():
+        costs = {"parameters": 1_000, "learnable": 900, "macs": 10_000} if "small" in row else {}
+        metrics = row_metrics(row.replace("small", "student"), {"0": error, "1": error, "2": error})
+        write_metrics(project, row, {**metrics, "row": row, **costs})
+    figure = "error-against-parameters"
+    monkeypatch.chdir(project)
+    rows = read_rows(read_params(Path("params.yaml")))
+    measured = Measured(list(rows.values()), {}, rows["train/teacher"], "0", [])
+    assert "dotted of networks without a teacher and dashed of distilled ones" in FIGURES[figure].said(measured)
+    drawn = drawn_marks(measured, figure)
+    symbols = [item for kind, item in drawn if kind == "symbol"]
+    assert len(symbols) == 5
+    fronts: dict[tuple[float, ...], list[tuple[float, float]]] = {}
+    for kind, item in drawn:
+        if kind == "line":
+            fronts.setdefault(tuple(item["strokeDash"]), []).append((item["x"], item["y"]))
+    (_, alone), (_, distilled) = sorted(fronts.items())
+    assert (len(alone), len(distilled)) == (3, 2), "the teacher is on the front of networks without one"
+    for line, shape in ((alone, "circle"), (distilled, "triangle-up")):
+        own = [(item["x"], item["y"]) for item in symbols if item["shape"] == shape]
+        assert len(own) == len(line)
+        for x, y in own:
+            assert y <= [at for left, at in sorted(line) if left <= x + 0.01][-1] + 0.01
+
+
 def test_costs_that_hardly_differ_are_told_apart_within_the_plot(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from moonshine.report.figures.confusion import confusion
 from moonshine.report.figures.encoding import FILES, Size
 from moonshine.report.figures.epoch_panels import attention_losses, losses_of_logits, training_curves
 from moonshine.report.figures.error_against_cost import (
+    ALL,
     MACS,
     PARAMETERS,
     Cost,
@@ -20,7 +21,7 @@ from moonshine.report.figures.error_against_cost import (
     error_against_latency,
     error_against_potential,
     latency_on,
-    pareto_front,
+    pareto_fronts,
 )
 from moonshine.report.figures.gap_to_teacher import gap_to_teacher
 from moonshine.report.figures.measured import Measured
@@ -56,7 +57,13 @@ def _against_cost(measured: Measured, of: str, cost: Cost) -> str:
     said = f"Validation error against {of}, one mark per network and training method"
     if len(measured.looks) > 1:
         said += "; the marks of one network are side by side"
-    if len(pareto_front(cost.rows(measured), cost)) > 1:
+    fronts = pareto_fronts(cost.rows(measured), cost)
+    if len(fronts) > 1:
+        said += (
+            ". The lines are Pareto fronts, dotted of networks without a teacher and dashed of distilled ones: of each "
+            "kind, no network is below its line, that is, both cheaper and better"
+        )
+    elif len(fronts[ALL]) > 1:
         said += ". No network is below the dashed line, the Pareto front: none is both cheaper and better"
     return f"{said}."
 

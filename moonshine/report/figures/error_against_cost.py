@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import Any
 
 import altair as alt
@@ -16,6 +16,9 @@ from moonshine.report.rows import Count, ResultRow
 
 MARK = 11
 """Width and height of a point's mark, in pixels."""
+ALL, ALONE, DISTILLED = "all", "without a teacher", "distilled"
+DASHES = {ALL: [5, 4], ALONE: [1.5, 3], DISTILLED: [5, 4]}
+"""Front -> the pattern of its line, the same length drawn and left out by turns, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,25 @@ def pareto_front(rows: Iterable[ResultRow], cost: Cost) -> list[ResultRow]:
     return front
 
 
+def pareto_fronts(rows: Iterable[ResultRow], cost: Cost) -> dict[str, list[ResultRow]]:
+    """The fronts that are drawn, by name: that of all rows, or, to tell whether distilling moves it, two of them.
+
+    There are two if networks without a teacher have a front of at least two of them, and distilled ones too.
+    """
+    known = list(rows)
+    fronts = {name: pareto_front(_of_front(name, known), cost) for name in (ALONE, DISTILLED)}
+    return fronts if all(len(front) > 1 for front in fronts.values()) else {ALL: pareto_front(known, cost)}
+
+
+def _of_front(name: str, rows: list[ResultRow]) -> list[ResultRow]:
+    """The rows among which the front is found."""
+    return [row for row in rows if name == ALL or (row.kind == "distil") == (name == DISTILLED)]
+
+
 def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
     """One column of marks per network, at its cost, with one mark per method."""
     rows = cost.rows(measured)
-    front = pareto_front(rows, cost) if cost.is_cost else []
+    fronts = pareto_fronts(rows, cost) if cost.is_cost else {}
     methods = list(measured.looks)
     margin = max(24, 0.09 * size.plot, 9 * (len(methods) - 1) / 2 + MARK)
     x_scale = Scale.fitted([cost.of(row) for row in rows], size.plot, (margin, margin), logarithmic=True)
@@ -100,7 +118,7 @@ def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
         own = [row for row in rows if row.network == network]
         x_pixel = sum(place(row) for row in own) / len(own)
         boxes.append(Box(x_pixel, min(box.bottom for box in boxes), x_pixel + 1, max(box.top for box in boxes)))
-    first = dict.fromkeys(row.network for row in (*front, *rows))
+    first = dict.fromkeys(row.network for row in (*chain.from_iterable(fronts.values()), *rows))
     titles = {measured.networks[network]: boxes for network, boxes in marks.items()}
     labels = places(titles, [measured.networks[network] for network in first], size.plot, size.height)
 
@@ -116,23 +134,26 @@ def error_against(measured: Measured, size: Size, cost: Cost) -> Any:
         }
 
     frame = pd.DataFrame(map(values, rows))
-    # it steps down at the leftmost mark of a network, so that none of its marks is below
-    left = {network: min(place(row) for row in rows if row.network == network) for network in marks}
-    steps = sorted((left[row.network], row.mean("top1")) for row in front)
-    lowest = accumulate((error for _, error in steps), min)
-    line = pd.DataFrame(((x_scale.value(x), error) for (x, _), error in zip(steps, lowest)), columns=["x", "error"])
+
+    def line(name: str, front: list[ResultRow]) -> Any:
+        """It steps down at the leftmost of a network's marks that it is for, so that none of them is below."""
+        own = _of_front(name, rows)
+        left = {row.network: min(place(each) for each in own if each.network == row.network) for row in front}
+        steps = sorted((left[row.network], row.mean("top1")) for row in front)
+        lowest = accumulate((error for _, error in steps), min)
+        ends = pd.DataFrame(((x_scale.value(x), error) for (x, _), error in zip(steps, lowest)), columns=["x", "error"])
+        chart = alt.Chart(data(ends, digits=9))
+        return chart.mark_line(interpolate="step-after", strokeDash=DASHES[name], strokeWidth=1, color=GREY)
+
     x = alt.X("x:Q", title=cost.title, scale=alt.Scale(type="log", domain=x_scale.domain, nice=False))
     x = x.axis(values=x_scale.ticks(), format=cost.ticks, grid=False)
     y_axis = alt.Scale(domain=y_scale.domain, nice=False)
     y = alt.Y("error:Q", title="top-1 error, %", scale=y_axis, axis=alt.Axis(tickCount=7))
     colour, shape = by_method(alt.Color, measured, size, 0), by_method(alt.Shape, measured, size, 1)
     base = alt.Chart(data(frame, digits=9)).transform_filter(ticked())
-    front_line = alt.Chart(data(line, digits=9)).mark_line(
-        interpolate="step-after", strokeDash=[5, 4], strokeWidth=1, color=GREY
-    )
     links = base.transform_aggregate(low="min(error)", high="max(error)", x="mean(x)", groupby=["network"])
     layers = [
-        front_line.encode(x, y),
+        *(line(name, front).encode(x, y) for name, front in fronts.items()),
         links.mark_rule(strokeWidth=1, opacity=0.5).encode(x, alt.Y("low:Q", scale=y_axis, title=""), alt.Y2("high:Q")),
         base.mark_rule(strokeWidth=1.2).encode(
             x, alt.Y("low_end:Q", scale=y_axis, title=""), alt.Y2("high_end:Q"), colour
