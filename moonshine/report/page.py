@@ -101,7 +101,8 @@ def _table(table: Table, rows: dict[str, ResultRow]) -> list[str]:
     markdown = _aligned(lines, [escape(column.heading) for column in columns], texts=1)
     said = map(escape, [*int8_notes(table, rows), *measured_notes(table, rows)])
     notes = " ".join([*sources(table, escape, prose), *said, f"[As CSV](tables/{table.name}.csv)"])
-    return [f"## {escape(table.title)}", prose(table.caption), markdown, notes]
+    listed = "\n".join(f"- {prose(note)}" for note in table.notes)
+    return [f"## {escape(table.title)}", prose(table.caption), markdown, listed, notes]
 
 
 def _markdown(cell: Cell) -> str:

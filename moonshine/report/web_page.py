@@ -112,6 +112,7 @@ def _table(table: Table, rows: dict[str, ResultRow]) -> dict[str, Any]:
         "caption": table.caption,
         "columns": columns,
         "lines": list(zip(*(column.cells for column in columns))),
+        "notes": table.notes,
         "sources": [*sources(table), *int8_notes(table, rows), *measured_notes(table, rows)],
     }
 

@@ -598,7 +598,7 @@ HOSTILE_PROSE = (
 )
 
 
-def test_captions_and_sources_are_inline_markdown_only(project: Path, run_in_process: RunInProcess) -> None:
+def test_captions_notes_and_sources_are_inline_markdown_only(project: Path, run_in_process: RunInProcess) -> None:
     """The page as a Markdown parser reads it that lets HTML through."""
     parser = MarkdownIt("commonmark", {"html": True}).enable("table")
     kept = "*Emphasis*, `code` and [a link](https://example.org/a) where 1 < 2."
@@ -606,12 +606,14 @@ def test_captions_and_sources_are_inline_markdown_only(project: Path, run_in_pro
         written = measured_params()
         written["tables"][0]["caption"] = prose
         written["tables"][0]["published"][0]["source"] = prose
+        written["tables"][0]["notes"] = [prose, "And another one."]
         write_params(project, written)
         run_in_process("report", cwd=project)
         text = read_page(project)
         tokens = [inner for token in parser.parse(text) for inner in (token, *(token.children or []))]
         if prose == kept:
-            assert text.count(kept.rstrip(".")) == 2
+            assert text.count(kept.rstrip(".")) == 3
+            assert f"\n- {kept}\n- And another one.\n" in text
             usual = [token.type for token in tokens if token.block]
             targets = {str(token.attrs["href"]) for token in tokens if token.type == "link_open"}
         html = [token.content for token in tokens if token.type in ("html_block", "html_inline")]
@@ -623,7 +625,7 @@ def test_captions_and_sources_are_inline_markdown_only(project: Path, run_in_pro
 def test_titles_and_captions_are_no_html(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     titled = measured_params()
     titled["titles"]["train/teacher"] = "</script><b>"
-    titled["tables"][0].update(title="<i>All", caption="<script>1</script>")
+    titled["tables"][0].update(title="<i>All", caption="<script>1</script>", notes=["<script>2</script>"])
     write_params(project, titled)
     monkeypatch.chdir(project)
     read = read_params(Path("params.yaml"))
@@ -631,7 +633,8 @@ def test_titles_and_captions_are_no_html(project: Path, monkeypatch: pytest.Monk
     measured = Measured(list(rows.values()), {}, None, None, [])
     html = web_page(read, rows, measured, None)
     assert "&lt;script&gt;1&lt;/script&gt;" in html
-    for raw in ("</script><b>", "<i>", "<script>1"):
+    assert "<li>&lt;script&gt;2&lt;/script&gt;</li>" in html
+    for raw in ("</script><b>", "<i>", "<script>1", "<script>2"):
         assert raw not in html
 
 

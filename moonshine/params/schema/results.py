@@ -66,6 +66,9 @@ class Table(Section):
     network trained on the labels alone."""
     published: list[Published] = []
     """Columns of published values, next to the measured ones."""
+    notes: list[str] = []
+    """Paragraphs below the table, each inline Markdown without HTML, on what no program can know: what the experiment
+    asks, what the teacher was given that its students were not, how settings were chosen, how long it took."""
 
 
 class Quantise(Section):

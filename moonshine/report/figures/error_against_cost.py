@@ -17,7 +17,7 @@ from moonshine.report.rows import Count, ResultRow
 MARK = 11
 """Width and height of a point's mark, in pixels."""
 ALL, ALONE, DISTILLED = "all", "without a teacher", "distilled"
-DASHES = {ALL: [5, 4], ALONE: [1.5, 3], DISTILLED: [5, 4]}
+DASHES: dict[str, list[float]] = {ALL: [5, 4], ALONE: [1.5, 3], DISTILLED: [5, 4]}
 """Front -> the pattern of its line, the same length drawn and left out by turns, in pixels."""
 
 
