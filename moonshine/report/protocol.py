@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 from moonshine.params import Params
 from moonshine.params.schema import TEACHER, Table
-from moonshine.project.rows import parse_model
+from moonshine.project.rows import Row, parse_model
 from moonshine.report.comparison import noise_in_words
 from moonshine.report.recipes import changes_of_rate, differences_in_words, further_in_words, images_in_words
 from moonshine.report.rows import ResultRow, untaught
+from moonshine.report.sweeps import OF_AMOUNT, find_sweep
 from moonshine.runtime.words import counted
 
 NOT_RUN_YET = (
@@ -59,13 +60,19 @@ def _fidelity(params: Params) -> str:
 
 
 def _other_recipes(params: Params, name: Callable[[str], str]) -> str:
-    """A sentence on the rows that are trained in another way than the experiment's recipe says; else nothing."""
+    """Sentences on the rows that are trained in another way than the experiment's recipe says; else nothing."""
+    sweep = find_sweep(params)
     rows: dict[str, list[str]] = {}
     for row in params.seeded_rows:
-        if settings := differences_in_words(params.recipe_of(row), params.recipe):
+        usual = params.recipe
+        if sweep and row.network in sweep.values:
+            own = params.recipe_of(Row("train", row.network))
+            usual = usual.model_copy(update={key: getattr(own, key) for key in OF_AMOUNT})
+        if settings := differences_in_words(params.recipe_of(row), usual):
             rows.setdefault(settings, []).append(name(params.title(row)))
     listed = "; ".join(f"{', '.join(titles)} ({settings})" for settings, titles in rows.items())
-    return f" Trained in another way: {listed}." if listed else ""
+    swept = f" Networks of one architecture had {sweep.in_words}." if sweep else ""
+    return swept + (f" Trained in another way: {listed}." if listed else "")
 
 
 def _beginnings(params: Params, name: Callable[[str], str]) -> str:

@@ -17,6 +17,7 @@ from moonshine.report.index import index_page
 from moonshine.report.page import markdown_page
 from moonshine.report.rows import CostsOf, ResultRow, read_rows
 from moonshine.report.searches import read_searches
+from moonshine.report.sweeps import find_sweep
 from moonshine.report.tables import table_csv
 from moonshine.report.web_page import web_page
 from moonshine.runtime import signals
@@ -70,6 +71,7 @@ def _measured(params: Params, rows: dict[str, ResultRow], partial: bool) -> Meas
         lr_steps=steps[0] if steps and steps.count(steps[0]) == len(steps) else [],
         class_errors=read_class_errors(params, rows),
         searches=read_searches(params, partial),
+        sweep=find_sweep(params),
     )
 
 

@@ -23,6 +23,7 @@ from moonshine.report.figures.error_against_cost import (
     latency_on,
     pareto_fronts,
 )
+from moonshine.report.figures.error_against_training import error_against_training, points
 from moonshine.report.figures.gap_to_teacher import gap_to_teacher
 from moonshine.report.figures.measured import Measured
 from moonshine.report.figures.rendering import render
@@ -86,6 +87,15 @@ def _against_potential(measured: Measured) -> str:
     )
 
 
+def _against_training(measured: Measured) -> str:
+    assert measured.sweep is not None
+    level = "" if measured.teacher is None else " The dashed line is the teacher's error."
+    return (
+        f"Validation error of networks of one architecture that had {measured.sweep.in_words}, one line per training "
+        f"method.{level}"
+    )
+
+
 def _training(measured: Measured) -> str:
     drops = "Vertical lines are drops of the learning rate. " if measured.lr_steps else ""
     return (
@@ -126,6 +136,18 @@ FIGURES = {
         _against_potential,
         "Bars are one standard deviation over seeds.",
         error_against_potential,
+    ),
+    "error-against-images": Drawing(
+        "Error against training images",
+        _against_training,
+        "Bars are one standard deviation over seeds.",
+        error_against_training,
+    ),
+    "error-against-epochs": Drawing(
+        "Error against epochs",
+        _against_training,
+        "Bars are one standard deviation over seeds.",
+        error_against_training,
     ),
     "gap-to-teacher": Drawing(
         "Gap to the teacher",
@@ -168,9 +190,16 @@ FIGURES = {
 
 def drawable(measured: Measured) -> list[str]:
     """Names of the figures for which there is something to draw. A single epoch makes no curve."""
+    swept = {row.network for row in points(measured)}
+    teacher = {measured.teacher.network} if measured.teacher else set()
+    costs_differ = not swept or bool({row.network for row in measured.rows} - swept - teacher)
+    amount = measured.sweep.of if measured.sweep and len(swept) > 1 else None
     needs = {
-        "error-against-latency": bool(measured.machines),
+        "error-against-parameters": costs_differ,
+        "error-against-macs": costs_differ,
+        "error-against-latency": costs_differ and bool(measured.machines),
         "error-against-potential": bool(measured.candidates),
+        **{f"error-against-{of}": of == amount for of in ("images", "epochs")},
         "gap-to-teacher": measured.teacher is not None and len(measured.rows) > 1,
         "training-curves": measured.epochs > 1,
         "attention-losses": bool(measured.attention_curves) and measured.epochs > 1,

@@ -10,6 +10,7 @@ from moonshine.report.class_errors import ClassErrors
 from moonshine.report.curves import attention_groups, logit_losses
 from moonshine.report.rows import ResultRow, untaught
 from moonshine.report.searches import RankCorrelation, SearchResult
+from moonshine.report.sweeps import Sweep
 
 GREY = "#7d8590"
 FETCHED = "published weights"
@@ -33,6 +34,7 @@ class Measured:
     """Epochs after which the learning rate drops; none if rows differ in them."""
     class_errors: ClassErrors | None = None
     searches: list[SearchResult] = field(default_factory=list)
+    sweep: Sweep | None = None
 
     @cached_property
     def epochs(self) -> int:
