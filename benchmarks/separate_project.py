@@ -40,7 +40,7 @@ def load_params_dict(path: Path = ROOT / "params.yaml") -> dict[str, Any]:
 
 
 def toy_params() -> dict[str, Any]:
-    """The digits experiment at toy size: two rows, one seed, two epochs of thin networks; some seconds a row."""
+    """Digits at toy size: two rows, one seed, two epochs of thin networks; some seconds a row."""
     params = copy.deepcopy(load_params_dict())
     del params["quantise"]
     thin = {"arch": "resnet18", "stem": "3x3", "channels": [4, 4, 8, 8]}
@@ -68,7 +68,19 @@ def toy_params() -> dict[str, Any]:
         "distilled": "distil/at/student/seed0",
         "images": [0, 7],
     }
-    params["recipe"].update(epochs=2, lr_steps=[1], batch_size=128)
+    params["recipe"] = {
+        "epochs": 2,
+        "batch_size": 128,
+        "lr": 0.05,
+        "lr_steps": [1],
+        "lr_factor": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 1.0e-4,
+        "augmentation": {"pad": 1, "flip": False},
+        "precision": "float32",
+        "compile": False,
+        "threads": 1,
+    }
     return params
 
 
