@@ -66,9 +66,9 @@ WRONG: list[tuple[str, object, str]] = [
     ),
     (f"{NETWORKS}.channels", [1], f"{NETWORKS}.channels: must have at least 4 values, has 1"),
     (f"{NETWORKS}.points", ["a", "a"], f"{NETWORKS}: points: duplicate entry"),
-    ("methods.kd-at.beta", "x", "methods.at.beta: must be a number, found 'x'"),
-    ("methods.kd-at.beta", -1, "methods.at.beta: must be at least 0, found -1"),
-    ("methods.kd-at.beta", ["x"], "methods.at.beta.0: must be a number, found 'x'"),
+    ("methods.kd-at.beta", "x", "methods.kd-at.beta: must be a number, found 'x'"),
+    ("methods.kd-at.beta", -1, "methods.kd-at.beta: must be at least 0, found -1"),
+    ("methods.kd-at.beta", ["x"], "methods.kd-at.beta.0: must be a number, found 'x'"),
     (
         "experiment",
         "A B",
