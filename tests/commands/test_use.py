@@ -73,7 +73,7 @@ def test_what_it_wrote_is_overwritten_although_the_experiment_has_been_edited_si
     (tmp_path / "experiments").mkdir()
     experiment = tmp_path / "experiments/mine.yaml"
     for seeds in ("[0]", "[0, 1]"):
-        experiment.write_text((ROOT / "experiments/digits.yaml").read_text().replace("[0, 1, 2]", seeds))
+        experiment.write_text((ROOT / "experiments/digits.yaml").read_text().replace("[0, 1, 2, 3, 4]", seeds))
         run_moonshine("use", "mine", cwd=tmp_path)
         assert (tmp_path / "params.yaml").read_text() == experiment.read_text()
 
